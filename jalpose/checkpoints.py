@@ -1,0 +1,166 @@
+"""Orbax behind one door: the state of a run, and the model of each cycle.
+
+`<workdir>/checkpoints/state/<n>` holds the newest states, `.../models/<cycle>` the
+variables each cycle was finished with. Orbax writes beside and renames, so a killed
+save leaves no half checkpoint behind.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jalpose import sharding
+from jalpose.cycle import AwaitingLabels, CycleState, Done, Scoring, Training
+from jalpose.problem import Problem
+
+logging.getLogger("absl").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message="Sharding info not provided")
+
+_PHASES = {
+    "training": Training,
+    "scoring": Scoring,
+    "awaiting_labels": AwaitingLabels,
+    "done": Done,
+}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing or cannot be read."""
+
+
+class StateStore:
+    """The newest states of a run, two of them.
+
+    Args:
+      workdir: of the run.
+    """
+
+    def __init__(self, workdir):
+        self._manager = ocp.CheckpointManager(
+            Path(workdir).absolute() / "checkpoints" / "state",
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, enable_async_checkpointing=False
+            ),
+            item_names=("model", "arrays", "about"),
+        )
+
+    def save(self, number: int, state: CycleState, clock: dict) -> None:
+        """Save a state under a number that rises from save to save.
+
+        Args:
+          number: of advances made so far.
+          state: to be saved.
+          clock: seconds spent, for the records; kept beside the state.
+        """
+        name = next(n for n, kind in _PHASES.items() if isinstance(state.phase, kind))
+        about = {"phase": name, "cycle": state.cycle, "clock": clock}
+        arrays = {"labelled": state.labelled}
+        phase = state.phase
+        if isinstance(phase, Training):
+            model = phase.train
+            about["total"] = phase.total
+        else:
+            model = phase.variables
+        if isinstance(phase, Scoring):
+            arrays.update({f"journal:{k}": v for k, v in phase.journal.items()})
+        if isinstance(phase, AwaitingLabels):
+            arrays["chosen"] = phase.chosen
+        # Orbax does not write arrays without elements.
+        about["empty"] = [k for k, v in arrays.items() if v.size == 0]
+        arrays = {k: v for k, v in arrays.items() if v.size}
+        self._manager.save(
+            number,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(model),
+                arrays=ocp.args.StandardSave(arrays),
+                about=ocp.args.JsonSave(about),
+            ),
+            force=True,
+        )
+        self._manager.wait_until_finished()
+
+    def restore(self, problem: Problem) -> tuple[int, CycleState, dict] | None:
+        """The newest saved (number, state, clock), or None where there is none."""
+        number = self._manager.latest_step()
+        if number is None:
+            return None
+        about = self._manager.restore(
+            number, args=ocp.args.Composite(about=ocp.args.JsonRestore())
+        )["about"]
+        template = _train_template(problem)
+        if about["phase"] != "training":
+            template = template.variables
+        found = self._manager.restore(
+            number,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(template),
+                arrays=ocp.args.StandardRestore(),
+            ),
+        )
+        arrays = {k: np.asarray(v) for k, v in found["arrays"].items()}
+        arrays.update({k: np.zeros(0, np.int64) for k in about["empty"]})
+        phase = _phase(about, found["model"], arrays)
+        state = CycleState(
+            cycle=about["cycle"], labelled=arrays["labelled"], phase=phase
+        )
+        return number, state, about["clock"]
+
+    def close(self) -> None:
+        """Release the manager."""
+        self._manager.close()
+
+
+def _phase(about, model, arrays):
+    kind = about["phase"]
+    if kind == "training":
+        return Training(train=model, total=about["total"])
+    if kind == "scoring":
+        journal = {
+            name.removeprefix("journal:"): value
+            for name, value in arrays.items()
+            if name.startswith("journal:")
+        }
+        return Scoring(variables=model, journal=journal)
+    if kind == "awaiting_labels":
+        return AwaitingLabels(variables=model, chosen=arrays["chosen"])
+    return Done(variables=model)
+
+
+def _train_template(problem: Problem):
+    """Shapes, dtypes and shardings of a training state, without computing one."""
+    shapes = jax.eval_shape(problem.trainer.init, jax.random.key(0))
+    whole = jax.sharding.NamedSharding(problem.mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes
+    )
+
+
+def save_model(workdir, cycle: int, variables) -> None:
+    """Write the variables a cycle was finished with, over those of a killed run."""
+    path = _model_path(workdir, cycle)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, sharding.to_host(variables), force=True)
+
+
+def load_model(workdir, cycle: int) -> dict:
+    """The variables `cycle` of the run in `workdir` was finished with, as numpy.
+
+    Raises:
+      CheckpointError: there are none, or they cannot be read.
+    """
+    path = _model_path(workdir, cycle)
+    if not path.is_dir():
+        raise CheckpointError(
+            f"no model of cycle {cycle} at {path}: has the run in {workdir} got that "
+            "far?"
+        )
+    with ocp.StandardCheckpointer() as checkpointer:
+        return sharding.to_host(checkpointer.restore(path))
+
+
+def _model_path(workdir, cycle: int) -> Path:
+    return Path(workdir).absolute() / "checkpoints" / "models" / f"{cycle:02d}"

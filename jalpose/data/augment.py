@@ -1,0 +1,89 @@
+"""Random scale, rotation, shift, flip and colour, on the device, for one example."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+
+class Ranges(NamedTuple):
+    """How far each augmentation goes; units as in `config.augment`."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    rotate: float = 0.0
+    shift: float = 0.0
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    colour: float = 0.0
+
+
+def augment(key, image, joints, present, *, ranges: Ranges, mirror):
+    """Draw one random version of an example.
+
+    Rotation and scale are about the centre of the crop; the ground beyond the crop
+    is black, as published. A joint that leaves the crop is no longer present.
+
+    Args:
+      key: of this example and step.
+      image: float32 [S, S, 3] in [0, 1].
+      joints: float32 [J, 2], crop pixels; anything finite where not present.
+      present: bool [J].
+      ranges: static.
+      mirror: the skeleton's permutation of joints under a flip.
+
+    Returns:
+      image, joints and present as they came.
+    """
+    keys = jax.random.split(key, 7)
+    size = image.shape[0]
+    factor = _uniform(keys[0], *ranges.scale)
+    angle = jnp.deg2rad(_uniform(keys[1], -ranges.rotate, ranges.rotate))
+    shift = size * _uniform(keys[2], -ranges.shift, ranges.shift, (2,))
+    flip = jax.random.bernoulli(keys[3], ranges.flip)
+
+    image = jnp.where(flip, image[:, ::-1], image)
+    mirrored = joints[jnp.array(mirror)] * jnp.array([-1.0, 1.0])
+    mirrored = mirrored + jnp.array([size - 1.0, 0.0])
+    joints = jnp.where(flip, mirrored, joints)
+    present = jnp.where(flip, present[jnp.array(mirror)], present)
+
+    image, joints = warp(image, joints, factor, angle, shift)
+    inside = jnp.all((joints >= -0.5) & (joints <= size - 0.5), axis=-1)
+
+    image = image * (1 + _uniform(keys[4], -ranges.colour, ranges.colour, (3,)))
+    gain = 1 + _uniform(keys[5], -ranges.contrast, ranges.contrast)
+    lift = _uniform(keys[6], -ranges.brightness, ranges.brightness)
+    image = jnp.clip((image - 0.5) * gain + 0.5 + lift, 0.0, 1.0)
+    return image, joints, present & inside
+
+
+def warp(image, joints, factor, angle, shift):
+    """Scale by `factor`, turn by `angle` (radians), move by `shift` (x, y pixels).
+
+    Args:
+      image: float32 [S, S, 3]; outside it is 0.
+      joints: [J, 2], moved along.
+      factor: above 1 enlarges.
+      angle: from the x towards the y axis.
+      shift: [2], pixels, after scale and rotation.
+    """
+    size = image.shape[0]
+    centre = (size - 1) / 2
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    turn = jnp.array([[cos, -sin], [sin, cos]])
+    moved = (joints - centre) @ (factor * turn).T + centre + shift
+
+    rows, cols = jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="ij")
+    out = jnp.stack([cols, rows], axis=-1).astype(jnp.float32)  # [S, S, (x, y)]
+    source = (out - centre - shift) @ (turn / factor) + centre
+    coordinates = [source[..., 1], source[..., 0]]
+    image = jax.vmap(
+        lambda channel: map_coordinates(channel, coordinates, order=1), -1, -1
+    )(image)
+    return image, moved
+
+
+def _uniform(key, low, high, shape=()):
+    return jax.random.uniform(key, shape, minval=low, maxval=high)

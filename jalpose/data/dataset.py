@@ -1,0 +1,98 @@
+"""One index over the labelled, unlabelled and test examples of a benchmark."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from jalpose.data import skeletons
+from jalpose.data.crops import crop_windows
+from jalpose.data.source import DataError, Source
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoseDataset:
+    """Sources laid end to end; an example id is its position in that row.
+
+    Attributes:
+      sources: in the order of the ids.
+      initial: int64, ids labelled at the start.
+      pool: int64, ids not labelled at the start.
+      test: int64, ids never trained on nor chosen.
+      joints: float32 [N, J, 2], image pixels, NaN where absent.
+      status: int8 [N, J].
+      windows: float32 [N, 3], crop windows.
+      keys: N stable names.
+      files: N image files, relative to the data folder.
+    """
+
+    sources: tuple[Source, ...]
+    initial: np.ndarray
+    pool: np.ndarray
+    test: np.ndarray
+    joints: np.ndarray
+    status: np.ndarray
+    windows: np.ndarray
+    keys: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @property
+    def skeleton(self) -> skeletons.Skeleton:
+        """The skeleton all sources share."""
+        return self.sources[0].skeleton
+
+    def image(self, example: int) -> np.ndarray:
+        """Original image of an example id: uint8 [H, W, 3]."""
+        for source in self.sources:
+            if example < len(source.annotations):
+                return source.image(int(example))
+            example -= len(source.annotations)
+        raise IndexError(f"no example with id {example} past the end")
+
+    def held_out(self, ids: np.ndarray) -> np.ndarray:
+        """Which of `ids` are in the held-out tenth: bool [len(ids)].
+
+        Decided by a hash of the example's key alone, so it never changes between
+        runs, seeds or cycles.
+        """
+        return np.array([_bucket(self.keys[i]) == 0 for i in ids], bool)
+
+
+def _bucket(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) % 10
+
+
+def join_sources(
+    sources, *, initial, pool, test, crop: str, window: float
+) -> PoseDataset:
+    """Lay sources end to end; `initial`, `pool` and `test` are ids in that row.
+
+    Raises:
+      DataError: no example labelled at the start has an annotated joint, or the
+        labelled ones hold out nothing or everything.
+    """
+    annotations = [source.annotations for source in sources]
+    dataset = PoseDataset(
+        sources=tuple(sources),
+        initial=np.asarray(initial, np.int64),
+        pool=np.asarray(pool, np.int64),
+        test=np.asarray(test, np.int64),
+        joints=np.concatenate([a.joints for a in annotations]),
+        status=np.concatenate([a.status for a in annotations]),
+        windows=np.concatenate([crop_windows(a, crop, window) for a in annotations]),
+        keys=tuple(key for a in annotations for key in a.keys),
+        files=tuple(file for a in annotations for file in a.files),
+    )
+    if not (dataset.status[dataset.initial] != skeletons.ABSENT).any():
+        raise DataError(
+            f"none of the {len(dataset.initial)} examples labelled at the start has "
+            "an annotated joint: there is nothing to train on"
+        )
+    held_out = dataset.held_out(dataset.initial)
+    if held_out.all() or not held_out.any():
+        raise DataError(
+            f"of the {len(dataset.initial)} examples labelled at the start "
+            f"{held_out.sum()} fall into the held-out tenth: choose a larger "
+            "data.initial"
+        )
+    return dataset

@@ -1,0 +1,62 @@
+"""Benchmarks by name: which sources, and which of their examples play which part."""
+
+import numpy as np
+
+from jalpose.data.dataset import PoseDataset, join_sources
+from jalpose.data.source import DataError
+
+
+def _figures(data, seed: int):
+    from jalpose.data.figures import FigureSource
+
+    pool, test = data.pool or 1000, data.test or 300
+    # The labelled figures are common poses; pool and test hold rare ones as well.
+    labelled = FigureSource(data.initial, seed, 0.0, name="labelled")
+    other = FigureSource(
+        pool + test, seed, data.rare, name="figures", start=data.initial
+    )
+    ids = np.arange(data.initial + pool + test)
+    parts = np.split(ids, [data.initial, data.initial + pool])
+    return (labelled, other), *parts
+
+
+def _lsp(data, seed: int):
+    del seed  # the authors' split is the same for every seed
+    from jalpose.data.builders import open_source
+
+    lsp = open_source("lsp", data.dir, data.cache_dir)
+    lspet = open_source("lspet", data.dir, data.cache_dir)
+    num_lsp, num_lspet = len(lsp.annotations), len(lspet.annotations)
+    half = num_lsp // 2
+    _at_most("data.initial", data.initial, half, "the first half of LSP")
+    _at_most("data.test", data.test, num_lsp - half, "the second half of LSP")
+    _at_most("data.pool", data.pool, num_lspet, "LSPET")
+    initial = np.arange(data.initial)
+    test = half + np.arange(data.test or num_lsp - half)
+    pool = num_lsp + np.arange(data.pool or num_lspet)
+    return (lsp, lspet), initial, pool, test
+
+
+def _at_most(key, value, limit, what):
+    if value > limit:
+        raise DataError(f"{key}={value}, but {what} has {limit} examples")
+
+
+SOURCES = {"figures": _figures, "lsp": _lsp}
+
+
+def load_dataset(data, seed: int) -> PoseDataset:
+    """Open the benchmark `data.name`; `data` is the config section of that name.
+
+    Raises:
+      DataError: files are missing or damaged, or too few examples for the config.
+    """
+    sources, initial, pool, test = SOURCES[data.name](data, seed)
+    return join_sources(
+        sources,
+        initial=initial,
+        pool=pool,
+        test=test,
+        crop=data.crop,
+        window=data.window,
+    )

@@ -1,0 +1,53 @@
+"""What every data set looks like to the rest of the package: labels and images."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from jalpose.data.skeletons import ABSENT, Skeleton
+
+
+class DataError(ValueError):
+    """A data set is missing, damaged or not what it claims to be."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """Labels of N examples as plain arrays.
+
+    Attributes:
+      keys: stable, unique names, e.g. `lsp/im0001`; hashes are taken of these.
+      files: image paths relative to the data folder; `keys` for drawn examples.
+      joints: float32 [N, J, 2], (x, y) in pixels of the original image, pixel
+        centres at whole numbers; NaN where the joint is absent.
+      status: int8 [N, J], VISIBLE, OCCLUDED or ABSENT.
+      boxes: float32 [N, 4] person boxes (x0, y0, x1, y1) in the same pixels where
+        the data set ships them, else None.
+    """
+
+    keys: tuple[str, ...]
+    files: tuple[str, ...]
+    joints: np.ndarray
+    status: np.ndarray
+    boxes: np.ndarray | None = None
+
+    def __post_init__(self):
+        if not np.isnan(self.joints[self.status == ABSENT]).all():
+            raise ValueError("an absent joint must have no coordinate (NaN)")
+        if np.isnan(self.joints[self.status != ABSENT]).any():
+            raise ValueError("an annotated joint must have a coordinate")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Source(Protocol):
+    """Random access to the images and labels of one data set."""
+
+    skeleton: Skeleton
+    annotations: Annotations
+
+    def image(self, index: int) -> np.ndarray:
+        """Image `index`: uint8 [H, W, 3], RGB."""
+        ...

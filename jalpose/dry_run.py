@@ -1,0 +1,59 @@
+"""Show what a run would do: config, parameters, steps and memory; run nothing."""
+
+import math
+
+import jax
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from jalpose import run
+from jalpose.data.registry import load_dataset
+from jalpose.evaluation.passes import compiled_bytes
+from jalpose.problem import Problem
+from jalpose.validation import validate
+
+
+def show(config: ConfigDict, workdir: str) -> None:
+    """Print config, parameter table, steps and memory of a training step."""
+    validate(config, run.KNOWN)
+    print(config)
+    print(f"workdir: {workdir}")
+    problem = run.make_problem(config, load_dataset(config.data, config.seed))
+    state = jax.eval_shape(problem.trainer.init, jax.random.key(0))
+    print(parameter_table(state.params))
+    _print_data(problem)
+    _print_steps(problem)
+    compiled = problem.trainer.lower_step(config.training.batch).compile()
+    print(
+        f"a training step of {config.training.batch} examples needs "
+        f"{compiled_bytes(compiled) / 2**30:.2f} GiB on a device, by the compiler's "
+        f"account ({jax.devices()[0].device_kind}, {jax.device_count()} of them)"
+    )
+
+
+def parameter_table(params) -> str:
+    """Parameters by top-level module, and their sum."""
+    sums: dict[str, int] = {}
+    for path, leaf in flatten_dict(params).items():
+        sums[path[0]] = sums.get(path[0], 0) + math.prod(leaf.shape)
+    width = max(map(len, sums))
+    lines = [f"{name:<{width}}  {count:>12,}" for name, count in sums.items()]
+    lines.append(f"{'parameters':<{width}}  {sum(sums.values()):>12,}")
+    return "\n".join(lines)
+
+
+def _print_data(problem: Problem) -> None:
+    data = problem.dataset
+    held_out = int(data.held_out(data.initial).sum())
+    print(
+        f"{len(data.initial)} labelled at the start ({held_out} of them held out), "
+        f"{len(data.pool)} in the pool, {len(data.test)} in the test set"
+    )
+
+
+def _print_steps(problem: Problem) -> None:
+    for number in range(problem.config.loop.cycles + 1):
+        print(
+            f"cycle {number}: {problem.total_steps(number)} steps, held-out loss every "
+            f"{problem.heldout_interval(number)}"
+        )

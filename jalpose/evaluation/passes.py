@@ -1,0 +1,164 @@
+"""Compiled passes of one network over any number of examples, block by block.
+
+A pass never holds the heatmaps of a pool: what it computes of each example is
+reduced on the device, and only that comes back.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jalpose import heatmaps, losses, sharding
+from jalpose.data import pipeline
+from jalpose.data.dataset import PoseDataset
+from jalpose.data.skeletons import ABSENT
+from jalpose.training import HeatmapSpec, scale_images
+
+
+class Passes:
+    """Walks a network over examples of a dataset, on all devices of a mesh.
+
+    Args:
+      model: Linen module returning `PoseOutput`.
+      dataset: whose examples are walked over.
+      spec: of the label heatmaps.
+      refine: sub-pixel decoding, see `heatmaps.decode_heatmaps`.
+      mesh: blocks are split over it.
+      threads: reading ahead.
+    """
+
+    def __init__(
+        self,
+        model,
+        dataset: PoseDataset,
+        spec: HeatmapSpec,
+        *,
+        refine: str,
+        mesh,
+        threads: int,
+    ):
+        self.model, self.spec = model, spec
+        self._dataset, self._refine = dataset, refine
+        self._mesh, self._threads = mesh, threads
+        self._compiled: dict = {}
+        self.peak_bytes = 0  # of the largest pass compiled so far, on one device
+
+    def source(self, ids: np.ndarray) -> pipeline.CropSource:
+        """Crops of these examples."""
+        return pipeline.CropSource(self._dataset, ids, self.spec.crop_size)
+
+    def walk(
+        self,
+        fn: Callable,
+        variables,
+        ids: np.ndarray,
+        *,
+        block: int,
+        context: Callable | None = None,
+        start: int = 0,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Compute `fn` of each example, one fixed-size padded block at a time.
+
+        Args:
+          fn: (variables, rows of one device) -> dict of arrays with a row each;
+            compiled once for each function object and shape.
+          variables: Linen variables.
+          ids: example ids.
+          block: examples at a time, over all devices.
+          context: positions in `ids` [n] -> dict of arrays [n, ...] that `fn` finds
+            in rows["context"].
+          start: position in `ids` to begin at.
+
+        Yields:
+          What `fn` returns for the block, as numpy, padding removed.
+        """
+        position = start
+        source = self.source(ids[start:])
+        for count, rows in pipeline.blocks_in_order(
+            source, block=block, threads=self._threads
+        ):
+            if context is not None:
+                positions = np.arange(position, position + count)
+                filled = np.pad(positions, (0, block - count), mode="edge")
+                rows["context"] = context(filled)
+            rows["id"] = rows["id"].astype(np.uint32)
+            rows = sharding.split(self._mesh, rows)
+            result = self._compile(fn, variables, rows)(variables, rows)
+            yield {name: np.asarray(v)[:count] for name, v in result.items()}
+            position += count
+
+    def describe(self, variables, rows) -> dict:
+        """Pass: embedding [C], joints [J, 2] (crop pixels), peaks [J] and loss.
+
+        The loss is of the example's own label; only records and reports may look at
+        it for examples whose label is not bought.
+        """
+        output = self.model.apply(variables, scale_images(rows["image"]))
+        joints, peaks = jax.vmap(self.decode)(output.heatmaps[:, -1])
+        present = rows["status"] != ABSENT
+        targets = jax.vmap(self.spec.render)(rows["joints"], present)
+        loss = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
+        return {
+            "embedding": output.embedding,
+            "joints": joints,
+            "peaks": peaks,
+            "loss": loss,
+        }
+
+    def decode(self, maps):
+        """[h, w, J] -> joints [J, 2] in crop pixels, peaks [J]."""
+        return heatmaps.decode_heatmaps(
+            maps,
+            crop_size=self.spec.crop_size,
+            sigma=self.spec.sigma,
+            refine=self._refine,
+        )
+
+    def _compile(self, fn, variables, rows):
+        shapes = tuple(
+            (v.shape, str(v.dtype)) for v in jax.tree.leaves((variables, rows))
+        )
+        key = (fn, shapes)
+        if key not in self._compiled:
+            jitted = jax.jit(sharding.per_device(self._mesh, fn))
+            compiled = jitted.lower(variables, rows).compile()
+            self._compiled[key] = compiled, compiled_bytes(compiled)
+        compiled, peak = self._compiled[key]
+        self.peak_bytes = max(self.peak_bytes, peak)
+        return compiled
+
+
+def compiled_bytes(compiled) -> int:
+    """Peak memory of a compiled program on one device, as the compiler has it.
+
+    Arguments + outputs + temporaries - what is aliased; 0 where a backend does not
+    say.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def num_blocks(count: int, block: int) -> int:
+    """Blocks that `count` examples fill."""
+    return math.ceil(count / block)
+
+
+def collect(blocks) -> dict[str, np.ndarray]:
+    """Lay the results of a walk end to end."""
+    blocks = list(blocks)
+    return {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
+
+
+def example_keys(key, ids):
+    """A key for each example id: the same whatever block or device it falls in."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids.astype(jnp.uint32))

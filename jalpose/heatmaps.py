@@ -1,0 +1,153 @@
+"""Heatmaps: where joints lie on them, drawing them, reading joints off them.
+
+Everything is written for one example; batch with `jax.vmap`. Channels come last,
+as in the network. Absence of a joint is a mask, never a coordinate.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+REFERENCE_SIZE = 64  # `sigma` is given in pixels of a 64x64 map, as in the papers.
+REFINEMENTS = ("parabola", "mass", "none")
+
+
+def crop_to_heatmap(xy: jax.Array, crop_size: int, heatmap_size: int) -> jax.Array:
+    """Convert crop pixels to heatmap pixels.
+
+    A heatmap pixel v covers `stride` crop pixels and its centre is theirs:
+    u = stride * v + (stride - 1) / 2, with pixel centres at whole numbers. That is
+    where a network of same-padded, stride-2 layers looks. We differ: the published
+    code puts the corner pixels' centres on each other, v = u (h - 1) / (S - 1).
+    """
+    stride = _stride(crop_size, heatmap_size)
+    return (xy - (stride - 1) / 2) / stride
+
+
+def heatmap_to_crop(xy: jax.Array, crop_size: int, heatmap_size: int) -> jax.Array:
+    """Convert heatmap pixels to crop pixels: the inverse of `crop_to_heatmap`."""
+    stride = _stride(crop_size, heatmap_size)
+    return xy * stride + (stride - 1) / 2
+
+
+def render_heatmaps(
+    joints: jax.Array,
+    present: jax.Array,
+    *,
+    crop_size: int,
+    heatmap_size: int,
+    sigma: float,
+    peak: float,
+) -> jax.Array:
+    """Draw one Gaussian a joint, centred between pixels where the joint is.
+
+    We differ from the published code, which cuts the Gaussian off outside an 11x11
+    window round the rounded centre: the cut values are at most 0.72 % of the peak
+    (5.5 pixels away, sigma 1.75; 1.7 % were the centre rounded down), and without
+    the cut a map is an outer product of two vectors and smooth in the joint.
+
+    Args:
+      joints: [J, 2] (x, y) in crop pixels; anything, NaN too, where not present.
+      present: bool [J]; the map of a joint that is not present is zero.
+      crop_size: side of the square crop, a multiple of `heatmap_size`.
+      heatmap_size: side h of the maps.
+      sigma: standard deviation in pixels of a 64x64 map; scaled by h / 64.
+      peak: value at the centre (reached on a pixel only if the centre is one).
+
+    Returns:
+      float32 [h, h, J].
+    """
+    # The mask comes before the arithmetic, so that no NaN reaches a gradient.
+    joints = jnp.where(present[:, None], joints, 0).astype(jnp.float32)
+    centres = crop_to_heatmap(joints, crop_size, heatmap_size)
+    pixels = jnp.arange(heatmap_size, dtype=jnp.float32)
+    steps = (pixels[:, None, None] - centres[None]) / _scaled(sigma, heatmap_size)
+    bells = jnp.exp(-0.5 * jnp.square(steps))  # [h, J, 2]
+    across = jnp.where(present[None], peak * bells[..., 0], 0)  # [w, J]
+    return bells[:, None, :, 1] * across[None]
+
+
+def decode_heatmaps(
+    heatmaps: jax.Array, *, crop_size: int, sigma: float, refine: str = "parabola"
+) -> tuple[jax.Array, jax.Array]:
+    """Read each joint off its map: the highest pixel (the first of equals), refined.
+
+    `parabola` fits a quadratic to the log of the values at the peak and its four
+    neighbours, which is exact for a Gaussian whatever its width and height; along an
+    axis where the peak is at the border, or the three values are not positive and
+    concave, there is no offset. `mass` is the published code's way: the centre of
+    mass of the positive part in a window of radius ceil(sigma), clipped to the map.
+    The window is too small and centred on the pixel, so it pulls the joint towards
+    the pixel's centre: for sigma 1.75 by up to 0.25 heatmap pixels (a whole crop
+    pixel at stride 4), even on a perfect map. Hence `parabola` is the default.
+
+    Args:
+      heatmaps: [h, h, J].
+      crop_size: side of the square crop, a multiple of h.
+      sigma: as given to `render_heatmaps`; only `mass` uses it.
+      refine: `parabola`, `mass` or `none`.
+
+    Returns:
+      joints: float32 [J, 2], (x, y) in crop pixels.
+      values: float32 [J], the map's value at its highest pixel; 0 for an empty map
+        and NaN for a map with a NaN, whose joints mean nothing.
+    """
+    if refine not in REFINEMENTS:
+        raise ValueError(f"Unknown {refine=}. Known: {', '.join(REFINEMENTS)}.")
+    size, width, _ = heatmaps.shape
+    if size != width:
+        raise ValueError(f"heatmaps must be square, got {size} x {width} pixels.")
+    radius = math.ceil(_scaled(sigma, size)) if refine == "mass" else 1
+    offset_fn = {"mass": _mass_offset, "parabola": _vertex_offset}.get(refine)
+
+    def decode_one(heatmap):  # [h, h]
+        index = jnp.argmax(heatmap)
+        row, column = index // size, index % size
+        xy = jnp.stack([column, row]).astype(jnp.float32)
+        if offset_fn is not None:
+            side = 2 * radius + 1
+            padded = jnp.pad(heatmap, radius)
+            xy += offset_fn(jax.lax.dynamic_slice(padded, (row, column), (side, side)))
+        return xy, heatmap[row, column]
+
+    maps = heatmaps.astype(jnp.float32)
+    xy, values = jax.vmap(decode_one, in_axes=-1)(maps)
+    return heatmap_to_crop(xy, crop_size, size), values
+
+
+def _mass_offset(window: jax.Array) -> jax.Array:
+    """(x, y) of the centre of mass of the positive part, from the window's centre."""
+    radius = window.shape[0] // 2
+    steps = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    weights = jnp.maximum(window, 0)
+    sums = jnp.stack([weights.sum(axis=0), weights.sum(axis=1)])  # [2, side]
+    total = sums[0].sum()
+    return (sums * steps[None]).sum(axis=1) / jnp.where(total > 0, total, 1)
+
+
+def _vertex_offset(window: jax.Array) -> jax.Array:
+    """(x, y) of the vertices of the parabolas through the logs of a 3x3 window."""
+    values = jnp.stack([window[1], window[:, 1]])  # [2, 3]
+    positive = (values > 0).all(axis=1)
+    logs = jnp.log(jnp.where(positive[:, None], values, 1))
+    curvature = logs[:, 0] - 2 * logs[:, 1] + logs[:, 2]
+    concave = positive & (curvature < 0)
+    offset = 0.5 * (logs[:, 0] - logs[:, 2]) / jnp.where(concave, curvature, -1)
+    return jnp.where(concave, jnp.clip(offset, -0.5, 0.5), 0)
+
+
+def _scaled(sigma: float, heatmap_size: int) -> float:
+    """Standard deviation in pixels of this map."""
+    return sigma * heatmap_size / REFERENCE_SIZE
+
+
+def _stride(crop_size: int, heatmap_size: int) -> int:
+    """Crop pixels a heatmap pixel."""
+    stride, rest = divmod(crop_size, heatmap_size)
+    if rest or not stride:
+        raise ValueError(
+            f"{crop_size=} must be a multiple of {heatmap_size=}: "
+            f"take {max(stride, 1) * heatmap_size} pixels, or another map size."
+        )
+    return stride

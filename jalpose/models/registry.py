@@ -1,0 +1,30 @@
+"""Pose networks by name."""
+
+import jax
+import jax.numpy as jnp
+
+from jalpose.models.convolution import patch_convolution
+from jalpose.models.hourglass import StackedHourglass
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def _hourglass(num_joints, *, stacks, channels, depth, dtype, convolution):
+    if convolution == "auto":
+        convolution = "patches" if jax.default_backend() == "cpu" else "native"
+    return StackedHourglass(
+        num_joints,
+        stacks=stacks,
+        channels=channels,
+        depth=depth,
+        dtype=DTYPES[dtype],
+        convolve=patch_convolution if convolution == "patches" else None,
+    )
+
+
+MODELS = {"hourglass": _hourglass}
+
+
+def create_model(name: str, num_joints: int, **options):
+    """Build the Linen module `name` for `num_joints` joints; options as in config."""
+    return MODELS[name](num_joints, **options)

@@ -1,0 +1,91 @@
+"""Pictures of a run: predictions on test images and on the images chosen."""
+
+import numpy as np
+
+from jalpose.data.dataset import PoseDataset
+from jalpose.evaluation.pck import torso_lengths
+from jalpose.report import drawings
+
+
+def test_sheet(dataset: PoseDataset, arrays: dict, count: int) -> np.ndarray:
+    """Evenly spaced test images with predicted and true joints: uint8 [H, W, 3].
+
+    Args:
+      dataset: the benchmark.
+      arrays: of a finished model, with test_ids and test_joints (image pixels).
+      count: images.
+    """
+    ids, predicted = arrays["test_ids"], arrays["test_joints"]
+    rows = np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))
+    joints, status = dataset.joints[ids[rows]], dataset.status[ids[rows]]
+    torso = torso_lengths(joints, status, dataset.skeleton)
+    distance = np.linalg.norm(predicted[rows] - joints, axis=-1) / torso[:, None]
+    captions = [
+        f"{dataset.keys[ids[row]]}  {np.mean(d[~np.isnan(d)] < 0.2):.0%} within 0.2"
+        if not np.isnan(d).all()
+        else f"{dataset.keys[ids[row]]}  no torso"
+        for row, d in zip(rows, distance, strict=True)
+    ]
+    return _sheet(dataset, ids[rows], predicted[rows], captions)
+
+
+def chosen_sheet(dataset: PoseDataset, arrays: dict, count: int) -> np.ndarray | None:
+    """The first chosen images with the joints the model predicted before training.
+
+    Args:
+      dataset: the benchmark.
+      arrays: of a finished acquisition: ids, selected, joints and scores.
+      count: images.
+
+    Returns:
+      uint8 [H, W, 3], or None where nothing was chosen.
+    """
+    chosen = arrays["selected"][:count]
+    if len(chosen) == 0:
+        return None
+    rows = np.searchsorted(arrays["ids"], chosen)
+    captions = [
+        f"{rank}. {dataset.keys[example]}"
+        + ("" if np.isnan(score) else f"  {score:.3g}")
+        for rank, (example, score) in enumerate(
+            zip(chosen, arrays["scores"][rows], strict=True), start=1
+        )
+    ]
+    return _sheet(dataset, chosen, arrays["joints"][rows], captions)
+
+
+def _sheet(dataset, ids, predicted, captions):
+    tiles = []
+    for example, joints, caption in zip(ids, predicted, captions, strict=True):
+        image, offset, scale = _zoom(
+            dataset.image(example), dataset.windows[example]
+        )
+        tiles.append(
+            drawings.draw_prediction(
+                image,
+                (joints - offset) * scale,
+                (dataset.joints[example] - offset) * scale,
+                dataset.status[example],
+                dataset.skeleton,
+                caption,
+            )
+        )
+    sheet = drawings.contact_sheet(tiles, columns=min(len(tiles), 5))
+    legend = drawings.legend(sheet.shape[1])
+    width = max(sheet.shape[1], legend.shape[1])
+    parts = [
+        np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255)
+        for p in (sheet, legend)
+    ]
+    return np.concatenate(parts)
+
+
+def _zoom(image, window):
+    # The whole image is drawn; a person far away is brought near instead.
+    height, width = image.shape[:2]
+    x, y, side = window
+    if side >= 0.6 * max(height, width):
+        return image, np.zeros(2), 1.0
+    left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
+    right, bottom = int(x + side / 2) + 1, int(y + side / 2) + 1
+    return image[top:bottom, left:right], np.array([left, top]), 1.0

@@ -1,0 +1,250 @@
+"""What a run writes into its workdir, checkpoints and TensorBoard apart.
+
+`config.json`, `cycles.jsonl` (a JSON object a cycle), `selections/cycle_NN.csv` and
+`arrays/cycle_NN.npz`. Every file is written beside its place, flushed to the disk
+and renamed, so that a record is there whole or not at all, whenever a run dies.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import re
+import uuid
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PathLike = str | os.PathLike[str]
+
+CONFIG = "config.json"
+CYCLES = "cycles.jsonl"
+SELECTION_COLUMNS = ("rank", "id", "key", "file", "score")
+_INTEGER = re.compile(r"-?[0-9]+")
+_FLOAT = re.compile(r"-?([0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|inf)|nan")
+
+
+class WorkdirError(RuntimeError):
+    """A workdir cannot be used, or a record in it is damaged."""
+
+
+def atomic_write_bytes(path: PathLike, data: bytes) -> None:
+    """Put `data` at `path`, making its folder: all of it or nothing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden and not ending as a record does: left by a kill, it is mistaken for none.
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    with contextlib.suppress(OSError):  # not every system can flush a folder
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def atomic_write_text(path: PathLike, text: str) -> None:
+    """Put `text` at `path` as UTF-8: all of it or nothing."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def check_workdir(workdir: PathLike) -> None:
+    """Make the folder `workdir` where needed and see that it can be written to.
+
+    Raises WorkdirError where it is no folder, or nothing can be written there.
+    """
+    probe = Path(workdir) / f".probe.{uuid.uuid4().hex}.tmp"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")  # permission bits prove nothing (root, mounts)
+        probe.unlink()
+    except OSError as error:
+        raise WorkdirError(
+            f"workdir {workdir} cannot be written to ({error.strerror}): choose "
+            "another --workdir, change its permissions or move away a file in its place"
+        ) from error
+
+
+def _array(value: Any) -> np.ndarray:
+    """`value` as a NumPy array of an ordinary dtype (bfloat16 becomes float32)."""
+    array = np.asarray(value)
+    if array.dtype.kind == "V" and array.dtype.names is None:
+        array = array.astype(np.float32)
+    return array
+
+
+def _plain(value: Any, infinite: bool = False) -> Any:
+    """`value` in JSON's own types: NaN and infinities null or, `infinite`, as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item, infinite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, infinite) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value)) if infinite else None
+    if hasattr(value, "__array__"):  # NumPy's scalars and arrays, and JAX's
+        return _plain(_array(value).tolist(), infinite)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def write_config(workdir: PathLike, record: dict) -> None:
+    """Write `config.json`; what is not finite stands there as "inf" or "nan"."""
+    text = json.dumps(_plain(record, infinite=True), indent=2, sort_keys=True)
+    atomic_write_text(Path(workdir) / CONFIG, text + "\n")
+
+
+def read_config(workdir: PathLike) -> dict | None:
+    """Read `config.json`; None where there is none."""
+    path = Path(workdir) / CONFIG
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+        if not isinstance(record, dict):
+            raise ValueError("it holds no JSON object")
+    except ValueError as error:
+        raise WorkdirError(f"{path} is damaged: {error}") from error
+    return record
+
+
+def config_differences(old: dict, new: dict, ignore: Iterable[str] = ()) -> list[str]:
+    """Lines `acquisition.budget: 100 -> 200` for every key that differs.
+
+    `ignore` are dotted keys left out, each with everything below it.
+    """
+    sides = [_leaves(_plain(side, infinite=True)) for side in (old, new)]
+    ignored = tuple(f"{name}." for name in ignore)
+    lines = []
+    for key in sorted(sides[0].keys() | sides[1].keys()):
+        was, now = (json.dumps(s[key]) if key in s else "(absent)" for s in sides)
+        if was != now and not f"{key}.".startswith(ignored):
+            lines.append(f"{key}: {was} -> {now}")
+    return lines
+
+
+def _leaves(value: dict, prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        deeper = isinstance(item, dict) and item
+        leaves |= _leaves(item, f"{prefix}{key}.") if deeper else {prefix + key: item}
+    return leaves
+
+
+def read_cycles(workdir: PathLike) -> list[dict]:
+    """The records of all finished cycles, in order; none where there is no file."""
+    path = Path(workdir) / CYCLES
+    if not path.exists():
+        return []
+    records: dict[int, dict] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            if records.setdefault(int(record["cycle"]), record) is not record:
+                raise ValueError(f"cycle {record['cycle']} is there twice")
+        except (ValueError, TypeError, KeyError) as error:
+            raise WorkdirError(f"{path}:{number} is damaged: {error!r}") from error
+    return [records[cycle] for cycle in sorted(records)]
+
+
+def write_cycle(workdir: PathLike, record: dict) -> None:
+    """Add the record of a cycle, or put it in the place of that cycle's old one."""
+    record = _plain(record)
+    others = [r for r in read_cycles(workdir) if r["cycle"] != record["cycle"]]
+    _write_cycles(workdir, [*others, record])
+
+
+def truncate_cycles(workdir: PathLike, first_unfinished: int) -> None:
+    """Drop the records of cycle `first_unfinished` and later, done again on resume."""
+    records = read_cycles(workdir)
+    kept = [record for record in records if record["cycle"] < first_unfinished]
+    if len(kept) < len(records):
+        _write_cycles(workdir, kept)
+
+
+def _write_cycles(workdir: PathLike, records: list[dict]) -> None:
+    ordered = sorted(records, key=lambda record: record["cycle"])
+    lines = [json.dumps(record, allow_nan=False) + "\n" for record in ordered]
+    atomic_write_text(Path(workdir) / CYCLES, "".join(lines))
+
+
+def _cycle_file(workdir: PathLike, kind: str, cycle: int, end: str) -> Path:
+    return Path(workdir) / kind / f"cycle_{cycle:02d}.{end}"
+
+
+def write_selection(workdir: PathLike, cycle: int, rows: list[dict]) -> None:
+    """Write `selections/cycle_NN.csv`, a row for each example chosen.
+
+    Each has rank, id, key, file and score, then the method's explanation: the same
+    columns in every row, written in the order of the first.
+    """
+    columns = list(dict.fromkeys([*SELECTION_COLUMNS, *(rows or [{}])[0]]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for number, row in enumerate(rows, start=1):
+        if row.keys() != set(columns):
+            raise ValueError(f"row {number} has columns {[*row]}, expected {columns}")
+        # csv writes floats by repr and None as an empty cell
+        writer.writerow([_plain(row[name], infinite=True) for name in columns])
+    atomic_write_text(_cycle_file(workdir, "selections", cycle, "csv"), text.getvalue())
+
+
+def read_selection(workdir: PathLike, cycle: int) -> list[dict]:
+    """Read `selections/cycle_NN.csv`: numbers as numbers, an empty cell as None."""
+    path = _cycle_file(workdir, "selections", cycle, "csv")
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+        if tuple(reader.fieldnames or ())[:5] != SELECTION_COLUMNS:
+            raise ValueError(f"its columns are {reader.fieldnames}")
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                raise ValueError(f"row {number} has too many or too few cells")
+    except (ValueError, csv.Error) as error:
+        raise WorkdirError(f"{path} is damaged: {error}") from error
+    return [{name: _parsed(name, cell) for name, cell in row.items()} for row in rows]
+
+
+def _parsed(name: str, cell: str) -> Any:
+    if name in ("key", "file"):
+        return cell
+    if name != "score" and _INTEGER.fullmatch(cell):
+        return int(cell)
+    return float(cell) if _FLOAT.fullmatch(cell) else cell or None
+
+
+def write_arrays(workdir: PathLike, cycle: int, /, **arrays: Any) -> None:
+    """Write `arrays/cycle_NN.npz`: the same arrays always give the same bytes."""
+    buffer = io.BytesIO()
+    # Not compressed: compressed bytes depend on the zlib at hand.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            member, array = zipfile.ZipInfo(f"{name}.npy"), _array(arrays[name])
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    atomic_write_bytes(_cycle_file(workdir, "arrays", cycle, "npz"), buffer.getvalue())
+
+
+def read_arrays(workdir: PathLike, cycle: int) -> dict[str, np.ndarray]:
+    """Read `arrays/cycle_NN.npz` whole."""
+    path = _cycle_file(workdir, "arrays", cycle, "npz")
+    data = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zipfile and NumPy raise half a dozen kinds
+        raise WorkdirError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,365 @@
+"""The only effectful loop: restore, advance, write records, save, show progress."""
+
+import io
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from jalpose import checkpoints, cycle, pictures, records, sharding
+from jalpose.acquisition.registry import METHODS
+from jalpose.config import RUNTIME_KEYS, ConfigError
+from jalpose.data.registry import SOURCES, load_dataset
+from jalpose.models.registry import MODELS
+from jalpose.pergrad.api import ENGINES
+from jalpose.problem import Problem
+from jalpose.report import plots, tables
+from jalpose.screen import Screen
+from jalpose.validation import validate, validate_devices
+
+KNOWN = {"data": SOURCES, "model": MODELS, "engine": ENGINES, "method": METHODS}
+PACKAGES = ("jalpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
+    """Run, or resume, the configured run in `workdir`; then those to compare with.
+
+    Raises:
+      ConfigError: a value is not allowed or does not fit data or devices.
+      WorkdirError: the workdir cannot be written or holds another run.
+      DataError: files are missing or damaged.
+      CheckpointError: `config.base` holds no base model.
+    """
+    screen = screen or Screen()
+    validate(config, KNOWN)
+    records.check_workdir(workdir)
+    _refuse_another_config(config, workdir)
+    dataset = load_dataset(config.data, config.seed)
+    runs = {config.acquisition.method: workdir}
+    _run_one(config, workdir, dataset, screen)
+    for method in config.loop.compare:
+        other = ConfigDict(config.to_dict())
+        other.base, other.acquisition.method = workdir, method
+        other.loop.compare = ()
+        runs[method] = os.path.join(workdir, "compare", method)
+        records.check_workdir(runs[method])
+        _refuse_another_config(other, runs[method])
+        _run_one(other, runs[method], dataset, screen)
+    _conclude(workdir, runs, screen)
+
+
+def _run_one(config, workdir, dataset, screen):
+    problem = make_problem(config, dataset)
+    _warn_of_large_picks(config, problem, screen)
+    store = checkpoints.StateStore(workdir)
+    restored = store.restore(problem)
+    if restored is None:
+        number, state, clock = 0, cycle.start(problem), _new_clock()
+        _write_config(config, workdir)
+    else:
+        number, state, clock = restored
+        screen.line(f"resuming {workdir} in cycle {state.cycle}")
+    scoring_on = not isinstance(state.phase, cycle.Training)
+    records.truncate_cycles(workdir, state.cycle + scoring_on)
+    with Journalist(config, workdir, problem, screen) as journalist:
+        saved = time.monotonic()
+        while True:
+            begun = time.monotonic()
+            state, event = cycle.advance(state, problem)
+            _charge(clock, event, time.monotonic() - begun)
+            number += 1
+            if event.kind in ("done", "waiting"):
+                break
+            journalist.take(event, clock)
+            important = event.kind not in ("steps", "scoring")
+            due = time.monotonic() - saved >= config.loop.checkpoint_seconds
+            if important or due:
+                store.save(number, state, clock)
+                saved = time.monotonic()
+    store.close()
+    if event.kind == "waiting":
+        screen.line(f"waiting for the labels of {event.values['num']} images")
+
+
+def make_problem(config: ConfigDict, dataset) -> Problem:
+    """The problem of a validated config on all devices there are."""
+    mesh = sharding.make_mesh()
+    validate_devices(config, mesh.size)
+    base = _load_base(config) if config.base else None
+    return Problem(config, dataset, mesh, base)
+
+
+def _load_base(config):
+    record = records.read_config(config.base)
+    if record is None:
+        raise ConfigError(
+            f"config.base={config.base!r} is not the workdir of a run: it holds no "
+            f"{records.CONFIG}"
+        )
+    sections = ("data", "heatmap", "model")
+    ours, theirs = _plain(config), record["config"]
+    differences = records.config_differences(
+        {name: theirs.get(name) for name in sections},
+        {name: ours[name] for name in sections},
+        ignore=RUNTIME_KEYS,
+    )
+    if differences:
+        raise ConfigError(
+            f"the base model in {config.base} was trained under another config "
+            "(base -> this run):\n  " + "\n  ".join(differences)
+        )
+    return checkpoints.load_model(config.base, 0)
+
+
+def _plain(config: ConfigDict) -> dict:
+    # As JSON has it, so that tuples and lists compare equal.
+    return json.loads(config.to_json())
+
+
+def _refuse_another_config(config, workdir):
+    record = records.read_config(workdir)
+    if record is None:
+        return
+    differences = records.config_differences(
+        record["config"], _plain(config), ignore=RUNTIME_KEYS
+    )
+    if differences:
+        raise records.WorkdirError(
+            f"{workdir} holds a run of another config; choose another --workdir, or "
+            "repeat that run's config. Differences (there -> now):\n  "
+            + "\n  ".join(differences)
+        )
+
+
+def _write_config(config, workdir):
+    device = jax.devices()[0]
+    records.write_config(
+        workdir,
+        {
+            "config": _plain(config),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in PACKAGES},
+            },
+            "device": {
+                "kind": device.device_kind,
+                "platform": device.platform,
+                "count": jax.device_count(),
+                "xla_flags": os.environ.get("XLA_FLAGS", ""),
+            },
+            "git": _git_revision(),
+        },
+    )
+
+
+def _git_revision() -> str | None:
+    folder = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _warn_of_large_picks(config, problem, screen):
+    acquisition, pool = config.acquisition, len(problem.dataset.pool)
+    scored = acquisition.pool_subset or pool
+    for what, part, whole in (
+        ("a cycle's picks", acquisition.budget, scored),
+        ("all cycles' picks", acquisition.budget * config.loop.cycles, pool),
+    ):
+        if part > 0.4 * whole:
+            screen.line(
+                f"warning: {what} are {part} of {whole} images, above 40 %: methods "
+                "then choose much the same"
+            )
+
+
+def _new_clock() -> dict:
+    return {"seconds": 0.0, "acquisition": 0.0}
+
+
+def _charge(clock, event, seconds):
+    kind = "acquisition" if event.kind in ("scoring", "selected") else "seconds"
+    clock[kind] += seconds
+
+
+class Journalist:
+    """Writes down what events bring: records, pictures, TensorBoard and the screen."""
+
+    def __init__(self, config, workdir, problem: Problem, screen: Screen):
+        self._config, self._workdir = config, Path(workdir)
+        self._problem, self._screen = problem, screen
+        self._board = None
+        if config.output.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            logging.getLogger("tensorboardX").setLevel(logging.ERROR)
+            self._board = SummaryWriter(str(self._workdir / "tensorboard"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._screen.end()
+        if self._board is not None:
+            self._board.close()
+
+    def take(self, event: cycle.Event, clock: dict) -> None:
+        """Write down one event; `clock` is of its cycle, and reset when it ends."""
+        getattr(self, f"_take_{event.kind}")(event, clock)
+
+    def _take_steps(self, event, clock):
+        values = event.values
+        step = self._steps_before(event.cycle) + values["step"]
+        for name in ("loss", "heldout_loss", "learning_rate_scale"):
+            if name in values:
+                self._scalar(f"train/{name}", values[name], step)
+        self._screen.progress(
+            f"cycle {event.cycle} training",
+            values["step"],
+            values["total"],
+            f"loss {values['loss']:.3f}",
+        )
+
+    def _take_trained(self, event, clock):
+        metrics = event.values["metrics"]
+        checkpoints.save_model(self._workdir, event.cycle, event.variables)
+        records.write_arrays(self._workdir, event.cycle, **event.arrays)
+        records.write_cycle(
+            self._workdir,
+            {
+                "cycle": event.cycle,
+                "num_labelled": event.values["num_labelled"],
+                "metrics": metrics,
+                "acquisition": None,
+                "seconds": clock["seconds"],
+            },
+        )
+        step = self._steps_before(event.cycle + 1)
+        for name in ("pck", "test_loss"):
+            self._scalar(f"test/{name}", metrics[name], step)
+        for joint, value in metrics["pck_per_joint"].items():
+            self._scalar(f"test_pck/{joint.replace(' ', '_')}", value, step)
+        if self._config.output.images:
+            sheet = pictures.test_sheet(
+                self._problem.dataset, event.arrays, self._config.output.images
+            )
+            self._picture("test", sheet, event.cycle, step)
+        self._screen.end()
+        self._screen.line(
+            f"cycle {event.cycle}: {event.values['num_labelled']} labelled, "
+            f"PCK@{metrics['pck_threshold']:g} {metrics['pck']:.1%} on "
+            f"{metrics['num_images']} test images ({metrics['num_left_out']} left out; "
+            f"mean pose {metrics['mean_pose_pck']:.1%}), {clock['seconds']:.0f} s"
+        )
+
+    def _take_scoring(self, event, clock):
+        values = event.values
+        self._screen.progress(
+            f"cycle {event.cycle} {values['pass']}", values["done"], values["total"]
+        )
+
+    def _take_selected(self, event, clock):
+        arrays = {
+            **records.read_arrays(self._workdir, event.cycle),
+            **event.arrays,
+        }
+        records.write_arrays(self._workdir, event.cycle, **arrays)
+        records.write_selection(
+            self._workdir, event.cycle, selection_rows(self._problem.dataset, arrays)
+        )
+        record = records.read_cycles(self._workdir)[event.cycle]
+        acquisition = {**event.values, "seconds": clock["acquisition"]}
+        records.write_cycle(self._workdir, {**record, "acquisition": acquisition})
+        if self._config.output.images:
+            sheet = pictures.chosen_sheet(
+                self._problem.dataset, arrays, self._config.output.images
+            )
+            if sheet is not None:
+                step = self._steps_before(event.cycle + 1)
+                self._picture("chosen", sheet, event.cycle, step)
+        self._screen.end()
+        self._screen.line(
+            f"cycle {event.cycle}: {len(event.arrays['selected'])} of "
+            f"{event.values['num_scored']} chosen by {event.values['method']} in "
+            f"{clock['acquisition']:.0f} s"
+        )
+        clock.update(_new_clock())
+
+    def _take_labelled(self, event, clock):
+        clock.update(_new_clock())
+
+    def _steps_before(self, number: int) -> int:
+        """Training steps of all cycles before `number`, for TensorBoard's axis."""
+        return sum(self._problem.total_steps(c) for c in range(number))
+
+    def _scalar(self, name, value, step):
+        if self._board is not None:
+            self._board.add_scalar(name, value, step)
+
+    def _picture(self, name, image, number, step):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        path = self._workdir / "pictures" / f"cycle_{number:02d}_{name}.png"
+        records.atomic_write_bytes(path, buffer.getvalue())
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+
+def selection_rows(dataset, arrays: dict) -> list[dict]:
+    """Rows of a selection's CSV: rank, id, key, file, score and the explanation."""
+    rows = []
+    for rank, example in enumerate(arrays["selected"].tolist(), start=1):
+        position = int(np.searchsorted(arrays["ids"], example))
+        row = {
+            "rank": rank,
+            "id": example,
+            "key": dataset.keys[example],
+            "file": dataset.files[example],
+            "score": arrays["scores"][position],
+        }
+        if "neighbour_ids" in arrays:
+            pairs = zip(
+                arrays["neighbour_ids"][position].tolist(),
+                arrays["neighbour_probabilities"][position].tolist(),
+                strict=True,
+            )
+            row["neighbours"] = "|".join(f"{dataset.keys[i]}:{p:.6g}" for i, p in pairs)
+        rows.append(row)
+    return rows
+
+
+def _conclude(workdir, runs, screen):
+    curves = {}
+    for method, path in runs.items():
+        lines = records.read_cycles(path)
+        curves[method] = [(r["num_labelled"], r["metrics"]["pck"]) for r in lines]
+        metrics = lines[0]["metrics"]
+    picture = Path(workdir) / "pictures" / "learning_curves.png"
+    plots.plot_learning_curves(
+        picture,
+        curves,
+        title="Test score after each acquisition",
+        ylabel=f"PCK@{metrics['pck_threshold']:g}",
+        baseline=metrics["mean_pose_pck"],
+    )
+    rows = tables.compare_runs(runs)
+    columns = list(rows[0]) if rows else []
+    screen.line(tables.format_table(rows, columns))
+    screen.line(f"records and pictures: {workdir}")

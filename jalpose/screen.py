@@ -1,0 +1,68 @@
+"""What a person sees of a run: progress bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+LINE_SECONDS = 10.0  # at least this long between two plain progress lines
+
+
+class Screen:
+    """Progress with time left, and lines in between.
+
+    Args:
+      stream: written to; bars are drawn only if it is a terminal.
+    """
+
+    def __init__(self, stream=None):
+        self._stream = stream or sys.stdout
+        self._bars = self._stream.isatty()
+        self._bar: tqdm | None = None
+        self._what = ""
+        self._begun = self._last = 0.0
+        self._first = 0
+
+    def line(self, text: str) -> None:
+        """Print one line above any bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` of `what` are done."""
+        now = time.monotonic()
+        if what != self._what:
+            self.end()
+            self._what, self._begun, self._first = what, now, done
+            if self._bars:
+                self._bar = tqdm(
+                    total=total,
+                    initial=done,
+                    desc=what,
+                    file=self._stream,
+                    leave=False,
+                    dynamic_ncols=True,
+                )
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif now - self._last >= LINE_SECONDS or done == total:
+            self._last = now
+            rate = (done - self._first) / max(now - self._begun, 1e-9)
+            left = f", {_duration((total - done) / rate)} left" if rate else ""
+            self.line(f"{what}: {done}/{total}{left}{', ' + note if note else ''}")
+
+    def end(self) -> None:
+        """Close the bar of the phase under way."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._what = None, ""
+
+
+def _duration(seconds: float) -> str:
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 60} min {seconds % 60:02d} s"

@@ -1,0 +1,149 @@
+"""Is a resolved configuration usable? Asked before anything is read or compiled."""
+
+from collections.abc import Collection, Mapping
+
+from ml_collections import ConfigDict
+
+from jalpose.config import ConfigError, one_of
+
+
+def validate(config: ConfigDict, known: Mapping[str, Collection[str]]) -> None:
+    """Check every value that can be checked without data or devices.
+
+    Args:
+      config: resolved.
+      known: names registered for `data`, `model`, `engine` and `method`.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    _check_choices(config, known)
+    _check_numbers(config)
+    _check_lengths(config.training)
+    _check_sizes(config)
+
+
+def _check_choices(config, known):
+    one_of("data.name", config.data.name, known["data"])
+    one_of("data.crop", config.data.crop, ("joints", "box"))
+    one_of("model.name", config.model.name, known["model"])
+    one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
+    one_of(
+        "model.convolution", config.model.convolution, ("auto", "native", "patches")
+    )
+    training = config.training
+    one_of("training.schedule", training.schedule, ("plateau", "cosine", "constant"))
+    one_of("training.start", training.start, ("warm", "fresh"))
+    one_of("training.keep", training.keep, ("best", "last"))
+    one_of("evaluation.refine", config.evaluation.refine, ("parabola", "mass", "none"))
+    one_of("acquisition.method", config.acquisition.method, known["method"])
+    for method in config.loop.compare:
+        one_of("loop.compare", method, known["method"])
+    one_of("acquisition.engine", config.acquisition.engine, known["engine"])
+    one_of(
+        "acquisition.eglpp.labels",
+        config.acquisition.eglpp.labels,
+        ("annotated", "predicted"),
+    )
+
+
+def _check_numbers(config):
+    positive = {
+        "data": ("initial", "size", "window", "threads"),
+        "heatmap": ("sigma", "peak"),
+        "model": ("stacks", "channels", "depth"),
+        "training": (
+            "batch",
+            "learning_rate",
+            "heldout_epochs",
+            "report_steps",
+            "plateau_patience",
+        ),
+        "evaluation": ("threshold", "block"),
+        "acquisition": ("budget", "block", "pieces"),
+    }
+    not_negative = {
+        "data": ("pool", "test"),
+        "augment": ("shift", "brightness", "contrast", "colour", "rotate"),
+        "training": ("warmup_steps", "clip_norm", "plateau_cooldown"),
+        "acquisition": ("pool_subset", "chunk"),
+        "loop": ("cycles", "checkpoint_seconds"),
+        "output": ("images",),
+    }
+    for rule, table, bound in (("> 0", positive, True), (">= 0", not_negative, False)):
+        for section, keys in table.items():
+            for key in keys:
+                value = config[section][key]
+                if value < 0 or (bound and value == 0):
+                    raise ConfigError(f"{section}.{key}={value} must be {rule}")
+    for section, key in (
+        ("augment", "flip"),
+        ("data", "rare"),
+        ("training", "plateau_min"),
+    ):
+        _between(f"{section}.{key}", config[section][key], 0, 1)
+    _between("training.plateau_factor", config.training.plateau_factor, 0, 1)
+    low, high = config.augment.scale
+    if not 0 < low <= high:
+        raise ConfigError(
+            f"augment.scale={(low, high)} must be two factors, 0 < low <= high"
+        )
+    eglpp = config.acquisition.eglpp
+    if eglpp.perplexity < 1 or eglpp.neighbours < 1:
+        raise ConfigError(
+            f"acquisition.eglpp.perplexity={eglpp.perplexity} and "
+            f"acquisition.eglpp.neighbours={eglpp.neighbours} must be at least 1"
+        )
+
+
+def _between(key, value, low, high):
+    if not low <= value <= high:
+        raise ConfigError(f"{key}={value} must lie between {low} and {high}")
+
+
+def _check_lengths(training):
+    for phase in ("base", "cycle"):
+        epochs, steps = training[f"{phase}_epochs"], training[f"{phase}_steps"]
+        if epochs < 0 or steps < 0 or (epochs > 0) == (steps > 0):
+            raise ConfigError(
+                f"exactly one of training.{phase}_epochs={epochs} and "
+                f"training.{phase}_steps={steps} must be above 0"
+            )
+
+
+def _check_sizes(config):
+    channels, depth, size = config.model.channels, config.model.depth, config.data.size
+    if channels % 4:
+        raise ConfigError(f"model.channels={channels} must be a multiple of 4")
+    unit = 4 * 2**depth
+    if size % unit:
+        raise ConfigError(
+            f"data.size={size} must be a multiple of {unit}: the stem divides by 4 "
+            f"and model.depth={depth} halves {depth} times"
+        )
+    subset, budget = config.acquisition.pool_subset, config.acquisition.budget
+    if 0 < subset < budget:
+        raise ConfigError(
+            f"acquisition.budget={budget} is larger than "
+            f"acquisition.pool_subset={subset}: choose a smaller budget or a larger "
+            "subset"
+        )
+
+
+def validate_devices(config: ConfigDict, num_devices: int) -> None:
+    """Check that every batch and block splits evenly over the devices.
+
+    Raises:
+      ConfigError: names the key, its value and the number of devices.
+    """
+    for section, key in (
+        ("training", "batch"),
+        ("evaluation", "block"),
+        ("acquisition", "block"),
+    ):
+        value = config[section][key]
+        if value % num_devices:
+            raise ConfigError(
+                f"{section}.{key}={value} must be a multiple of the number of "
+                f"devices, {num_devices}"
+            )
