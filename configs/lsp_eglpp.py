@@ -11,8 +11,8 @@ from jalpose.config import assemble
 SCALES = {
     "tiny": {"data.initial": 100, "data.pool": 100},
     "small": {
-        "training.base_steps": 3400,
-        "training.cycle_steps": 600,
+        "training.base_steps": 2600,
+        "training.cycle_steps": 500,
         "acquisition.budget": 150,
         "acquisition.pool_subset": 600,
     },
