@@ -118,9 +118,7 @@ def _train(state, phase: Training, problem: Problem):
     step, total = int(phase.train.step), phase.total
     interval = problem.heldout_interval(state.cycle)
     report = problem.config.training.report_steps
-    stop = min(
-        total, (step // report + 1) * report, (step // interval + 1) * interval
-    )
+    stop = min(total, (step // report + 1) * report, (step // interval + 1) * interval)
     train, history = problem.train_steps(
         phase.train, state.labelled, state.cycle, stop - step, total
     )

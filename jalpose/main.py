@@ -40,9 +40,7 @@ def main(argv: list[str]) -> int:
     from jalpose.records import WorkdirError
 
     if config.output.compilation_cache:
-        jax.config.update(
-            "jax_compilation_cache_dir", config.output.compilation_cache
-        )
+        jax.config.update("jax_compilation_cache_dir", config.output.compilation_cache)
     try:
         if _DRY_RUN.value:
             dry_run.show(config, workdir)

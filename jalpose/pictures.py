@@ -57,9 +57,7 @@ def chosen_sheet(dataset: PoseDataset, arrays: dict, count: int) -> np.ndarray |
 def _sheet(dataset, ids, predicted, captions):
     tiles = []
     for example, joints, caption in zip(ids, predicted, captions, strict=True):
-        image, offset, scale = _zoom(
-            dataset.image(example), dataset.windows[example]
-        )
+        image, offset, scale = _zoom(dataset.image(example), dataset.windows[example])
         tiles.append(
             drawings.draw_prediction(
                 image,

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -26,7 +27,12 @@ from jalpose.report import plots, tables
 from jalpose.screen import Screen
 from jalpose.validation import validate, validate_devices
 
-KNOWN = {"data": SOURCES, "model": MODELS, "engine": ENGINES, "method": METHODS}
+KNOWN: dict[str, Collection[str]] = {
+    "data": SOURCES,
+    "model": MODELS,
+    "engine": ENGINES,
+    "method": METHODS,
+}
 PACKAGES = ("jalpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -346,20 +352,25 @@ def selection_rows(dataset, arrays: dict) -> list[dict]:
 
 
 def _conclude(workdir, runs, screen):
-    curves = {}
-    for method, path in runs.items():
-        lines = records.read_cycles(path)
-        curves[method] = [(r["num_labelled"], r["metrics"]["pck"]) for r in lines]
-        metrics = lines[0]["metrics"]
-    picture = Path(workdir) / "pictures" / "learning_curves.png"
+    """Print the runs side by side and draw their learning curves."""
+    cycles = {method: records.read_cycles(path) for method, path in runs.items()}
+    reference = "random" if "random" in runs else next(iter(runs))
+    rows = tables.compare_runs(runs, reference=reference)
+    # A control buys no labels: it is drawn where the others stand at its cycle.
+    labelled = {row["cycle"]: row["num_labelled"] for row in rows}
+    curves = {
+        method: [(labelled[r["cycle"]], r["metrics"]["pck"]) for r in lines]
+        for method, lines in cycles.items()
+    }
+    metrics = next(iter(cycles.values()))[0]["metrics"]
     plots.plot_learning_curves(
-        picture,
+        Path(workdir) / "pictures" / "learning_curves.png",
         curves,
         title="Test score after each acquisition",
         ylabel=f"PCK@{metrics['pck_threshold']:g}",
         baseline=metrics["mean_pose_pck"],
     )
-    rows = tables.compare_runs(runs)
-    columns = list(rows[0]) if rows else []
+    columns = tables.comparison_columns(list(runs), reference)
+    screen.line("PCK in percent, and points above the reference:")
     screen.line(tables.format_table(rows, columns))
     screen.line(f"records and pictures: {workdir}")

@@ -28,9 +28,7 @@ def _check_choices(config, known):
     one_of("data.crop", config.data.crop, ("joints", "box"))
     one_of("model.name", config.model.name, known["model"])
     one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
-    one_of(
-        "model.convolution", config.model.convolution, ("auto", "native", "patches")
-    )
+    one_of("model.convolution", config.model.convolution, ("auto", "native", "patches"))
     training = config.training
     one_of("training.schedule", training.schedule, ("plateau", "cosine", "constant"))
     one_of("training.start", training.start, ("warm", "fresh"))

@@ -304,11 +304,11 @@ def test_comparison_golden(runs):
     assert rows[1]["EGL++ - random"] == pytest.approx(2.64)
     text = tables.format_table(rows, tables.comparison_columns(list(runs)))
     assert text == (
-        "labelled  random  EGL++  new  EGL++ - random  new - random\n"
-        "--------  ------  -----  ---  --------------  ------------\n"
-        "    1000    50.0   50.0    -            +0.0             -\n"
-        "    1100    52.4   55.0    -            +2.6             -\n"
-        "    1200    60.0      -    -               -             -\n"
+        "cycle  labelled  random  EGL++  new  EGL++ - random  new - random\n"
+        "-----  --------  ------  -----  ---  --------------  ------------\n"
+        "    0      1000    50.0   50.0    -            +0.0             -\n"
+        "    1      1100    52.4   55.0    -            +2.6             -\n"
+        "    2      1200    60.0      -    -               -             -\n"
     )
 
 
@@ -322,7 +322,7 @@ def test_comparison_with_another_reference(runs):
 
 def test_one_run_has_no_differences(runs):
     rows = tables.compare_runs({"random": runs["random"]})
-    assert rows[0] == {"num_labelled": 1000, "random": 50.0}
+    assert rows[0] == {"cycle": 0, "num_labelled": 1000, "random": 50.0}
     assert tables.compare_runs({}) == tables.compare_runs({"new": runs["new"]}) == []
 
 

@@ -1,0 +1,1 @@
+"""Acquisition methods, and what they may ask of the model."""

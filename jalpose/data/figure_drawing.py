@@ -74,7 +74,7 @@ class _Pen:
             [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         )
         corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) @ turn.T
-        self.polygon(corners + (x, y), colour)
+        self.polygon(corners + np.array([x, y]), colour)
 
 
 def _colour(rng, saturation: float = 0.75) -> _Colour:
@@ -114,8 +114,10 @@ def _ground(rng, size: int) -> np.ndarray:
         -8, 8, (cells, cells, 3)
     )
     noise = [
-        Image.fromarray(channel.astype(np.float32)).resize(
-            (size, size), Image.Resampling.BICUBIC
+        np.asarray(
+            Image.fromarray(channel.astype(np.float32)).resize(
+                (size, size), Image.Resampling.BICUBIC
+            )
         )
         for channel in np.moveaxis(grid, -1, 0)
     ]
@@ -165,7 +167,7 @@ def _clothes(rng) -> dict[str, _Colour]:
 def _part_capsules(figure: Figure):
     """Yield (part, capsules of it), the farthest part first."""
     for part in np.argsort(-figure.depths, kind="stable"):
-        yield int(part), np.flatnonzero(CAPSULE_PART == part)
+        yield int(part), np.flatnonzero(part == CAPSULE_PART)
 
 
 def _draw_body(pen: _Pen, figure: Figure, rng) -> None:
@@ -200,7 +202,7 @@ def _draw_front(pen: _Pen, figure: Figure, colour: _Colour) -> None:
 
 def _draw_head(pen: _Pen, figure: Figure, clothes) -> None:
     """Hair at the back of the skull, face and eyes at its front."""
-    radius = figure.radii[CAPSULE_PART == PARTS.index("head")].max()
+    radius = figure.radii[PARTS.index("head") == CAPSULE_PART].max()
     face, hair = figure.point("face"), figure.point("hair")
     discs = [(face, 0.86 * radius, clothes["skin"]), (hair, radius, clothes["hair"])]
     for centre, r, colour in sorted(discs, key=lambda d: -d[0][2]):

@@ -79,11 +79,8 @@ NUM_UNIFORMS = 4
 _POSES = [_REST | pose for pose in (_COMMON | _RARE).values()]
 _TABLE = np.array([[p[a.split()[-1]] for a in ANGLES] for p in _POSES], float)
 
-PARTS = ("torso", "pelvis", "head") + tuple(
-    f"{side} {part}"
-    for side in SIDES
-    for part in ("upper arm", "forearm", "thigh", "shin", "foot")
-)
+_LIMBS = ("upper arm", "forearm", "thigh", "shin", "foot")
+PARTS = ("torso", "pelvis", "head", *(f"{s} {limb}" for s in SIDES for limb in _LIMBS))
 POINTS = (
     *skeletons.LSP.joints,
     *("pelvis", "skull", "crown", "face", "hair", "left eye", "right eye"),
@@ -119,14 +116,19 @@ CAPSULES = _capsules()
 CAPSULE_PART = np.array([PARTS.index(c[0]) for c in CAPSULES])  # [S]
 CAPSULE_ENDS = np.array([[POINTS.index(p) for p in c[1:3]] for c in CAPSULES])
 _RADII = np.array([c[3:] for c in CAPSULES])
+_IS_SKULL = np.array([c[1] == "skull" for c in CAPSULES])
 _BIAS = np.array([_DEPTH_BIAS[p.split(" ", p[:4] in "left right")[-1]] for p in PARTS])
 
 
 def _attached() -> np.ndarray:
     """Parts a joint belongs to, bool [J, P]: under one of these it is in sight."""
     joints = skeletons.LSP.joints
-    table = np.array([[any(j in c[1:3] for c in CAPSULES if c[0] == p) for p in PARTS]
-                      for j in joints])
+    table = np.array(
+        [
+            [any(j in c[1:3] for c in CAPSULES if c[0] == p) for p in PARTS]
+            for j in joints
+        ]
+    )
     table[joints.index("head"), PARTS.index("head")] = True
     return table
 
@@ -195,21 +197,24 @@ def _trunk_points(angles, lengths):
     pelvis = np.zeros_like(left)
     neck = pelvis - lengths["trunk"] * down
     skull = neck - lengths["neck"] * head_down
-    crown = skull - 0.3 * lengths["head"] * head_down
+    size = lengths["head"]
+    crown = skull - 0.3 * size * head_down
     points = {
         "pelvis": pelvis,
         "neck": neck,
         "skull": skull,
         "crown": crown,
-        "head": skull - lengths["head"] * head_down,
-        "face": skull - 0.019 * head_back + 0.009 * head_down,
-        "hair": crown + 0.017 * head_back - 0.007 * head_down,
+        "head": skull - size * head_down,
+        "face": skull + size * (0.11 * head_down - 0.24 * head_back),
+        "hair": crown + size * (0.21 * head_back - 0.09 * head_down),
     }
     for sign, side in zip((1, -1), SIDES, strict=True):
         shoulder = neck + 0.02 * down + sign * lengths["shoulder"] * left
         points[f"{side} shoulder"] = shoulder
         points[f"{side} hip"] = sign * lengths["hip"] * root[..., 0]
-        points[f"{side} eye"] = skull - 0.067 * head_back + sign * 0.028 * head_left
+        points[f"{side} eye"] = skull + size * (
+            0.35 * sign * head_left - 0.84 * head_back
+        )
         front = 0.035 * sign * left - 0.06 * back
         points[f"{side} collar"] = neck + front + 0.01 * down
         points[f"{side} hem"] = 0.9 * pelvis + front - 0.02 * down
@@ -219,7 +224,7 @@ def _trunk_points(angles, lengths):
 def _limb_points(angles, lengths, points, root, chest):
     """Arms and legs, hung on the shoulders and hips that `points` already holds."""
     rot = _rotation
-    limbs = {}
+    limbs: dict[str, np.ndarray] = {}
     for sign, side in zip((1, -1), SIDES, strict=True):
         get = {a: angles[f"{side} {a}"] for a in ARM + LEG}
         upper = chest @ rot(2, -sign * get["arm_out"]) @ rot(0, -get["arm_forward"])
@@ -254,5 +259,8 @@ def pose_bodies(
     along = points[:, CAPSULE_ENDS, 2].mean(-1)  # [N, S]
     member = CAPSULE_PART[:, None] == np.arange(len(PARTS))
     depths = along @ (member / member.sum(0)) + _BIAS
-    radii = _RADII * lengths["girth"][:, None] ** 2
+    girth = np.where(
+        _IS_SKULL, lengths["head"] / _LENGTHS["head"], lengths["girth"] ** 2
+    )
+    radii = _RADII * girth[..., None]
     return Bodies(points=points, radii=radii, depths=depths, rare=rare)

@@ -53,9 +53,7 @@ def training_batches(
       position: batches already taken: where a resumed run goes on.
       threads: reading ahead.
     """
-    batches = (
-        grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch)
-    )
+    batches = grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     iterator = iter(batches.to_iter_dataset(options))
     iterator.set_state({"next_index": position})

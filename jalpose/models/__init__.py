@@ -1,0 +1,1 @@
+"""Pose networks as Linen modules."""

@@ -48,6 +48,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
+        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
         pad = (self.kernel - 1) // 2
         x = nn.Conv(
             self.features,
@@ -73,6 +74,7 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
+        """[B, H, W, C] -> [B, H, W, features]."""
         conv = partial(Conv, dtype=self.dtype, convolve=self.convolve)
         half = self.features // 2
         y = x
@@ -94,6 +96,7 @@ class Hourglass(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
+        """[B, H, W, features] -> the same shape."""
         block = (self.features, self.dtype, self.convolve)
 
         def residual(name):
@@ -131,11 +134,18 @@ class StackedHourglass(nn.Module):
 
     @nn.compact
     def __call__(self, images, train: bool = False) -> PoseOutput:
+        """See the class; `train` uses and updates the batch's statistics."""
         width = self.channels
-        block = {"dtype": self.dtype, "convolve": self.convolve}
-        conv, residual = partial(Conv, **block), partial(Residual, **block)
+        block: dict[str, Any] = {"dtype": self.dtype, "convolve": self.convolve}
+
+        def conv(features, *, name, **options):
+            return Conv(features, **options, **block, name=name)
+
+        def residual(features, *, name):
+            return Residual(features, **block, name=name)
+
         x = images.astype(self.dtype)
-        x = conv(width // 4, 7, 2, True, name="stem")(x, train)
+        x = conv(width // 4, kernel=7, stride=2, norm_relu=True, name="stem")(x, train)
         x = residual(width // 2, name="stem1")(x, train)
         x = nn.max_pool(x, (2, 2), (2, 2))
         x = residual(width // 2, name="stem2")(x, train)
@@ -144,7 +154,7 @@ class StackedHourglass(nn.Module):
         for s in range(self.stacks):
             y = Hourglass(self.depth, width, **block, name=f"hourglass{s}")(x, train)
             y = residual(width, name=f"features{s}")(y, train)
-            y = conv(width, 1, 1, True, name=f"project{s}")(y, train)
+            y = conv(width, norm_relu=True, name=f"project{s}")(y, train)
             # The heads stay float32: heatmap peaks reach 30, where bfloat16 has
             # steps of 1/8.
             head = Conv(self.num_joints, convolve=self.convolve, name=f"heatmaps{s}")

@@ -1,0 +1,1 @@
+"""Tables, plots and drawings made from records alone; imports no JAX."""

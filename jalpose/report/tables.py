@@ -31,11 +31,12 @@ SPENT_COLUMNS = (
 
 
 def compare_runs(workdirs: Workdirs, *, reference: str | None = None) -> list[dict]:
-    """One row for each number of labelled images any run has reached.
+    """One row for each cycle any run has reached.
 
-    A row holds `num_labelled` and, under each label, PCK in percent; from two runs on
-    also, under `{label} - {reference}`, the points above `reference` (by default the
-    first label). What a run has no record of is None.
+    A row holds `cycle`, `num_labelled` (of the run with most: a control without new
+    labels stands beside those that bought them) and, under each label, PCK in
+    percent; from two runs on also, under `{label} - {reference}`, the points above
+    `reference` (by default the first label). What a run has no record of is None.
 
     Raises:
       ValueError: the runs were not scored alike: another threshold or test set.
@@ -46,15 +47,19 @@ def compare_runs(workdirs: Workdirs, *, reference: str | None = None) -> list[di
     _check_scored_alike(cycles)
     scores = {label: _scores(run) for label, run in cycles.items()}
     first = next(iter(scores), "") if reference is None else reference
+    labelled: dict[int, int] = {}
+    for record in (record for run in cycles.values() for record in run):
+        number = labelled.get(record["cycle"], 0)
+        labelled[record["cycle"]] = max(number, record["num_labelled"])
     rows = []
-    for number in sorted({number for run in scores.values() for number in run}):
-        row: dict[str, Any] = {label: run.get(number) for label, run in scores.items()}
+    for cycle in sorted({cycle for run in scores.values() for cycle in run}):
+        row: dict[str, Any] = {label: run.get(cycle) for label, run in scores.items()}
         for label in scores:
             if label != first:
                 known = row[label] is not None and row[first] is not None
                 points = row[label] - row[first] if known else None
                 row[f"{label} - {first}"] = points
-        rows.append({"num_labelled": number, **row})
+        rows.append({"cycle": cycle, "num_labelled": labelled[cycle], **row})
     return rows
 
 
@@ -65,6 +70,7 @@ def comparison_columns(
     reference = labels[0] if reference is None and labels else reference
     others = [label for label in labels if label != reference]
     return [
+        Column("cycle"),
         Column("num_labelled", heading="labelled"),
         *(Column(label, ".1f") for label in labels),
         *(Column(f"{label} - {reference}", "+z.1f") for label in others),
@@ -126,11 +132,11 @@ def _cycles(workdir: str | os.PathLike[str]) -> list[dict]:
 
 
 def _scores(cycles: list[dict]) -> dict[int, float | None]:
-    """PCK in percent by the number of labelled images."""
+    """PCK in percent by the cycle."""
     scores = {}
     for record in cycles:
         pck = (record.get("metrics") or {}).get("pck")
-        scores[record["num_labelled"]] = None if pck is None else 100 * pck
+        scores[record["cycle"]] = None if pck is None else 100 * pck
     return scores
 
 

@@ -1,0 +1,29 @@
+"""Random choice from LSP to LSPET: what every method has to beat.
+
+    python -m jalpose.main --config=configs/lsp_random.py:scale=small
+
+scale=tiny: a minute, to see that everything works. scale=small: an honest run on two
+CPU cores. scale=paper (the default): the papers' sizes, for a GPU or TPU.
+"""
+
+from jalpose.config import assemble
+
+SCALES = {
+    "tiny": {"data.initial": 100, "data.pool": 100},
+    "small": {
+        "training.base_steps": 2600,
+        "training.cycle_steps": 500,
+        "acquisition.budget": 150,
+        "acquisition.pool_subset": 600,
+    },
+}
+
+
+def get_config(arg: str = ""):
+    """The config of `--config=configs/lsp_random.py:arg`."""
+    return assemble(
+        arg,
+        name="lsp_random",
+        delta={"data.name": "lsp", "acquisition.method": "random"},
+        scales=SCALES,
+    )
