@@ -1,5 +1,6 @@
 """Run active learning: `python -m jalpose.main --config=configs/quickstart.py`."""
 
+import logging
 import os
 import sys
 
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> int:
     workdir = _WORKDIR.value or os.path.join(
         "runs", f"{config.name}-{config.scale}-{config.seed}"
     )
+    # Which backends JAX has not found is no news to a user.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     if config.deterministic:
         # Read when the GPU backend starts; the CPU is deterministic anyway.
         flag = "--xla_gpu_deterministic_ops=true"

@@ -57,12 +57,12 @@ def chosen_sheet(dataset: PoseDataset, arrays: dict, count: int) -> np.ndarray |
 def _sheet(dataset, ids, predicted, captions):
     tiles = []
     for example, joints, caption in zip(ids, predicted, captions, strict=True):
-        image, offset, scale = _zoom(dataset.image(example), dataset.windows[example])
+        image, offset = _near(dataset.image(example), dataset.windows[example])
         tiles.append(
             drawings.draw_prediction(
                 image,
-                (joints - offset) * scale,
-                (dataset.joints[example] - offset) * scale,
+                joints - offset,
+                dataset.joints[example] - offset,
                 dataset.status[example],
                 dataset.skeleton,
                 caption,
@@ -78,12 +78,15 @@ def _sheet(dataset, ids, predicted, captions):
     return np.concatenate(parts)
 
 
-def _zoom(image, window):
-    # The whole image is drawn; a person far away is brought near instead.
-    height, width = image.shape[:2]
+def _near(image, window):
+    """The image, or of a large one with a small person the part round it; its corner.
+
+    Returns:
+      uint8 [H, W, 3], and (x, y) of its upper left pixel in the whole image.
+    """
     x, y, side = window
-    if side >= 0.6 * max(height, width):
-        return image, np.zeros(2), 1.0
+    if side >= 0.6 * max(image.shape[:2]):
+        return image, np.zeros(2)
     left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
     right, bottom = int(x + side / 2) + 1, int(y + side / 2) + 1
-    return image[top:bottom, left:right], np.array([left, top]), 1.0
+    return image[top:bottom, left:right], np.array([left, top])

@@ -74,6 +74,7 @@ def _run_one(config, workdir, dataset, screen):
     else:
         number, state, clock = restored
         screen.line(f"resuming {workdir} in cycle {state.cycle}")
+        _warn_of_another_device(workdir, screen)
     scoring_on = not isinstance(state.phase, cycle.Training)
     records.truncate_cycles(workdir, state.cycle + scoring_on)
     with Journalist(config, workdir, problem, screen) as journalist:
@@ -180,6 +181,15 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None
+
+
+def _warn_of_another_device(workdir, screen):
+    record, kind = records.read_config(workdir), jax.devices()[0].device_kind
+    if record and record["device"]["kind"] != kind:
+        screen.line(
+            f"warning: this run was begun on {record['device']['kind']} and goes on on "
+            f"{kind}: it will not be the same to the bit"
+        )
 
 
 def _warn_of_large_picks(config, problem, screen):

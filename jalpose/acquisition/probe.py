@@ -84,9 +84,11 @@ class Probe:
           key: of the pass; each example's own is folded with its id.
         """
         key = jax.random.key(0) if key is None else key
-        return self._pass(
-            "reduce", _reduction(self._walker.model, fn, key), ids, self._forward_block
+        which = (fn, jax.random.key_data(key).tobytes())
+        reduction = self._walker.once(
+            which, lambda: _reduction(self._walker.model, fn, key)
         )
+        return self._pass(f"reduce-{fn.__name__}", reduction, ids, self._forward_block)
 
     def squared_norms(
         self, targets_fn: Callable, ids: np.ndarray, weights: np.ndarray, context
@@ -108,8 +110,10 @@ class Probe:
         def rows_of(positions):
             return {**context(positions), "weights": weights[positions]}
 
-        fn = _norms(self._walker.model, targets_fn, self._engine, self._chunk)
-        return self._pass("norms", fn, ids, self._gradient_block, rows_of)
+        which = (targets_fn, self._engine, self._chunk)
+        norms = self._walker.once(which, lambda: _norms(self._walker.model, *which))
+        name = f"norms-{targets_fn.__name__}"
+        return self._pass(name, norms, ids, self._gradient_block, rows_of)
 
     def memo(self, name: str, compute: Callable[[], dict]) -> dict[str, np.ndarray]:
         """Arrays that are computed on the host once and kept in the journal."""
@@ -138,7 +142,7 @@ class Probe:
                     break
             done = passes.collect(parts)
             self._store(name, done)
-            self.progress = (kind, count, len(ids))
+            self.progress = (kind.partition("-")[0], count, len(ids))
             if count < len(ids):
                 raise Paused
         return done
@@ -160,20 +164,12 @@ def _digest(ids: np.ndarray) -> str:
     return hashlib.blake2b(ids.tobytes(), digest_size=6).hexdigest()
 
 
-_built: dict = {}
-
-
-def _once(key, build):
-    # A pass is compiled once for each function object: hand out the same one.
-    return _built.setdefault(key, build) if key not in _built else _built[key]
-
-
 def _reduction(model, fn, key):
     def reduction(variables, rows):
         output = model.apply(variables, scale_images(rows["image"]))
         return jax.vmap(fn)(output, example_keys(key, rows["id"]))
 
-    return _once((model, fn, jax.random.key_data(key).tobytes()), reduction)
+    return reduction
 
 
 def _norms(model, targets_fn, engine, chunk):
@@ -198,4 +194,4 @@ def _norms(model, targets_fn, engine, chunk):
         expected = (weights * result.total).sum(axis=1)
         return {"norms": result.total, "expected": expected}
 
-    return _once((model, targets_fn, engine, chunk), norms)
+    return norms

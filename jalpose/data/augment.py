@@ -44,15 +44,15 @@ def augment(key, image, joints, present, *, ranges: Ranges, mirror):
     flip = jax.random.bernoulli(keys[3], ranges.flip)
 
     image = jnp.where(flip, image[:, ::-1], image)
-    mirrored = joints[jnp.array(mirror)] * jnp.array([-1.0, 1.0])
-    mirrored = mirrored + jnp.array([size - 1.0, 0.0])
+    mirrored = joints[jnp.array(mirror)] * jnp.array([[-1.0, 1.0]])
+    mirrored = mirrored + jnp.array([[size - 1.0, 0.0]])
     joints = jnp.where(flip, mirrored, joints)
     present = jnp.where(flip, present[jnp.array(mirror)], present)
 
     image, joints = warp(image, joints, factor, angle, shift)
     inside = jnp.all((joints >= -0.5) & (joints <= size - 0.5), axis=-1)
 
-    image = image * (1 + _uniform(keys[4], -ranges.colour, ranges.colour, (3,)))
+    image = image * (1 + _uniform(keys[4], -ranges.colour, ranges.colour, (1, 1, 3)))
     gain = 1 + _uniform(keys[5], -ranges.contrast, ranges.contrast)
     lift = _uniform(keys[6], -ranges.brightness, ranges.brightness)
     image = jnp.clip((image - 0.5) * gain + 0.5 + lift, 0.0, 1.0)
@@ -73,11 +73,11 @@ def warp(image, joints, factor, angle, shift):
     centre = (size - 1) / 2
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     turn = jnp.array([[cos, -sin], [sin, cos]])
-    moved = (joints - centre) @ (factor * turn).T + centre + shift
+    moved = (joints - centre) @ (factor * turn).T + centre + shift[None]
 
     rows, cols = jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="ij")
     out = jnp.stack([cols, rows], axis=-1).astype(jnp.float32)  # [S, S, (x, y)]
-    source = (out - centre - shift) @ (turn / factor) + centre
+    source = (out - centre - shift[None, None]) @ (turn / factor) + centre
     coordinates = [source[..., 1], source[..., 0]]
     image = jax.vmap(
         lambda channel: map_coordinates(channel, coordinates, order=1), -1, -1

@@ -44,6 +44,7 @@ class Passes:
         self._dataset, self._refine = dataset, refine
         self._mesh, self._threads = mesh, threads
         self._compiled: dict = {}
+        self._built: dict = {}
         self.peak_bytes = 0  # of the largest pass compiled so far, on one device
 
     def source(self, ids: np.ndarray) -> pipeline.CropSource:
@@ -89,6 +90,15 @@ class Passes:
             result = self._compile(fn, variables, rows)(variables, rows)
             yield {name: np.asarray(v)[:count] for name, v in result.items()}
             position += count
+
+    def once(self, key, build: Callable[[], Callable]) -> Callable:
+        """The function `build` makes for `key`, the same object at every call.
+
+        A pass is compiled once for each function object.
+        """
+        if key not in self._built:
+            self._built[key] = build()
+        return self._built[key]
 
     def describe(self, variables, rows) -> dict:
         """Pass: embedding [C], joints [J, 2] (crop pixels), peaks [J] and loss.

@@ -1,0 +1,114 @@
+"""Native convolution against patches and matrix products, on this machine.
+
+    python scripts/bench_convolution.py --channels=96 --size=128
+
+Prints, for a training gradient of a batch and for the K candidate gradients of one
+image (the exact engine), seconds and peak bytes of both and their ratio. Each pair is
+timed in turn, several times, in this one process; medians are compared.
+"""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from jalpose import losses
+from jalpose.evaluation.passes import compiled_bytes
+from jalpose.models.registry import create_model
+from jalpose.pergrad import api
+
+_CHANNELS = flags.DEFINE_integer("channels", 96, "width of the hourglass")
+_SIZE = flags.DEFINE_integer("size", 128, "crop size, pixels")
+_STACKS = flags.DEFINE_integer("stacks", 1, "hourglasses")
+_BATCH = flags.DEFINE_integer("batch", 16, "examples of the training gradient")
+_LABELS = flags.DEFINE_integer("labels", 30, "candidate labels of the one image")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "timings of each")
+JOINTS = 14
+
+
+def make(convolution: str):
+    """Compiled training gradient and candidate norms under one convolution."""
+    model = create_model(
+        "hourglass",
+        JOINTS,
+        stacks=_STACKS.value,
+        channels=_CHANNELS.value,
+        depth=4,
+        dtype="float32",
+        convolution=convolution,
+    )
+    size, heat = _SIZE.value, _SIZE.value // 4
+    images = jax.random.uniform(jax.random.key(0), (_BATCH.value, size, size, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), images)
+    present = jnp.ones((_LABELS.value, JOINTS), bool)
+    labels = jax.random.uniform(
+        jax.random.key(2), (1, _LABELS.value, heat, heat, JOINTS)
+    )
+
+    def apply_fn(variables, images):
+        return model.apply(variables, images).heatmaps
+
+    def training(params, images):
+        def loss(params):
+            output, _ = model.apply(
+                {**variables, "params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return jnp.mean(jnp.square(output.heatmaps))
+
+        return jax.grad(loss)(params)
+
+    def candidates(params, image):
+        return api.squared_norms(
+            "exact",
+            apply_fn,
+            lambda maps, target: losses.heatmap_loss(maps, *target),
+            {**variables, "params": params},
+            image,
+            (labels, present[None]),
+        ).total
+
+    params = variables["params"]
+    return {
+        "training gradient": _compile(training, params, images),
+        "candidate norms": _compile(candidates, params, images[:1]),
+    }
+
+
+def _compile(fn, *arguments):
+    compiled = jax.jit(fn).lower(*arguments).compile()
+    return compiled, arguments
+
+
+def seconds(compiled, arguments) -> float:
+    """Wall seconds of one call."""
+    begun = time.perf_counter()
+    jax.block_until_ready(compiled(*arguments))
+    return time.perf_counter() - begun
+
+
+def main(argv):
+    """Time both convolutions in turn and print their ratios."""
+    del argv
+    native, patches = make("native"), make("patches")
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    for what in native:
+        pair = native[what], patches[what]
+        for compiled, arguments in pair:
+            seconds(compiled, arguments)
+        times = [[seconds(*side) for side in pair] for _ in range(_REPEATS.value)]
+        one, other = (statistics.median(column) for column in zip(*times, strict=True))
+        bytes_one, bytes_other = (compiled_bytes(side[0]) for side in pair)
+        print(
+            f"{what}: native {one:.3f} s, {bytes_one / 2**20:.0f} MiB; patches "
+            f"{other:.3f} s, {bytes_other / 2**20:.0f} MiB; ratio {other / one:.3f}, "
+            f"memory {bytes_other / bytes_one:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)
