@@ -71,18 +71,22 @@ def warp(image, joints, factor, angle, shift):
     """
     size = image.shape[0]
     centre = (size - 1) / 2
+    # Written out, not as matrix products: accelerators round those coarsely.
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    turn = jnp.array([[cos, -sin], [sin, cos]])
-    moved = (joints - centre) @ (factor * turn).T + centre + shift[None]
+    x, y = joints[:, 0] - centre, joints[:, 1] - centre
+    moved_x = factor * (cos * x - sin * y) + centre + shift[0]
+    moved_y = factor * (sin * x + cos * y) + centre + shift[1]
 
-    rows, cols = jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="ij")
-    out = jnp.stack([cols, rows], axis=-1).astype(jnp.float32)  # [S, S, (x, y)]
-    source = (out - centre - shift[None, None]) @ (turn / factor) + centre
-    coordinates = [source[..., 1], source[..., 0]]
+    # Where each pixel of the new image comes from: the inverse of the above.
+    pixels = jnp.arange(size, dtype=jnp.float32)
+    across = (pixels - centre - shift[0])[None, :]
+    down = (pixels - centre - shift[1])[:, None]
+    source_x = (cos * across + sin * down) / factor + centre  # [S, S]
+    source_y = (-sin * across + cos * down) / factor + centre
     image = jax.vmap(
-        lambda channel: map_coordinates(channel, coordinates, order=1), -1, -1
+        lambda channel: map_coordinates(channel, [source_y, source_x], order=1), -1, -1
     )(image)
-    return image, moved
+    return image, jnp.stack([moved_x, moved_y], axis=-1)
 
 
 def _uniform(key, low, high, shape=()):

@@ -1,0 +1,55 @@
+"""The network at `small` size learns twenty real images by heart."""
+
+import os
+
+import numpy as np
+import pytest
+
+from configs import lsp_eglpp
+from jalpose import rng, run
+from jalpose.data import pipeline
+from jalpose.data.crops import from_crop
+from jalpose.data.registry import load_dataset
+from jalpose.evaluation.passes import collect
+from jalpose.evaluation.pck import pck
+from tests.miniature import real_data_dir
+
+STEPS = 300
+STILL = {"rotate": 0.0, "shift": 0.0, "flip": 0.0, "scale": (1.0, 1.0)}
+COLOURS = {"brightness": 0.0, "contrast": 0.0, "colour": 0.0}
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_twenty_real_images_are_learnt_by_heart(tmp_path):
+    folder = real_data_dir()
+    if folder is None:
+        pytest.skip("no real LSP: set JALPOSE_DATA or provide ../shared/data")
+    config = lsp_eglpp.get_config("scale=small")
+    config.data.dir, config.data.cache_dir = os.fspath(folder), os.fspath(tmp_path)
+    config.augment.update({**STILL, **COLOURS})
+    config.training.batch = 8
+    config.training.warmup_steps = 20
+    config.training.learning_rate = 2e-3
+    problem = run.make_problem(config, load_dataset(config.data, 0))
+
+    twenty = problem.dataset.initial[::50]
+    assert len(twenty) == 20
+    batches = pipeline.training_batches(
+        problem.passes.source(twenty), batch=8, seed=0, position=0, threads=2
+    )
+    state, history = problem.trainer.run(
+        problem.new_train_state(0), batches, rng.stream(0, "augment"), STEPS, STEPS
+    )
+    assert history[-20:].mean() < 0.05 * history[:5].mean()
+
+    walk = problem.passes.walk(
+        problem.passes.describe, state.variables, twenty, block=8
+    )
+    data = problem.dataset
+    predicted = from_crop(
+        collect(walk)["joints"], data.windows[twenty], config.data.size
+    )
+    result = pck(predicted, data.joints[twenty], data.status[twenty], data.skeleton)
+    assert result.num_left_out == 0
+    assert result.mean > 0.99, np.round(result.per_joint, 3)
