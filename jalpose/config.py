@@ -207,7 +207,7 @@ def assemble(
         check_key(config, key)
         section, _, last = key.rpartition(".")
         (_lookup(config, section) if section else config)[last] = value
-    return config
+    return config.lock()
 
 
 def _parse_argument(arg: str, scale: str) -> dict:

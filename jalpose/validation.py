@@ -72,19 +72,25 @@ def _check_numbers(config):
         for section, keys in table.items():
             for key in keys:
                 value = config[section][key]
-                if value < 0 or (bound and value == 0):
+                if not value >= 0 or (bound and value == 0):  # nan is neither
                     raise ConfigError(f"{section}.{key}={value} must be {rule}")
+    if config.seed < 0:
+        raise ConfigError(f"seed={config.seed} must be >= 0")
     for section, key in (
         ("augment", "flip"),
         ("data", "rare"),
         ("training", "plateau_min"),
     ):
         _between(f"{section}.{key}", config[section][key], 0, 1)
-    _between("training.plateau_factor", config.training.plateau_factor, 0, 1)
-    low, high = config.augment.scale
-    if not 0 < low <= high:
+    factor = config.training.plateau_factor
+    if not 0 < factor < 1:
         raise ConfigError(
-            f"augment.scale={(low, high)} must be two factors, 0 < low <= high"
+            f"training.plateau_factor={factor} must lie between 0 and 1, both excluded"
+        )
+    scale = tuple(config.augment.scale)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise ConfigError(
+            f"augment.scale={scale} must be two factors, 0 < low <= high"
         )
     eglpp = config.acquisition.eglpp
     if eglpp.perplexity < 1 or eglpp.neighbours < 1:

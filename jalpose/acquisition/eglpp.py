@@ -9,7 +9,8 @@ over its K most probable labels of the squared gradient norm of the loss.
 We differ from the published code: neighbours and pool are seen through the same
 crop, the perplexity is a true one, all trainable parameters count (batch norm's
 scale and bias included), and the loss averages over the joints the candidate label
-has.
+has. As there, a neighbour's joints keep their place in the crop: both crops are cut
+alike, so a label is carried over as a pose within its frame.
 """
 
 import functools
