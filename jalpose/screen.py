@@ -19,9 +19,9 @@ class Screen:
         self._stream = stream or sys.stdout
         self._bars = self._stream.isatty()
         self._bar: tqdm | None = None
-        self._what = ""
+        self._what = ("", 0)  # phase and its total
         self._begun = self._last = 0.0
-        self._first = 0
+        self._first = self._done = 0
 
     def line(self, text: str) -> None:
         """Print one line above any bar."""
@@ -33,9 +33,10 @@ class Screen:
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` of `what` are done."""
         now = time.monotonic()
-        if what != self._what:
+        # A phase may pass twice under one name, as over the pool, then the labelled.
+        if (what, total) != self._what or done < self._done:
             self.end()
-            self._what, self._begun, self._first = what, now, done
+            self._what, self._begun, self._first = (what, total), now, done
             if self._bars:
                 self._bar = tqdm(
                     total=total,
@@ -45,6 +46,7 @@ class Screen:
                     leave=False,
                     dynamic_ncols=True,
                 )
+        self._done = done
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
@@ -58,7 +60,7 @@ class Screen:
         """Close the bar of the phase under way."""
         if self._bar is not None:
             self._bar.close()
-        self._bar, self._what = None, ""
+        self._bar, self._what = None, ("", 0)
 
 
 def _duration(seconds: float) -> str:

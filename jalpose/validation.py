@@ -89,9 +89,7 @@ def _check_numbers(config):
         )
     scale = tuple(config.augment.scale)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise ConfigError(
-            f"augment.scale={scale} must be two factors, 0 < low <= high"
-        )
+        raise ConfigError(f"augment.scale={scale} must be two factors, 0 < low <= high")
     eglpp = config.acquisition.eglpp
     if eglpp.perplexity < 1 or eglpp.neighbours < 1:
         raise ConfigError(

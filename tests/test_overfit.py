@@ -2,16 +2,18 @@
 
 import os
 
+import jax
 import numpy as np
 import pytest
 
 from configs import lsp_eglpp
-from jalpose import rng, run
+from jalpose import rng, sharding
 from jalpose.data import pipeline
 from jalpose.data.crops import from_crop
 from jalpose.data.registry import load_dataset
 from jalpose.evaluation.passes import collect
 from jalpose.evaluation.pck import pck
+from jalpose.problem import Problem
 from tests.miniature import real_data_dir
 
 STEPS = 300
@@ -19,8 +21,17 @@ STILL = {"rotate": 0.0, "shift": 0.0, "flip": 0.0, "scale": (1.0, 1.0)}
 COLOURS = {"brightness": 0.0, "contrast": 0.0, "colour": 0.0}
 
 
+@pytest.fixture
+def optimised():
+    """The suite compiles quickly; here running takes longer than compiling."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.mark.slow
 @pytest.mark.data
+@pytest.mark.usefixtures("optimised")
 def test_twenty_real_images_are_learnt_by_heart(tmp_path):
     folder = real_data_dir()
     if folder is None:
@@ -31,7 +42,8 @@ def test_twenty_real_images_are_learnt_by_heart(tmp_path):
     config.training.batch = 8
     config.training.warmup_steps = 20
     config.training.learning_rate = 2e-3
-    problem = run.make_problem(config, load_dataset(config.data, 0))
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    problem = Problem(config, load_dataset(config.data, 0), mesh)
 
     twenty = problem.dataset.initial[::50]
     assert len(twenty) == 20

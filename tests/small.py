@@ -1,0 +1,173 @@
+"""A problem so small that it is trained inside a test, and networks smaller still."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jalpose import cycle, run, sharding
+from jalpose.acquisition.method import Labelled
+from jalpose.acquisition.probe import Probe
+from jalpose.config import assemble
+from jalpose.data.registry import load_dataset
+from jalpose.evaluation.passes import Passes
+from jalpose.models.hourglass import PoseOutput
+from jalpose.problem import Problem
+from jalpose.training import HeatmapSpec, Trainer
+from jalpose.validation import validate
+
+DELTA = {
+    "data.name": "figures",
+    "data.test": 16,
+    "data.threads": 1,
+    "model.channels": 8,
+    "model.depth": 1,
+    "model.convolution": "native",  # compiles faster
+    "training.base_steps": 8,
+    "training.cycle_steps": 4,
+    "acquisition.pool_subset": 16,
+    "acquisition.pieces": 2,
+    "output.tensorboard": False,
+    "output.images": 0,
+}
+LENGTHS = ("base_epochs", "base_steps", "cycle_epochs", "cycle_steps", "start")
+
+
+def configure(changes=None):
+    """The config `tiny`, smaller, with `changes` by dotted key; validated."""
+    delta = {**DELTA, **(changes or {})}
+    config = assemble("scale=tiny", name="small", delta=delta, scales={})
+    validate(config, run.KNOWN)
+    return config
+
+
+@functools.cache
+def dataset():
+    """40 labelled, 60 pool and 16 test figures."""
+    config = configure()
+    return load_dataset(config.data, config.seed)
+
+
+@functools.cache
+def mesh(devices=1):
+    return sharding.make_mesh(jax.devices()[:devices])
+
+
+_compiled: dict = {}
+
+
+def share_compiled(problem):
+    """Give `problem` the compiled steps of an earlier one that has the same."""
+    config = problem.config
+    training = {k: v for k, v in config.training.items() if k not in LENGTHS}
+    parts = [config.data, config.model, config.heatmap, config.augment, training]
+    key = repr([*parts, config.evaluation, problem.mesh, config.seed])
+    problem.trainer, problem.passes = _compiled.setdefault(
+        key, (problem.trainer, problem.passes)
+    )
+    return problem
+
+
+def problem(changes=None, devices=1, base=None) -> Problem:
+    made = Problem(configure(changes), dataset(), mesh(devices), base)
+    return share_compiled(made)
+
+
+def advance_until(state, problem, *kinds):
+    """Advance to the first event of one of `kinds`: (state, events)."""
+    events = []
+    while not events or events[-1].kind not in kinds:
+        state, event = cycle.advance(state, problem)
+        events.append(event)
+    return state, events
+
+
+@functools.cache
+def base_variables():
+    """Numpy variables of the small hourglass after its base training."""
+    found = problem()
+    state, _ = advance_until(cycle.start(found), found, "trained")
+    return copied(state.phase.variables)
+
+
+def copied(tree):
+    """Numpy copies: what `advance` gives away stays whole."""
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+
+
+class Flat(nn.Module):
+    """Nearly nothing of a pose network: compiles in no time, has every kind of layer.
+
+    Two stacks, so that intermediate supervision counts.
+    """
+
+    num_joints: int = 14
+
+    @nn.compact
+    def __call__(self, images, train: bool = False) -> PoseOutput:
+        x = nn.Conv(6, (4, 4), (4, 4), name="stem")(images)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
+        x = jnp.tanh(x)
+        maps = [nn.Conv(self.num_joints, (3, 3), name=f"maps{s}")(x) for s in (0, 1)]
+        return PoseOutput(10 * jnp.stack(maps, axis=1), jnp.mean(x, axis=(1, 2)))
+
+
+FLAT = Flat()
+SPEC = HeatmapSpec(32, 8, 1.75, 30.0)
+
+
+@functools.cache
+def flat_variables():
+    """Variables of `Flat` whose every tensor matters, running statistics too."""
+    variables = FLAT.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    leaves, tree = jax.tree.flatten(variables)
+    draws = np.random.default_rng(0)
+    noisy = [v + 0.1 * draws.random(v.shape, np.float32) for v in leaves]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@functools.cache
+def flat_passes(devices=1) -> Passes:
+    return Passes(
+        FLAT, dataset(), SPEC, refine="parabola", mesh=mesh(devices), threads=1
+    )
+
+
+def probe(passes, variables, journal=None, pieces=10**9, chunk=0) -> Probe:
+    return Probe(
+        passes,
+        variables,
+        journal=journal or {},
+        pieces=pieces,
+        forward_block=8,
+        gradient_block=8,
+        engine="exact",
+        chunk=chunk,
+    )
+
+
+def labelled_set() -> Labelled:
+    """The labelled set of the small problem, as a method sees it."""
+    return problem().labelled_set(dataset().initial)
+
+
+def crops(ids, size=32):
+    """Crops of `ids`, read one by one: dict of stacked arrays."""
+    source = flat_passes().source(np.asarray(ids))
+    rows = [source[i] for i in range(len(ids))]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def flat_trainer(devices, **changes):
+    config = configure({f"training.{k}": v for k, v in changes.items()})
+    made = problem()
+    return Trainer(
+        FLAT,
+        config.training,
+        made.trainer._ranges,
+        dataset().skeleton.mirror,
+        SPEC,
+        mesh(devices),
+    )
