@@ -92,15 +92,16 @@ class Trainer:
 
     def restart(self, variables) -> TrainState:
         """Start a training from `variables`: fresh Adam, learning rate and best."""
-        variables = sharding.replicate(self.mesh, dict(variables))
-        copy = jax.tree.map(jnp.copy, variables)
+        placed = sharding.replicate(self.mesh, dict(variables))
+        # Copies: steps give the state's buffers away, and the caller's are not ours.
+        variables, best = (jax.tree.map(jnp.copy, placed) for _ in range(2))
         state = TrainState(
             step=jnp.int32(0),
             params=variables["params"],
             batch_stats=variables["batch_stats"],
             opt_state=self._optimizer.init(variables["params"]),
             plateau=self._plateau.init({}),
-            best=copy,
+            best=best,
             best_loss=jnp.float32(jnp.inf),
         )
         return sharding.replicate(self.mesh, state)
@@ -231,7 +232,9 @@ class Trainer:
         if self.config.schedule == "plateau":
             _, plateau = self._plateau.update({}, plateau, value=loss)
         return state.replace(
-            best=best, best_loss=jnp.minimum(loss, state.best_loss), plateau=plateau
+            best=best,
+            best_loss=jnp.where(better, loss, state.best_loss),
+            plateau=plateau,
         )
 
 

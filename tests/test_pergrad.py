@@ -109,7 +109,9 @@ def slow_squared_norms(apply_fn, loss_fn, variables, inputs, targets):
     @jax.jit
     def gradient(params, x, target):
         def loss(params):
-            return loss_fn(apply_fn({**variables, "params": params}, x[None])[0], target)
+            return loss_fn(
+                apply_fn({**variables, "params": params}, x[None])[0], target
+            )
 
         return jax.grad(loss)(params)
 

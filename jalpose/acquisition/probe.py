@@ -88,7 +88,8 @@ class Probe:
         reduction = self._walker.once(
             which, lambda: _reduction(self._walker.model, fn, key)
         )
-        return self._pass(f"reduce-{fn.__name__}", reduction, ids, self._forward_block)
+        name = f"reduce-{fn.__name__}-{_digest(jax.random.key_data(key))}"
+        return self._pass(name, reduction, ids, self._forward_block)
 
     def squared_norms(
         self, targets_fn: Callable, ids: np.ndarray, weights: np.ndarray, context
@@ -159,9 +160,9 @@ class Probe:
         self.journal.update({f"{name}.{key}": value for key, value in arrays.items()})
 
 
-def _digest(ids: np.ndarray) -> str:
-    ids = np.ascontiguousarray(ids, np.int64)
-    return hashlib.blake2b(ids.tobytes(), digest_size=6).hexdigest()
+def _digest(numbers) -> str:
+    numbers = np.ascontiguousarray(numbers, np.int64)
+    return hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
 
 
 def _reduction(model, fn, key):

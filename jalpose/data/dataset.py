@@ -43,11 +43,12 @@ class PoseDataset:
 
     def image(self, example: int) -> np.ndarray:
         """Original image of an example id: uint8 [H, W, 3]."""
+        position = int(example)
         for source in self.sources:
-            if example < len(source.annotations):
-                return source.image(int(example))
-            example -= len(source.annotations)
-        raise IndexError(f"no example with id {example} past the end")
+            if position < len(source.annotations):
+                return source.image(position)
+            position -= len(source.annotations)
+        raise IndexError(f"no example {example}: there are {len(self.keys)}")
 
     def held_out(self, ids: np.ndarray) -> np.ndarray:
         """Which of `ids` are in the held-out tenth: bool [len(ids)].

@@ -1,0 +1,427 @@
+"""The stacked hourglass: its size, its wiring, and its convolutions."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import lax
+
+from jalpose.models.convolution import patch_convolution
+from jalpose.models.hourglass import (
+    Conv,
+    Hourglass,
+    Residual,
+    StackedHourglass,
+    upsample_nearest,
+)
+from jalpose.models.registry import create_model
+
+
+def shapes_of(model, size=64, batch=1):
+    image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)
+
+
+def count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+# The layer list.
+
+
+def residual_size(inputs, outputs):
+    half = outputs // 2
+    size = 2 * inputs + inputs * half + half  # BN, 1x1 convolution
+    size += 2 * half + 9 * half * half + half  # BN, 3x3
+    size += 2 * half + half * outputs + outputs  # BN, 1x1
+    return size + (inputs * outputs + outputs if inputs != outputs else 0)
+
+
+def network_size(stacks, width, joints, depth):
+    quarter, half = width // 4, width // 2
+    stem = 49 * 3 * quarter + quarter + 2 * quarter
+    stem += residual_size(quarter, half) + residual_size(half, half)
+    stem += residual_size(half, width)
+    # An hourglass has three residuals a level and one more at the bottom.
+    hourglass = (3 * depth + 1) * residual_size(width, width)
+    stack = hourglass + residual_size(width, width)
+    stack += width * width + width + 2 * width + width * joints + joints
+    merge = joints * width + width + width * width + width
+    return stem + stacks * stack + (stacks - 1) * merge
+
+
+def test_parameters_of_the_papers_network():
+    model = StackedHourglass(14)
+    params = shapes_of(model)["params"]
+    assert count(params) == 6_568_860 == network_size(2, 256, 14, 4)
+    norms = {
+        path: leaf
+        for path, leaf in flatten_dict(params).items()
+        if path[-2].startswith("norm")
+    }
+    assert {path[-1] for path in norms} == {"scale", "bias"}
+    assert count(norms) == 31_488
+
+
+@pytest.mark.parametrize(
+    ("stacks", "width", "joints", "depth"),
+    [(1, 256, 14, 4), (8, 256, 16, 4), (2, 256, 16, 4), (1, 96, 14, 4), (3, 8, 5, 2)],
+)
+def test_parameters_of_other_sizes(stacks, width, joints, depth):
+    model = StackedHourglass(joints, stacks, width, depth)
+    expected = network_size(stacks, width, joints, depth)
+    assert count(shapes_of(model)["params"]) == expected
+
+
+def test_convolutions_start_as_pytorchs_but_with_biases_of_zero():
+    images = np.zeros((1, 16, 16, 3), np.float32)
+    flat = flatten_dict(jax.jit(SMALL.init)(jax.random.key(0), images)["params"])
+    values = []
+    for path, kernel in flat.items():
+        if path[-1] == "kernel":
+            assert not flat[(*path[:-1], "bias")].any()
+            # U(+-1 / sqrt(fan_in)).
+            fan_in = math.prod(kernel.shape[:-1])
+            values.append(np.ravel(kernel) * math.sqrt(fan_in))
+    values = np.concatenate(values)
+    error = 1 / math.sqrt(3 * len(values))
+    assert np.abs(values).max() <= 1
+    assert abs(values.mean()) < 4 * error
+    assert values.std() == pytest.approx(1 / math.sqrt(3), rel=0.05)
+
+
+# Shapes and types.
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "dtype", "convolution"),
+    [
+        (32, 32, "float32", "native"),
+        (48, 48, "bfloat16", "patches"),
+        (64, 32, "float32", "patches"),
+        (16, 80, "bfloat16", "native"),
+    ],
+)
+def test_outputs_are_float32_at_a_quarter_the_size(height, width, dtype, convolution):
+    model = create_model(
+        "hourglass",
+        5,
+        stacks=2,
+        channels=8,
+        depth=2,
+        dtype=dtype,
+        convolution=convolution,
+    )
+    images = jax.ShapeDtypeStruct((3, height, width, 3), jnp.float32)
+    output, variables = jax.eval_shape(
+        model.init_with_output, jax.random.key(0), images
+    )
+    assert output.heatmaps.shape == (3, 2, height // 4, width // 4, 5)
+    assert output.embedding.shape == (3, 8)
+    assert output.heatmaps.dtype == output.embedding.dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+def test_bfloat16_is_used_inside():
+    model = SMALL.clone(dtype=jnp.bfloat16)
+    images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    _, variables = jax.eval_shape(
+        functools.partial(model.init_with_output, capture_intermediates=True),
+        jax.random.key(0),
+        images,
+    )
+    inner = flatten_dict(variables["intermediates"])
+    dtypes = {path[0]: leaf[0].dtype for path, leaf in inner.items() if len(path) == 2}
+    for name, dtype in dtypes.items():
+        head = name.startswith("heatmaps")
+        if name != "__call__":
+            assert dtype == (jnp.float32 if head else jnp.bfloat16), name
+
+
+def test_the_registry_chooses_the_convolution():
+    options = {"stacks": 1, "channels": 8, "depth": 1, "dtype": "float32"}
+    for name, expected in [
+        ("auto", patch_convolution),  # tests run on a CPU
+        ("patches", patch_convolution),
+        ("native", None),
+    ]:
+        model = create_model("hourglass", 3, **options, convolution=name)
+        assert model.convolve is expected
+        assert model.num_joints == 3
+
+
+# Wiring. Two stacks, 8 channels, 3 joints, one level; 16 pixels.
+
+SMALL = StackedHourglass(3, stacks=2, channels=8, depth=1)
+apply = jax.jit(SMALL.apply)
+
+
+def images_of(seed, batch=3, size=16):
+    return np.random.default_rng(seed).random((batch, size, size, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Of `SMALL`, every parameter and statistic drawn at random."""
+    shapes = shapes_of(SMALL, 16)
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1]
+        if name in ("scale", "var"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        scale = 1.5 / math.sqrt(math.prod(leaf.shape[:-1])) if name == "kernel" else 0.3
+        return rng.normal(0, scale, leaf.shape).astype(np.float32)
+
+    flat = flatten_dict(shapes)
+    drawn = {path: draw(path, leaf) for path, leaf in flat.items()}
+    return unflatten_dict(drawn)
+
+
+def sub(variables, name):
+    return {
+        collection: tree[name] for collection, tree in variables.items() if name in tree
+    }
+
+
+@functools.partial(jax.jit, static_argnames="merge")
+def by_hand(variables, images, merge="newell"):
+    """`SMALL` put together from its parts; the wiring is written out here."""
+
+    def run(module, name, x):
+        return module.apply(sub(variables, name), x, False)
+
+    x = run(Conv(2, kernel=7, stride=2, norm_relu=True), "stem", images)
+    x = run(Residual(4), "stem1", x)
+    x = nn.max_pool(x, (2, 2), (2, 2))
+    x = run(Residual(4), "stem2", x)
+    x = run(Residual(8), "stem3", x)
+    maps = []
+    for s in range(2):
+        y = run(Hourglass(1, 8), f"hourglass{s}", x)
+        y = run(Residual(8), f"features{s}", y)
+        y = run(Conv(8, norm_relu=True), f"project{s}", y)
+        maps.append(run(Conv(3), f"heatmaps{s}", y))
+        if s == 0:
+            kept = x if merge == "newell" else y
+            back = run(Conv(8), "merge_maps0", maps[0])
+            x = kept + back + run(Conv(8), "merge_features0", y)
+    return jnp.stack(maps, axis=1), jnp.mean(y, axis=(1, 2))
+
+
+def test_stacks_are_merged_as_newells(variables):
+    images = images_of(1)
+    output = apply(variables, images)
+    heatmaps, embedding = by_hand(variables, images)
+    np.testing.assert_allclose(output.heatmaps, heatmaps, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(output.embedding, embedding, rtol=1e-4, atol=1e-5)
+    # The published code adds to the feature map instead, which is another network.
+    other, _ = by_hand(variables, images, merge="published")
+    np.testing.assert_allclose(other[:, 0], heatmaps[:, 0], rtol=1e-4, atol=1e-5)
+    assert np.abs(other[:, 1] - heatmaps[:, 1]).max() > 0.01
+
+
+def test_without_the_projections_the_next_stack_sees_the_same_input(variables):
+    # With merges of zero and the first stack's weights, the second does the same.
+    parts = ("hourglass", "features", "project", "heatmaps")
+    changed = {
+        collection: tree | {f"{p}1": tree[f"{p}0"] for p in parts if f"{p}0" in tree}
+        for collection, tree in variables.items()
+    }
+    for name in ("merge_maps0", "merge_features0"):
+        zero = jax.tree.map(np.zeros_like, changed["params"][name])
+        changed["params"] = {**changed["params"], name: zero}
+    heatmaps = apply(changed, images_of(2)).heatmaps
+    np.testing.assert_allclose(heatmaps[:, 1], heatmaps[:, 0], rtol=1e-5, atol=1e-6)
+    # Either projection alone changes it.
+    for name in ("merge_maps0", "merge_features0"):
+        params = {**changed["params"], name: variables["params"][name]}
+        heatmaps = apply({**changed, "params": params}, images_of(2)).heatmaps
+        assert np.abs(heatmaps[:, 1] - heatmaps[:, 0]).max() > 1e-3
+
+
+def norm_relu(variables, name, x):
+    params, stats = variables["params"][name], variables["batch_stats"][name]
+    x = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+    return np.maximum(x * params["scale"] + params["bias"], 0)
+
+
+def convolve(variables, name, x):
+    """Same-padded, as a sum over the kernel's places."""
+    params = variables["params"][name]["conv"]
+    size = len(params["kernel"])
+    height, width = x.shape[1:3]
+    padded = np.pad(x, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
+    y = params["bias"]
+    for i in range(size):
+        for j in range(size):
+            y = y + padded[:, i : i + height, j : j + width] @ params["kernel"][i, j]
+    return y
+
+
+def residual(variables, x):
+    y = x
+    for i in (1, 2, 3):
+        y = convolve(variables, f"conv{i}", norm_relu(variables, f"norm{i}", y))
+    # The skip has no norm, and is there only where the width changes.
+    changes = y.shape[-1] != x.shape[-1]
+    assert ("skip" in variables["params"]) == changes
+    return y + (convolve(variables, "skip", x) if changes else x)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"), [("stem2", 4, 4), ("stem3", 4, 8)]
+)
+def test_residuals_are_preactivation_bottlenecks(variables, name, inputs, outputs):
+    part = sub(variables, name)
+    x = np.random.default_rng(3).normal(size=(2, 4, 4, inputs)).astype(np.float32)
+    got = jax.jit(lambda part, x: Residual(outputs).apply(part, x, False))(part, x)
+    np.testing.assert_allclose(got, residual(part, x), rtol=1e-4, atol=1e-5)
+
+
+def test_an_hourglass_adds_its_lower_half_to_its_upper(variables):
+    part = sub(variables, "hourglass0")
+    x = np.random.default_rng(4).normal(size=(2, 4, 4, 8)).astype(np.float32)
+    low = x.reshape(2, 2, 2, 2, 2, 8).max(axis=(2, 4))
+    for name in ("low1", "low2", "low3"):
+        low = residual(sub(part, name), low)
+    low = np.repeat(np.repeat(low, 2, axis=1), 2, axis=2)
+    expected = residual(sub(part, "up"), x) + low
+    got = jax.jit(lambda part, x: Hourglass(1, 8).apply(part, x, False))(part, x)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_examples_of_a_batch_do_not_meet_in_evaluation_mode(variables):
+    images = images_of(5)
+    output = apply(variables, images)
+    images[1] = 1 - images[1]
+    other = apply(variables, images)
+    for got, expected in zip(other, output, strict=True):
+        np.testing.assert_array_equal(got[::2], expected[::2])
+        assert np.abs(got[1] - expected[1]).max() > 1e-3
+
+
+def test_training_mode_uses_and_updates_the_statistics_of_the_batch(variables):
+    images = images_of(6)
+    train = jax.jit(functools.partial(SMALL.apply, train=True, mutable=["batch_stats"]))
+    output, changed = train(variables, images)
+    images[1] = 1 - images[1]
+    other, _ = train(variables, images)
+    assert np.abs(other.heatmaps[0] - output.heatmaps[0]).max() > 1e-3
+    # The first norm's input is the stem's convolution; momentum 0.9.
+    conv = nn.Conv(2, (7, 7), (2, 2), padding=[(3, 3), (3, 3)])
+    params = variables["params"]["stem"]["conv"]
+    y = jax.jit(conv.apply)({"params": params}, images_of(6))
+    mean = 0.9 * variables["batch_stats"]["stem"]["norm"]["mean"]
+    mean += 0.1 * np.asarray(y).mean(axis=(0, 1, 2))
+    got = changed["batch_stats"]["stem"]["norm"]["mean"]
+    np.testing.assert_allclose(got, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_the_embedding_is_not_negative(variables):
+    embedding = np.asarray(apply(variables, images_of(7)).embedding)
+    assert (embedding >= 0).all()
+    assert embedding.any()
+
+
+def test_patches_do_what_the_native_convolutions_do(variables):
+    images = images_of(8)
+    patches = jax.jit(SMALL.clone(convolve=patch_convolution).apply)
+    for got, expected in zip(
+        patches(variables, images), apply(variables, images), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+# Convolution as patches.
+
+CASES = [
+    (1, 1, ((0, 0), (0, 0))),
+    (1, 2, ((0, 0), (0, 0))),
+    (3, 1, ((1, 1), (1, 1))),
+    (3, 2, ((1, 1), (1, 1))),
+    (3, 1, ((0, 0), (0, 0))),
+    (3, 2, ((2, 0), (1, 2))),
+    (7, 1, ((3, 3), (3, 3))),
+    (7, 2, ((3, 3), (3, 3))),
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
+def test_patch_convolution_is_the_native_one(kernel, stride, padding):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 9, 12, 3)).astype(np.float32)
+    w = rng.normal(size=(kernel, kernel, 3, 4)).astype(np.float32)
+    layout = ("NHWC", "HWIO", "NHWC")
+
+    def both(convolve):
+        def loss(x, w):
+            y = convolve(x, w, (stride, stride), padding, dimension_numbers=layout)
+            return jnp.sum(jnp.sin(y)), y
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, w)
+
+    @jax.jit
+    def run():
+        return both(patch_convolution), both(lax.conv_general_dilated)
+
+    ((_, y), gradients), ((_, expected), expected_gradients) = run()
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_and_columns_may_have_strides_of_their_own():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 8, 9, 2)).astype(np.float32)
+    w = rng.normal(size=(3, 5, 2, 4)).astype(np.float32)
+    options = ((2, 3), ((1, 1), (2, 2)))
+    native = functools.partial(
+        lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    got, expected = jax.jit(
+        lambda x, w: (patch_convolution(x, w, *options), native(x, w, *options))
+    )(x, w)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rhs_dilation": (2, 1)}, r"rhs_dilation=\(2, 1\)"),
+        ({"lhs_dilation": (1, 2)}, r"lhs_dilation=\(1, 2\)"),
+        ({"feature_group_count": 2}, "feature_group_count=2"),
+    ],
+)
+def test_dilated_and_grouped_convolutions_are_refused(options, message):
+    x, w = np.zeros((1, 4, 4, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32)
+    message = "does neither dilated nor grouped convolutions.*" + message
+    with pytest.raises(ValueError, match=message):
+        patch_convolution(x, w, (1, 1), ((0, 0), (0, 0)), **options)
+
+
+def test_ones_are_no_dilation():
+    x, w = np.ones((1, 4, 4, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
+    y = patch_convolution(
+        x,
+        w,
+        (1, 1),
+        ((0, 0), (0, 0)),
+        lhs_dilation=(1, 1),
+        rhs_dilation=(1, 1),
+        batch_group_count=1,
+        precision=None,
+    )
+    assert (np.asarray(y) == 2).all()
+
+
+def test_upsampling_repeats_pixels():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    expected = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    np.testing.assert_array_equal(upsample_nearest(x), expected)
