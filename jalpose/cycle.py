@@ -168,7 +168,7 @@ def _score(state, phase: Scoring, problem: Problem):
             problem.labelled_set(state.labelled),
             ids,
             acquisition.budget,
-            **problem.method_options(),
+            **problem.method_options(acquisition.method),
         )
     except Paused:
         scoring = Scoring(variables=phase.variables, journal=probe.journal)

@@ -1,5 +1,7 @@
 """What stays the same through a run: data, network, method, and how they are used."""
 
+import copy
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -63,6 +65,19 @@ class Problem:
         )
         self._batches: tuple | None = None
 
+    def with_method(self, config: ConfigDict, base) -> "Problem":
+        """The same problem under another method, from the base model `base`.
+
+        It shares this one's network and all that is compiled; `config` may differ in
+        `acquisition.method`, `base` and `loop.compare` only.
+        """
+        other = copy.copy(self)
+        other.config, other.base = config, base
+        other.method = METHODS[config.acquisition.method]
+        other._batches = None
+        other.passes.peak_bytes = 0
+        return other
+
     def _check_budget(self):
         acquisition, cycles = self.config.acquisition, self.config.loop.cycles
         wanted, there = cycles * acquisition.budget, len(self.dataset.pool)
@@ -76,18 +91,17 @@ class Problem:
                 f"acquisition.pool_subset={acquisition.pool_subset} is larger than the "
                 f"pool of {there}"
             )
-        initial = self.dataset.initial
-        try:
-            self.method.check(
-                int((~self.dataset.held_out(initial)).sum()), **self.method_options()
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        # The methods to compare with as well: what cannot work fails at the start.
+        neighbours = int((~self.dataset.held_out(self.dataset.initial)).sum())
+        for name in (acquisition.method, *self.config.loop.compare):
+            try:
+                METHODS[name].check(neighbours, **self.method_options(name))
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
 
-    def method_options(self) -> dict:
-        """The method's own section of the config, if it has one."""
-        options = self.config.acquisition.get(self.config.acquisition.method, {})
-        return dict(options)
+    def method_options(self, name: str) -> dict:
+        """The section of `config.acquisition` of a method's name, if there is one."""
+        return dict(self.config.acquisition.get(name, {}))
 
     # Lengths of the trainings.
 

@@ -50,8 +50,10 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
     records.check_workdir(workdir)
     _refuse_another_config(config, workdir)
     dataset = load_dataset(config.data, config.seed)
+    problem = make_problem(config, dataset)
+    _warn_of_large_picks(config, problem, screen)
     runs = {config.acquisition.method: workdir}
-    _run_one(config, workdir, dataset, screen)
+    _run_one(problem, workdir, screen)
     for method in config.loop.compare:
         other = ConfigDict(config.to_dict())
         other.base, other.acquisition.method = workdir, method
@@ -59,13 +61,14 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
         runs[method] = os.path.join(workdir, "compare", method)
         records.check_workdir(runs[method])
         _refuse_another_config(other, runs[method])
-        _run_one(other, runs[method], dataset, screen)
+        screen.line(f"{method}, from the same base model, into {runs[method]}")
+        base = checkpoints.load_model(workdir, 0)
+        _run_one(problem.with_method(other, base), runs[method], screen)
     _conclude(workdir, runs, screen)
 
 
-def _run_one(config, workdir, dataset, screen):
-    problem = make_problem(config, dataset)
-    _warn_of_large_picks(config, problem, screen)
+def _run_one(problem: Problem, workdir, screen):
+    config = problem.config
     store = checkpoints.StateStore(workdir)
     restored = store.restore(problem)
     if restored is None:

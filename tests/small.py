@@ -1,13 +1,16 @@
 """A problem so small that it is trained inside a test, and networks smaller still."""
 
 import functools
+import itertools
+import os
+import re
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose import cycle, run, sharding
+from jalpose import checkpoints, cycle, run, sharding, training
 from jalpose.acquisition.method import Labelled
 from jalpose.acquisition.probe import Probe
 from jalpose.config import assemble
@@ -28,6 +31,7 @@ DELTA = {
     "training.base_steps": 8,
     "training.cycle_steps": 4,
     "acquisition.pool_subset": 16,
+    "acquisition.eglpp.neighbours": 4,
     "acquisition.pieces": 2,
     "output.tensorboard": False,
     "output.images": 0,
@@ -171,3 +175,68 @@ def flat_trainer(devices, **changes):
         SPEC,
         mesh(devices),
     )
+
+
+# Where a run is killed, in the order in which it comes there: (kind, what, which time).
+# rename: before a file or folder is put in its place; renamed: after that.
+PLACES = {
+    "before the config is in place": ("rename", r"/config\.json$", 1),
+    "in a training step of the base": ("step", "", 6),
+    "before a state of the training is in place": ("rename", r"/state/\d+$", 1),
+    "before the base model is in place": ("rename", r"/models/00$", 1),
+    "before its arrays are in place": ("rename", r"/arrays/cycle_00\.npz$", 1),
+    "after its records, before the state": ("save", cycle.Scoring, 1),
+    "before a state of the scoring is in place": ("rename", r"/state/\d+$", 2),
+    "in a block of gradient norms": ("block", "norms", 2),
+    "before the selection is in place": ("rename", r"/cycle_00\.csv$", 1),
+    "after the selection is in place": ("renamed", r"/cycle_00\.csv$", 1),
+    "after all its records, before the state": ("save", cycle.AwaitingLabels, 1),
+    "in a training step of cycle 1": ("step", "", 3),
+    "after the record of cycle 1 is in place": ("renamed", r"/cycles\.jsonl$", 1),
+    "in describing the pool in cycle 1": ("block", "describe", 2),
+    "when an old state is half removed": ("rmdir", r"/state/\d+$", 1),
+    "before the last state": ("save", cycle.Done, 1),
+}
+
+
+def lay_ambush(patch, place, die):
+    """Have `die` called at one of `PLACES`; `patch` is as `monkeypatch.setattr`."""
+    kind, what, time = PLACES[place]
+    times = itertools.count(1)
+
+    def hit():
+        if next(times) == time:
+            die()
+
+    def around(owner, name, before=None, after=None):
+        original = getattr(owner, name)
+
+        def wrapped(*arguments, **options):
+            if before is not None and before(*arguments):
+                hit()
+            result = original(*arguments, **options)
+            if after is not None and after(*arguments):
+                hit()
+            return result
+
+        patch(owner, name, wrapped)
+
+    def into_place(source, target, *_):
+        return re.search(what, os.fspath(target)) is not None
+
+    if kind in ("rename", "renamed"):
+        when = {"rename": "before", "renamed": "after"}[kind]
+        for name in ("rename", "replace"):
+            around(os, name, **{when: into_place})
+    elif kind == "step":
+        around(training, "arrays_only", before=lambda rows: True)
+    elif kind == "block":
+        around(Passes, "_compile", before=lambda self, fn, *_: fn.__name__ == what)
+    elif kind == "save":
+        around(
+            checkpoints.StateStore,
+            "save",
+            before=lambda self, number, state, clock: isinstance(state.phase, what),
+        )
+    else:
+        around(os, "rmdir", before=lambda path: re.search(what, os.fspath(path)))

@@ -166,7 +166,7 @@ def test_batch_norm_and_biases_count(case):
 
 
 def test_running_statistics_are_used_and_no_parameters(case):
-    apply_fn, loss_fn, variables, inputs, targets, norms = case
+    _, _, variables, inputs, targets, norms = case
     stats = jax.tree.map(lambda v: 2 * v + 0.1, variables["batch_stats"])
     moved = {**variables, "batch_stats": stats}
     before = norms(variables, inputs, targets)

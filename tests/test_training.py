@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jalpose import losses, sharding
+from jalpose.config import default
 from jalpose.data import pipeline
 from jalpose.data.augment import Ranges
 from jalpose.data.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
 from jalpose.models.registry import create_model
 from jalpose.training import HeatmapSpec, Trainer
-from tests.conftest import NUM_DEVICES, make_tiny_config
 
 SIZE, BATCH = 32, 8
 SPEC = HeatmapSpec(SIZE, SIZE // 4, 8.0, 30.0)  # sigma: one heatmap pixel
@@ -106,9 +106,9 @@ def test_the_loss_of_bfloat16_maps_is_taken_in_float32():
 # Trainers.
 
 
-def make_trainer(changes=None, *, devices=NUM_DEVICES, dtype="float32", ranges=RANGES):
-    changes = {"learning_rate": 0.01, **(changes or {})}
-    changes = {f"training.{key}": value for key, value in changes.items()}
+def make_trainer(changes=None, *, devices=None, dtype="float32", ranges=RANGES):
+    config = default().training
+    config.update({"learning_rate": 0.01, **(changes or {})})
     model = create_model(
         "hourglass",
         14,
@@ -119,7 +119,6 @@ def make_trainer(changes=None, *, devices=NUM_DEVICES, dtype="float32", ranges=R
         convolution="native",  # compiled the fastest
     )
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    config = make_tiny_config(changes).training
     return Trainer(model, config, ranges, LSP.mirror, SPEC, mesh)
 
 
@@ -303,7 +302,7 @@ def test_new_weights_are_those_of_the_key(trainer, variables):
 def test_one_device_and_eight_take_the_same_first_steps(trainer, variables):
     batches = [make_batch(seed) for seed in range(3)]
     state, expected = train(trainer, variables, batches, 3)
-    assert len(state.step.sharding.device_set) == NUM_DEVICES
+    assert len(state.step.sharding.device_set) == 8
     alone = make_trainer({"schedule": "constant"}, devices=1)
     state, history = train(alone, variables, batches, 3)
     assert len(state.step.sharding.device_set) == 1
