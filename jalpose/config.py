@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ml_collections import ConfigDict
 
 
-class ConfigError(ValueError):
+class ConfigError(Exception):
     """A key, argument or value of the configuration is not one of the allowed."""
 
 

@@ -68,10 +68,38 @@ def share_compiled(problem):
     training = {k: v for k, v in config.training.items() if k not in LENGTHS}
     parts = [config.data, config.model, config.heatmap, config.augment, training]
     key = repr([*parts, config.evaluation, problem.mesh, config.seed])
-    problem.trainer, problem.passes = _compiled.setdefault(
-        key, (problem.trainer, problem.passes)
-    )
+    if key not in _compiled:
+        _compiled[key] = problem.trainer, problem.passes
+        problem.trainer.init = remembered_init(problem.trainer)
+    problem.trainer, problem.passes = _compiled[key]
     return problem
+
+
+def remembered_init(trainer):
+    """`trainer.init`, computed once a key: it is compiled anew at every call."""
+    init, found = trainer.init, {}
+
+    def remembered(key):
+        if isinstance(key, jax.core.Tracer):
+            return init(key)
+        number = jax.random.key_data(key).tobytes()
+        if number not in found:
+            found[number] = copied(init(key).variables)
+        return trainer.restart(found[number])
+
+    return remembered
+
+
+def remember_templates(patch):
+    """Find the shapes of a training state out once a network, not once a restore."""
+    find, found = checkpoints._train_template, {}
+
+    def template(problem):
+        if problem.trainer not in found:
+            found[problem.trainer] = find(problem)
+        return found[problem.trainer]
+
+    patch.setattr(checkpoints, "_train_template", template)
 
 
 def problem(changes=None, devices=1, base=None) -> Problem:

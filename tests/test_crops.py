@@ -216,6 +216,15 @@ def test_outside_the_image_is_black_and_inside_it_is_not(window, size):
     assert (out < -blur).any()
 
 
+def test_the_rim_of_a_crop_sees_what_is_beyond_it():
+    # The same scale in a larger window: its middle is the smaller one's crop.
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    inner = crop_image(image, np.array([34.5, 29.5, 24.0]), 96)
+    outer = crop_image(image, np.array([34.5, 29.5, 32.0]), 128)
+    difference = inner.astype(int) - outer[16:-16, 16:-16]
+    assert np.abs(difference).max() <= 1
+
+
 def test_shrinking_skips_no_pixel():
     # A line one pixel wide, wherever it is, keeps its share of the light.
     for column in range(64, 72):

@@ -70,16 +70,8 @@ class Trace:
 
 @pytest.fixture(scope="module")
 def quick_restore():
-    """The shapes of a training state are found out once a network, not a restore."""
     with pytest.MonkeyPatch.context() as patch:
-        shapes, find = {}, checkpoints._train_template
-
-        def template(problem):
-            if problem.trainer not in shapes:
-                shapes[problem.trainer] = find(problem)
-            return shapes[problem.trainer]
-
-        patch.setattr(checkpoints, "_train_template", template)
+        small.remember_templates(patch)
         yield
 
 

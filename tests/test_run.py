@@ -37,6 +37,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
         patch.setattr(run, "Problem", lambda *a: small.share_compiled(Problem(*a)))
+        small.remember_templates(patch)
         yield
 
 
