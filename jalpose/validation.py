@@ -37,6 +37,12 @@ def _check_choices(config, known):
     one_of("acquisition.method", config.acquisition.method, known["method"])
     for method in config.loop.compare:
         one_of("loop.compare", method, known["method"])
+    methods = (config.acquisition.method, *config.loop.compare)
+    if len(set(methods)) < len(methods):
+        raise ConfigError(
+            f"loop.compare={tuple(config.loop.compare)} must name methods other than "
+            f"acquisition.method={config.acquisition.method!r}, each once"
+        )
     one_of("acquisition.engine", config.acquisition.engine, known["engine"])
     one_of(
         "acquisition.eglpp.labels",

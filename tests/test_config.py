@@ -267,6 +267,7 @@ OTHERS = [
         999,
         "acquisition.budget=1000 is larger than acquisition.pool_subset=999",
     ),
+    ("loop.compare", ("random", "random"), "must name methods other than"),
     ("loop.compare", ("random", "egl"), "unknown value of loop.compare: 'egl'. Did"),
 ]
 TABLE = (

@@ -302,7 +302,10 @@ def test_keys_of_the_runtime_may_differ_when_resuming(finished):
         ({"acquisition.budget": 4}, "acquisition.budget: 8 -> 4"),
         ({"training.base_steps": 9}, "training.base_steps: 8 -> 9"),
         ({"augment.scale": (0.9, 1.1)}, r"augment.scale: [0.75, 1.25] -> [0.9, 1.1]"),
-        ({"acquisition.method": "random"}, 'acquisition.method: "eglpp" -> "random"'),
+        (
+            {"acquisition.method": "random", "loop.compare": ()},
+            'acquisition.method: "eglpp" -> "random"',
+        ),
     ],
 )
 def test_another_config_in_the_same_workdir_is_refused(finished, changes, line):
