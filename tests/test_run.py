@@ -52,7 +52,6 @@ FULL = {
     "loop.compare": METHODS[1:],
     "output.tensorboard": True,
     "output.images": 4,
-    "loop.checkpoint_seconds": 0.0,
 }
 
 
@@ -450,12 +449,12 @@ class Killed(Exception):
     """Stands for SIGKILL inside this process."""
 
 
-def test_broken_off_at_any_place_a_run_ends_the_same(tmp_path):
+def test_broken_off_at_several_places_a_run_ends_the_same(tmp_path):
     def die():
         raise Killed
 
     perform(tmp_path / "whole", STORING)
-    for place in small.PLACES:
+    for place in list(small.PLACES)[::3]:  # the slow test with SIGKILL takes all
         with pytest.MonkeyPatch.context() as patch:
             small.lay_ambush(patch.setattr, place, die)
             try:
