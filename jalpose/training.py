@@ -78,6 +78,7 @@ class Trainer:
             min_scale=config.plateau_min,
         )
         whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        self._init = jax.jit(self.model.init)
         self._step = jax.jit(
             self._step_fn, donate_argnums=0, out_shardings=(whole, whole)
         )
@@ -87,7 +88,7 @@ class Trainer:
     def init(self, key) -> TrainState:
         """New weights and optimiser for `key`."""
         image = jnp.zeros((1, self.spec.crop_size, self.spec.crop_size, 3))
-        variables = jax.jit(self.model.init)(key, image)
+        variables = self._init(key, image)
         return self.restart(variables)
 
     def restart(self, variables) -> TrainState:

@@ -2,8 +2,8 @@
 
 XLA's CPU convolutions are fast forward, but their weight gradients under `vmap`
 become grouped convolutions, which are not. Written as patches times kernel, every
-gradient is a plain matrix product: the training step takes about 0.6, and 30
-gradients of one image 0.04 to 0.05 of the time (`scripts/bench_convolution.py`).
+gradient is a plain matrix product. `scripts/bench_convolution.py` measures how much
+that saves, the README has the figures.
 On accelerators the native convolution is the faster one.
 """
 
