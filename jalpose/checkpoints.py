@@ -162,5 +162,13 @@ def load_model(workdir, cycle: int) -> dict:
         return sharding.to_host(checkpointer.restore(path))
 
 
+def saved_models(workdir) -> list[int]:
+    """Cycles of the run in `workdir` whose models are saved, rising."""
+    folder = _model_path(workdir, 0).parent
+    # Orbax writes beside under longer names.
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def _model_path(workdir, cycle: int) -> Path:
     return Path(workdir).absolute() / "checkpoints" / "models" / f"{cycle:02d}"

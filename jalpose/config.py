@@ -51,8 +51,8 @@ def default() -> ConfigDict:
     model.channels = 256  # a multiple of 4
     model.depth = 4  # poolings inside an hourglass
     model.dtype = "float32"  # of activations: float32 | bfloat16
-    # native (lax.conv) | patches (matrix products: faster gradients on a CPU) |
-    # auto (patches on a CPU, else native)
+    # native (lax.conv) | blocked (kernel gradients in blocks: faster on a CPU) |
+    # auto (blocked on a CPU, else native)
     model.convolution = "auto"
 
     augment = config.augment = ConfigDict()
@@ -96,15 +96,27 @@ def default() -> ConfigDict:
     # Score a random subset of the unlabelled, the same for all methods; 0: all.
     acquisition.pool_subset = 0
     acquisition.block = 16  # examples a scoring pass, over all devices
-    acquisition.engine = "exact"  # of per-example gradient norms
-    # Candidate labels whose gradients are held at once, for one image; 0: all.
-    acquisition.chunk = 0
+    # Of per-example gradient norms: ghost (exact, one backward pass) | exact (vmap over
+    # autodiff) | sketch (a few passes) | goodfellow | conv_linear (approximations).
+    acquisition.engine = "ghost"
+    # Gradients (a candidate label each) taken at once on a device; 0: as many as fit.
+    acquisition.microbatch = 0
+    acquisition.memory = 0.0  # GiB a device they may take; 0: what it reports
+    # Of the products in the norms: float32 | bfloat16 (added up in float32).
+    acquisition.products = "float32"
     acquisition.pieces = 8  # blocks between two chances to save
     eglpp = acquisition.eglpp = ConfigDict()
     eglpp.perplexity = 20.0  # true perplexity of the neighbour probabilities
     eglpp.neighbours = 30  # candidate labels an image, K
     eglpp.labels = "annotated"  # annotated | predicted (the published code's default)
     eglpp.renormalise = True  # probabilities of the K candidates sum to one
+
+    sketch = acquisition.sketch = ConfigDict()
+    sketch.passes = 4  # backward passes an image; at K or more it is exact
+    sketch.split_mean = True  # the mean gradient takes the first
+    # Passes of random signs over what the others leave out: above 0 unbiased, above 1
+    # with a standard error.
+    sketch.remainder = 0
 
     loop = config.loop = ConfigDict()
     loop.cycles = 5  # acquisitions after the base model

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from jalpose import run
 from jalpose.data.registry import load_dataset
-from jalpose.evaluation.passes import compiled_bytes
+from jalpose.pergrad.memory import compiled_bytes
 from jalpose.problem import Problem
 from jalpose.validation import validate
 

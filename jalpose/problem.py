@@ -18,6 +18,7 @@ from jalpose.data.skeletons import ABSENT, VISIBLE
 from jalpose.evaluation import baseline, pck
 from jalpose.evaluation.passes import Passes, collect
 from jalpose.models.registry import create_model
+from jalpose.pergrad.api import Engine
 from jalpose.training import HeatmapSpec, Trainer
 
 
@@ -43,10 +44,7 @@ class Problem:
         self.spec = HeatmapSpec(
             size, size // 4, config.heatmap.sigma, config.heatmap.peak
         )
-        model = dict(config.model)
-        self.model = create_model(
-            model.pop("name"), dataset.skeleton.num_joints, **model
-        )
+        self.model = self._network(config.model.convolution)
         self.trainer = Trainer(
             self.model,
             config.training,
@@ -62,8 +60,21 @@ class Problem:
             refine=config.evaluation.refine,
             mesh=mesh,
             threads=config.data.threads,
+            gradient_model=self.network_for(engine_of(config.acquisition)),
         )
         self._batches: tuple | None = None
+
+    def _network(self, convolution: str):
+        options = {**self.config.model, "convolution": convolution}
+        name = options.pop("name")
+        return create_model(name, self.dataset.skeleton.num_joints, **options)
+
+    def network_for(self, engine: Engine):
+        """The network as `engine` takes it: the same function of the same variables.
+
+        All but `exact` read the network and bring convolutions of their own.
+        """
+        return self.model if engine.name == "exact" else self._network("native")
 
     def with_method(self, config: ConfigDict, base) -> "Problem":
         """The same problem under another method, from the base model `base`.
@@ -215,8 +226,8 @@ class Problem:
             pieces=config.pieces,
             forward_block=self.config.evaluation.block,
             gradient_block=config.block,
-            engine=config.engine,
-            chunk=config.chunk,
+            engine=engine_of(config),
+            memory=config.memory,
         )
 
     def labelled_set(self, labelled: np.ndarray) -> Labelled:
@@ -236,15 +247,19 @@ class Problem:
             held_out=data.held_out(labelled),
         )
 
-    def unlabelled(self, labelled: np.ndarray, cycle: int) -> np.ndarray:
+    def unlabelled(
+        self, labelled: np.ndarray, cycle: int, size: int | None = None
+    ) -> np.ndarray:
         """Pool examples to be scored in `cycle`, rising ids.
 
-        With `acquisition.pool_subset` each example draws a priority from the seed,
-        the cycle and its id, and the lowest are taken: methods compared under one
-        seed see the same subset, but for what they have already labelled.
+        With a `size` (None: `acquisition.pool_subset`; 0: all there are) each example
+        draws a priority from the seed, the cycle and its id, and the lowest are taken:
+        methods compared under one seed see the same subset, but for what they have
+        already labelled.
         """
         left = np.setdiff1d(self.dataset.pool, labelled)
-        size = self.config.acquisition.pool_subset
+        if size is None:
+            size = self.config.acquisition.pool_subset
         if size == 0 or size >= len(left):
             return left
         seed = rng.stream_seed(self.config.seed, "subset", cycle)
@@ -258,3 +273,15 @@ class Problem:
     def has_labels(self, ids: np.ndarray) -> bool:
         """Are the labels of `ids` there? In simulation every label is."""
         return bool(np.isin(ids, self.dataset.pool).all())
+
+
+def engine_of(acquisition: ConfigDict, **changes) -> Engine:
+    """The engine of gradient norms that `config.acquisition` describes."""
+    options = {
+        "name": acquisition.engine,
+        "microbatch": acquisition.microbatch,
+        "products": acquisition.products,
+        **acquisition.sketch,
+        **changes,
+    }
+    return Engine(**options)

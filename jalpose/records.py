@@ -106,6 +106,12 @@ def write_config(workdir: PathLike, record: dict) -> None:
     atomic_write_text(Path(workdir) / CONFIG, text + "\n")
 
 
+def write_json(path: PathLike, record: dict) -> None:
+    """Write an object of numbers, in its order; what is not finite is null."""
+    text = json.dumps(_plain(record), indent=2, allow_nan=False)
+    atomic_write_text(path, text + "\n")
+
+
 def read_config(workdir: PathLike) -> dict | None:
     """Read `config.json`; None where there is none."""
     path = Path(workdir) / CONFIG
@@ -229,6 +235,11 @@ def _parsed(name: str, cell: str) -> Any:
 
 def write_arrays(workdir: PathLike, cycle: int, /, **arrays: Any) -> None:
     """Write `arrays/cycle_NN.npz`: the same arrays always give the same bytes."""
+    write_npz(_cycle_file(workdir, "arrays", cycle, "npz"), arrays)
+
+
+def write_npz(path: PathLike, arrays: dict[str, Any]) -> None:
+    """Write arrays by name: the same arrays always give the same bytes."""
     buffer = io.BytesIO()
     # Not compressed: compressed bytes depend on the zlib at hand.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -236,7 +247,7 @@ def write_arrays(workdir: PathLike, cycle: int, /, **arrays: Any) -> None:
             member, array = zipfile.ZipInfo(f"{name}.npy"), _array(arrays[name])
             with archive.open(member, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-    atomic_write_bytes(_cycle_file(workdir, "arrays", cycle, "npz"), buffer.getvalue())
+    atomic_write_bytes(path, buffer.getvalue())
 
 
 def read_arrays(workdir: PathLike, cycle: int) -> dict[str, np.ndarray]:

@@ -1,14 +1,10 @@
 """The only effectful loop: restore, advance, write records, save, show progress."""
 
 import io
-import json
 import logging
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Collection
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -16,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jalpose import checkpoints, cycle, pictures, records, sharding
+from jalpose import checkpoints, cycle, pictures, provenance, records, sharding
 from jalpose.acquisition.registry import METHODS
 from jalpose.config import RUNTIME_KEYS, ConfigError
 from jalpose.data.registry import SOURCES, load_dataset
@@ -33,7 +29,6 @@ KNOWN: dict[str, Collection[str]] = {
     "engine": ENGINES,
     "method": METHODS,
 }
-PACKAGES = ("jalpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
@@ -73,7 +68,7 @@ def _run_one(problem: Problem, workdir, screen):
     restored = store.restore(problem)
     if restored is None:
         number, state, clock = 0, cycle.start(problem), _new_clock()
-        _write_config(config, workdir)
+        records.write_config(workdir, provenance.describe(config))
     else:
         number, state, clock = restored
         screen.line(f"resuming {workdir} in cycle {state.cycle}")
@@ -116,7 +111,7 @@ def _load_base(config):
             f"{records.CONFIG}"
         )
     sections = ("data", "heatmap", "model")
-    ours, theirs = _plain(config), record["config"]
+    ours, theirs = provenance.plain(config), record["config"]
     differences = records.config_differences(
         {name: theirs.get(name) for name in sections},
         {name: ours[name] for name in sections},
@@ -130,17 +125,12 @@ def _load_base(config):
     return checkpoints.load_model(config.base, 0)
 
 
-def _plain(config: ConfigDict) -> dict:
-    # As JSON has it, so that tuples and lists compare equal.
-    return json.loads(config.to_json())
-
-
 def _refuse_another_config(config, workdir):
     record = records.read_config(workdir)
     if record is None:
         return
     differences = records.config_differences(
-        record["config"], _plain(config), ignore=RUNTIME_KEYS
+        record["config"], provenance.plain(config), ignore=RUNTIME_KEYS
     )
     if differences:
         raise records.WorkdirError(
@@ -148,42 +138,6 @@ def _refuse_another_config(config, workdir):
             "repeat that run's config. Differences (there -> now):\n  "
             + "\n  ".join(differences)
         )
-
-
-def _write_config(config, workdir):
-    device = jax.devices()[0]
-    records.write_config(
-        workdir,
-        {
-            "config": _plain(config),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in PACKAGES},
-            },
-            "device": {
-                "kind": device.device_kind,
-                "platform": device.platform,
-                "count": jax.device_count(),
-                "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            },
-            "git": _git_revision(),
-        },
-    )
-
-
-def _git_revision() -> str | None:
-    folder = Path(__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
 
 
 def _warn_of_another_device(workdir, screen):

@@ -21,6 +21,7 @@ def validate(config: ConfigDict, known: Mapping[str, Collection[str]]) -> None:
     _check_numbers(config)
     _check_lengths(config.training)
     _check_sizes(config)
+    _check_sketch(config.acquisition.sketch)
 
 
 def _check_choices(config, known):
@@ -28,7 +29,7 @@ def _check_choices(config, known):
     one_of("data.crop", config.data.crop, ("joints", "box"))
     one_of("model.name", config.model.name, known["model"])
     one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
-    one_of("model.convolution", config.model.convolution, ("auto", "native", "patches"))
+    one_of("model.convolution", config.model.convolution, ("auto", "native", "blocked"))
     training = config.training
     one_of("training.schedule", training.schedule, ("plateau", "cosine", "constant"))
     one_of("training.start", training.start, ("warm", "fresh"))
@@ -44,6 +45,8 @@ def _check_choices(config, known):
             f"acquisition.method={config.acquisition.method!r}, each once"
         )
     one_of("acquisition.engine", config.acquisition.engine, known["engine"])
+    products = ("float32", "bfloat16")
+    one_of("acquisition.products", config.acquisition.products, products)
     one_of(
         "acquisition.eglpp.labels",
         config.acquisition.eglpp.labels,
@@ -70,7 +73,7 @@ def _check_numbers(config):
         "data": ("pool", "test"),
         "augment": ("shift", "brightness", "contrast", "colour", "rotate"),
         "training": ("warmup_steps", "clip_norm", "plateau_cooldown"),
-        "acquisition": ("pool_subset", "chunk"),
+        "acquisition": ("pool_subset", "microbatch", "memory"),
         "loop": ("cycles", "checkpoint_seconds"),
         "output": ("images",),
     }
@@ -101,6 +104,16 @@ def _check_numbers(config):
         raise ConfigError(
             f"acquisition.eglpp.perplexity={eglpp.perplexity} and "
             f"acquisition.eglpp.neighbours={eglpp.neighbours} must be at least 1"
+        )
+
+
+def _check_sketch(sketch):
+    least = max(1, sketch.remainder + sketch.split_mean)
+    if sketch.remainder < 0 or sketch.passes < least:
+        raise ConfigError(
+            f"acquisition.sketch.passes={sketch.passes} must be at least {least}: "
+            f"acquisition.sketch.remainder={sketch.remainder} (0 or more) of them are "
+            "random, and acquisition.sketch.split_mean takes one"
         )
 
 

@@ -17,6 +17,7 @@ from jalpose.config import assemble
 from jalpose.data.registry import load_dataset
 from jalpose.evaluation.passes import Passes
 from jalpose.models.hourglass import PoseOutput
+from jalpose.pergrad.api import Engine
 from jalpose.problem import Problem
 from jalpose.training import HeatmapSpec, Trainer
 from jalpose.validation import validate
@@ -167,7 +168,9 @@ def flat_passes(devices=1) -> Passes:
     )
 
 
-def probe(passes, variables, journal=None, pieces=10**9, chunk=0) -> Probe:
+def probe(
+    passes, variables, journal=None, pieces=10**9, microbatch=0, engine="exact"
+) -> Probe:
     return Probe(
         passes,
         variables,
@@ -175,8 +178,7 @@ def probe(passes, variables, journal=None, pieces=10**9, chunk=0) -> Probe:
         pieces=pieces,
         forward_block=8,
         gradient_block=8,
-        engine="exact",
-        chunk=chunk,
+        engine=Engine(engine, microbatch=microbatch),
     )
 
 

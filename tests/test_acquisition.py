@@ -220,9 +220,9 @@ def test_predicted_labels_are_other_labels():
     )
 
 
-@pytest.mark.parametrize("chunk", [3])
-def test_chunks_change_no_score(chunk):
-    found = acquire(flat_probe(chunk=chunk))
+@pytest.mark.parametrize("microbatch", [3])
+def test_a_microbatch_changes_no_score(microbatch):
+    found = acquire(flat_probe(microbatch=microbatch))
     np.testing.assert_allclose(found.scores, acquire().scores, rtol=1e-5)
 
 

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from jalpose import config as config_lib
 from jalpose import run
 from jalpose.config import ConfigError, assemble
+from jalpose.pergrad.api import Engine
+from jalpose.problem import engine_of
 from jalpose.validation import validate, validate_devices
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -182,13 +184,14 @@ CHOICES = [
     ("data.crop", "joint", "Did you mean 'joints'? Known: joints, box"),
     ("model.name", "resnet", "Known: hourglass"),
     ("model.dtype", "float16", "Did you mean 'bfloat16'? Known: float32, bfloat16"),
-    ("model.convolution", "patch", "Known: auto, native, patches"),
+    ("model.convolution", "patches", "Known: auto, native, blocked"),
     ("training.schedule", "cosin", "Did you mean 'cosine'?"),
     ("training.start", "cold", "Known: warm, fresh"),
     ("training.keep", "first", "Known: best, last"),
     ("evaluation.refine", "gauss", "Known: parabola, mass, none"),
     ("acquisition.method", "egl", "Did you mean 'eglpp'? Known: "),
-    ("acquisition.engine", "exakt", "Did you mean 'exact'? Known: exact"),
+    ("acquisition.engine", "exakt", "Did you mean 'exact'? Known: exact, ghost, "),
+    ("acquisition.products", "float16", "Did you mean 'bfloat16'? Known: float32"),
     ("acquisition.eglpp.labels", "given", "Known: annotated, predicted"),
 ]
 POSITIVE = [
@@ -225,7 +228,8 @@ NOT_NEGATIVE = [
     "training.clip_norm",
     "training.plateau_cooldown",
     "acquisition.pool_subset",
-    "acquisition.chunk",
+    "acquisition.microbatch",
+    "acquisition.memory",
     "loop.cycles",
     "loop.checkpoint_seconds",
     "output.images",
@@ -248,6 +252,9 @@ OTHERS = [
         "acquisition.eglpp.perplexity=0.5 and acquisition.eglpp.neighbours=30 must be",
     ),
     ("acquisition.eglpp.neighbours", 0, "acquisition.eglpp.neighbours=0 must be at"),
+    ("acquisition.sketch.passes", 0, "acquisition.sketch.passes=0 must be at least 1"),
+    ("acquisition.sketch.remainder", -1, "acquisition.sketch.remainder=-1 (0 or more)"),
+    ("acquisition.sketch.remainder", 4, "acquisition.sketch.passes=4 must be at least"),
     ("training.base_epochs", 0, ONE_LENGTH.format(0, 0)),
     ("training.base_steps", 5, ONE_LENGTH.format(150, 5)),
     ("training.base_epochs", -1, ONE_LENGTH.format(-1, 0)),
@@ -307,6 +314,41 @@ def test_zero_is_allowed_where_it_means_none_or_all(key):
     config = make()
     change(config, key, 0)
     validate(config, run.KNOWN)
+
+
+@pytest.mark.parametrize(("split_mean", "remainder"), [(True, 3), (False, 4)])
+def test_a_sketch_may_spend_all_its_passes(split_mean, remainder):
+    # Of four; the mean takes one.
+    config = make(delta={"acquisition.sketch.split_mean": split_mean})
+    config.acquisition.sketch.remainder = remainder
+    validate(config, run.KNOWN)
+    engine = engine_of(config.acquisition, name="sketch")
+    assert (engine.passes, engine.split_mean, engine.remainder) == (
+        4,
+        split_mean,
+        remainder,
+    )
+    config.acquisition.sketch.remainder += 1
+    with pytest.raises(ConfigError, match="must be at least 5"):
+        validate(config, run.KNOWN)
+    with pytest.raises(ValueError, match="passes=4 must be at least 1 and cover"):
+        engine_of(config.acquisition)
+
+
+def test_the_engine_is_what_the_config_says():
+    assert engine_of(make().acquisition) == Engine("ghost")
+    delta = {
+        "acquisition.engine": "sketch",
+        "acquisition.microbatch": 7,
+        "acquisition.products": "bfloat16",
+        "acquisition.sketch.passes": 6,
+        "acquisition.sketch.split_mean": False,
+        "acquisition.sketch.remainder": 2,
+    }
+    acquisition = make(delta=delta).acquisition
+    wanted = Engine("sketch", 7, "bfloat16", passes=6, split_mean=False, remainder=2)
+    assert engine_of(acquisition) == wanted
+    assert engine_of(acquisition, microbatch=1).microbatch == 1
 
 
 @pytest.mark.parametrize("phase", ["base", "cycle"])

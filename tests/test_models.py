@@ -11,15 +11,17 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
-from jalpose.models.convolution import patch_convolution
+from jalpose.models.convolution import blocked_convolution
 from jalpose.models.hourglass import (
     Conv,
     Hourglass,
     Residual,
     StackedHourglass,
+    max_pool,
     upsample_nearest,
 )
 from jalpose.models.registry import create_model
+from jalpose.pergrad import windows
 
 
 def shapes_of(model, size=64, batch=1):
@@ -102,8 +104,8 @@ def test_convolutions_start_as_pytorchs_but_with_biases_of_zero():
     ("height", "width", "dtype", "convolution"),
     [
         (32, 32, "float32", "native"),
-        (48, 48, "bfloat16", "patches"),
-        (64, 32, "float32", "patches"),
+        (48, 48, "bfloat16", "blocked"),
+        (64, 32, "float32", "blocked"),
         (16, 80, "bfloat16", "native"),
     ],
 )
@@ -146,8 +148,8 @@ def test_bfloat16_is_used_inside():
 def test_the_registry_chooses_the_convolution():
     options = {"stacks": 1, "channels": 8, "depth": 1, "dtype": "float32"}
     for name, expected in [
-        ("auto", patch_convolution),  # tests run on a CPU
-        ("patches", patch_convolution),
+        ("auto", blocked_convolution),  # tests run on a CPU
+        ("blocked", blocked_convolution),
         ("native", None),
     ]:
         model = create_model("hourglass", 3, **options, convolution=name)
@@ -329,96 +331,149 @@ def test_the_embedding_is_not_negative(variables):
     assert embedding.any()
 
 
-def test_patches_do_what_the_native_convolutions_do(variables):
+def test_blocked_convolutions_do_what_the_native_ones_do(variables):
     images = images_of(8)
-    patches = jax.jit(SMALL.clone(convolve=patch_convolution).apply)
+    blocked = jax.jit(SMALL.clone(convolve=blocked_convolution).apply)
     for got, expected in zip(
-        patches(variables, images), apply(variables, images), strict=True
+        blocked(variables, images), apply(variables, images), strict=True
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-# Convolution as patches.
+# The convolution with kernel gradients in blocks.
 
-CASES = [
-    (1, 1, ((0, 0), (0, 0))),
-    (1, 2, ((0, 0), (0, 0))),
-    (3, 1, ((1, 1), (1, 1))),
-    (3, 2, ((1, 1), (1, 1))),
-    (3, 1, ((0, 0), (0, 0))),
-    (3, 2, ((2, 0), (1, 2))),
-    (7, 1, ((3, 3), (3, 3))),
-    (7, 2, ((3, 3), (3, 3))),
-]
+LAYOUTS = {
+    1: ("NHC", "HIO", "NHC"),
+    2: ("NHWC", "HWIO", "NHWC"),
+    3: ("NDHWC", "DHWIO", "NDHWC"),
+}
+# (sizes of the image, of the kernel, strides, padding, options)
+CONVOLUTIONS = {
+    "1x1": ((9, 12), (1, 1), (1, 1), ((0, 0), (0, 0)), {}),
+    "1x1 strided": ((9, 12), (1, 1), (2, 2), ((0, 0), (0, 0)), {}),
+    "1x1 padded": ((9, 12), (1, 1), (1, 1), ((1, 0), (0, 1)), {}),
+    "3x3": ((9, 12), (3, 3), (1, 1), ((1, 1), (1, 1)), {}),
+    "3x3 strided": ((9, 12), (3, 3), (2, 2), ((1, 1), (1, 1)), {}),
+    "3x3 unpadded": ((9, 12), (3, 3), (1, 1), ((0, 0), (0, 0)), {}),
+    "3x3 padded unevenly": ((9, 12), (3, 3), (2, 2), ((2, 0), (1, 2)), {}),
+    "3x3 cropped": ((9, 12), (3, 3), (1, 1), ((-1, 1), (0, -2)), {}),
+    "7x7": ((9, 12), (7, 7), (1, 1), ((3, 3), (3, 3)), {}),
+    "7x7 strided": ((9, 12), (7, 7), (2, 2), ((3, 3), (3, 3)), {}),
+    "3x5": ((8, 9), (3, 5), (2, 3), ((1, 1), (2, 2)), {}),
+    "a trous": ((9, 12), (3, 2), (1, 2), ((2, 2), (0, 1)), {"rhs_dilation": (2, 3)}),
+    "transposed": ((5, 4), (3, 4), (1, 1), ((2, 2), (1, 2)), {"lhs_dilation": (2, 3)}),
+    "grouped": ((9, 12), (3, 3), (1, 2), ((1, 1), (1, 1)), {"feature_group_count": 2}),
+    "grouped 1x1": (
+        (5, 4),
+        (1, 1),
+        (1, 1),
+        ((0, 0), (0, 0)),
+        {"feature_group_count": 2},
+    ),
+    "depthwise": ((5, 6), (3, 3), (1, 1), ((1, 1), (1, 1)), {"feature_group_count": 4}),
+    "1-D": ((11,), (3,), (2,), ((1, 2),), {"rhs_dilation": (2,)}),
+    "1-D grouped": ((11,), (4,), (1,), ((0, 0),), {"feature_group_count": 2}),
+    "3-D": ((4, 5, 6), (2, 3, 1), (1, 2, 1), ((1, 0), (1, 1), (0, 0)), {}),
+}
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_patch_convolution_is_the_native_one(kernel, stride, padding):
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_blocked_convolution_is_the_native_one(name, monkeypatch):
+    sizes, kernel, strides, padding, options = CONVOLUTIONS[name]
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 9, 12, 3)).astype(np.float32)
-    w = rng.normal(size=(kernel, kernel, 3, 4)).astype(np.float32)
-    layout = ("NHWC", "HWIO", "NHWC")
+    groups = options.get("feature_group_count", 1)
+    x = rng.normal(size=(2, *sizes, 4)).astype(np.float32)
+    w = rng.normal(size=(*kernel, 4 // groups, 8)).astype(np.float32)
+    layout = LAYOUTS[len(sizes)]
 
-    def both(convolve):
+    def run(convolve, block_bytes=windows.BLOCK_BYTES):
         def loss(x, w):
-            y = convolve(x, w, (stride, stride), padding, dimension_numbers=layout)
+            y = convolve(x, w, strides, padding, dimension_numbers=layout, **options)
             return jnp.sum(jnp.sin(y)), y
 
+        monkeypatch.setattr(windows, "BLOCK_BYTES", block_bytes)
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, w)
 
     @jax.jit
+    def run_all():
+        # Whole, and in several blocks an image.
+        found = run(blocked_convolution), run(blocked_convolution, 1000)
+        return found, run(lax.conv_general_dilated)
+
+    found, ((_, expected), expected_gradients) = run_all()
+    for (_, y), gradients in found:
+        assert y.shape == expected.shape
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+        for got, wanted in zip(gradients, expected_gradients, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_kernel_gradients_are_taken_in_blocks(monkeypatch):
+    # Twelve rows of patches of 4 * 8 * 9 * 2 bytes: four rows fit, three blocks.
+    monkeypatch.setattr(windows, "BLOCK_BYTES", 4 * 8 * 9 * 2 * 4)
+    x, w = jnp.ones((1, 12, 8, 2)), jnp.ones((3, 3, 2, 4))
+
+    def total(w):
+        return jnp.sum(blocked_convolution(x, w, (1, 1), ((1, 1), (1, 1))))
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(total))(w))
+    assert "length=3" in jaxpr
+    assert "f32[1,4,8,9,2]" in jaxpr and "f32[1,12,8,9,2]" not in jaxpr
+
+
+def test_linen_layers_take_the_blocked_convolution():
+    # What Linen hands over, precision and dimension numbers included.
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, 8, 6, 4)).astype(np.float32)
+    options = {"kernel_dilation": (1, 2), "feature_group_count": 2, "padding": 1}
+    native = nn.Conv(6, (3, 3), **options)
+    blocked = native.clone(conv_general_dilated=blocked_convolution)
+    variables = native.init(jax.random.key(0), x)
+    np.testing.assert_allclose(
+        blocked.apply(variables, x), native.apply(variables, x), rtol=1e-4, atol=1e-5
+    )
+
+
+# Pooling.
+
+
+def pooled_and_gradient(pool, x, weights):
+    def loss(x):
+        y = pool(x)
+        return jnp.sum(weights * y), y
+
+    (_, y), gradient = jax.value_and_grad(loss, has_aux=True)(x)
+    return y, gradient
+
+
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_max_pool_is_the_usual_one_in_value_and_gradient(levels):
+    # With one level all are equal, with three most windows have ties.
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, levels, (2, 6, 8, 5)).astype(np.float32)
+    weights = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+
+    @jax.jit
     def run():
-        return both(patch_convolution), both(lax.conv_general_dilated)
+        usual = functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
+        return [pooled_and_gradient(pool, x, weights) for pool in (max_pool, usual)]
 
-    ((_, y), gradients), ((_, expected), expected_gradients) = run()
-    assert y.shape == expected.shape
-    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
-    for got, wanted in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+    (y, gradient), (expected, expected_gradient) = run()
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(gradient, expected_gradient)
 
 
-def test_rows_and_columns_may_have_strides_of_their_own():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(1, 8, 9, 2)).astype(np.float32)
-    w = rng.normal(size=(3, 5, 2, 4)).astype(np.float32)
-    options = ((2, 3), ((1, 1), (2, 2)))
-    native = functools.partial(
-        lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC")
+def test_the_gradient_of_max_pool_goes_to_the_first_of_equals():
+    # One window a channel, in reading order.
+    rows = np.array(
+        [[3, 3, 3, 3], [1, 2, 2, 0], [0, 1, 0, 1], [0, 0, 2, 2]], np.float32
     )
-    got, expected = jax.jit(
-        lambda x, w: (patch_convolution(x, w, *options), native(x, w, *options))
-    )(x, w)
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"rhs_dilation": (2, 1)}, r"rhs_dilation=\(2, 1\)"),
-        ({"lhs_dilation": (1, 2)}, r"lhs_dilation=\(1, 2\)"),
-        ({"feature_group_count": 2}, "feature_group_count=2"),
-    ],
-)
-def test_dilated_and_grouped_convolutions_are_refused(options, message):
-    x, w = np.zeros((1, 4, 4, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32)
-    message = "does neither dilated nor grouped convolutions.*" + message
-    with pytest.raises(ValueError, match=message):
-        patch_convolution(x, w, (1, 1), ((0, 0), (0, 0)), **options)
-
-
-def test_ones_are_no_dilation():
-    x, w = np.ones((1, 4, 4, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
-    y = patch_convolution(
-        x,
-        w,
-        (1, 1),
-        ((0, 0), (0, 0)),
-        lhs_dilation=(1, 1),
-        rhs_dilation=(1, 1),
-        batch_group_count=1,
-        precision=None,
-    )
-    assert (np.asarray(y) == 2).all()
+    x = rows.T.reshape(1, 2, 2, 4)
+    weights = np.ones((1, 1, 1, 4), np.float32)
+    _, gradient = jax.jit(functools.partial(pooled_and_gradient, max_pool))(x, weights)
+    first = np.asarray(gradient).reshape(4, 4).T.argmax(axis=1)
+    assert first.tolist() == [0, 1, 1, 2]
+    assert np.asarray(gradient).sum() == 4
 
 
 def test_upsampling_repeats_pixels():

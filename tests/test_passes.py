@@ -8,8 +8,8 @@ import pytest
 from jalpose import losses
 from jalpose.data.crops import from_crop
 from jalpose.data.skeletons import ABSENT, OCCLUDED
-from jalpose.evaluation import passes
 from jalpose.evaluation.passes import Passes, collect, example_keys, num_blocks
+from jalpose.pergrad.memory import compiled_bytes
 from jalpose.training import scale_images
 from tests import small
 
@@ -115,7 +115,7 @@ def test_compiled_bytes_are_counted_and_the_peak_kept(walker):
 def test_compiled_bytes_of_a_known_program():
     x = jax.ShapeDtypeStruct((1000,), jnp.float32)
     compiled = jax.jit(lambda x: x + 1).lower(x).compile()
-    assert passes.compiled_bytes(compiled) >= 8000  # 4,000 in, 4,000 out
+    assert compiled_bytes(compiled) >= 8000  # 4,000 in, 4,000 out
 
 
 def test_compiled_bytes_are_zero_where_the_backend_does_not_say():
@@ -123,7 +123,7 @@ def test_compiled_bytes_are_zero_where_the_backend_does_not_say():
         def memory_analysis(self):
             return None
 
-    assert passes.compiled_bytes(Silent()) == 0
+    assert compiled_bytes(Silent()) == 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,13 @@ import pytest
 from jalpose import losses
 from jalpose.models.hourglass import StackedHourglass
 from jalpose.pergrad import api
+from tests.networks import (
+    assert_norms_agree,
+    norms_of,
+    slow_norms,
+    variables_of,
+    ways,
+)
 
 B, K = 3, 4
 
@@ -55,14 +62,6 @@ def hourglass():
     return model, apply_fn, loss_fn, inputs, (maps, present)
 
 
-def with_noise(variables):
-    """No tensor, running statistics included, at a value it has by convention."""
-    leaves, tree = jax.tree.flatten(variables)
-    draws = np.random.default_rng(2)
-    noisy = [v + 0.1 * draws.random(v.shape, np.float32) for v in leaves]
-    return jax.tree.unflatten(tree, noisy)
-
-
 CASES = {"dense_conv": dense_conv, "hourglass": hourglass}
 
 
@@ -70,7 +69,7 @@ CASES = {"dense_conv": dense_conv, "hourglass": hourglass}
 def case(request):
     """(apply_fn, loss_fn, variables, inputs, targets, norms), norms jitted."""
     model, apply_fn, loss_fn, inputs, targets = CASES[request.param]()
-    variables = with_noise(jax.jit(model.init)(jax.random.key(0), inputs[:1]))
+    variables = variables_of(model, inputs)
 
     @jax.jit
     def norms(variables, inputs, targets):
@@ -85,63 +84,33 @@ def case(request):
 def plain():
     """The dense case, for properties that do not depend on the network."""
     model, apply_fn, loss_fn, inputs, targets = dense_conv()
-    variables = with_noise(jax.jit(model.init)(jax.random.key(0), inputs[:1]))
+    variables = variables_of(model, inputs)
 
-    @functools.partial(jax.jit, static_argnames=("loss_fn", "chunk", "by_tensor"))
-    def norms(inputs, targets, loss_fn=loss_fn, chunk=0, by_tensor=False):
+    @functools.partial(jax.jit, static_argnames=("loss_fn", "microbatch", "by_tensor"))
+    def norms(inputs, targets, loss_fn=loss_fn, microbatch=0, by_tensor=False):
         return api.squared_norms(
-            "exact",
+            api.Engine("exact", microbatch=microbatch),
             apply_fn,
             loss_fn,
             variables,
             inputs,
             targets,
-            chunk=chunk,
             by_tensor=by_tensor,
         )
 
     return variables, apply_fn, loss_fn, inputs, targets, norms
 
 
-def slow_squared_norms(apply_fn, loss_fn, variables, inputs, targets):
-    """A batch of one at a time, a candidate at a time: a tree of [B, K]."""
-
-    @jax.jit
-    def gradient(params, x, target):
-        def loss(params):
-            return loss_fn(
-                apply_fn({**variables, "params": params}, x[None])[0], target
-            )
-
-        return jax.grad(loss)(params)
-
-    rows = []
-    for b in range(B):
-        row = []
-        for k in range(K):
-            target = jax.tree.map(lambda t, b=b, k=k: t[b, k], targets)
-            found = gradient(variables["params"], inputs[b], target)
-            row.append(
-                jax.tree.map(lambda g: np.sum(np.asarray(g, np.float64) ** 2), found)
-            )
-        rows.append(jax.tree.map(lambda *values: np.stack(values), *row))
-    return jax.tree.map(lambda *values: np.stack(values), *rows)
-
-
-def test_exact_norms_equal_one_gradient_at_a_time(case):
+def test_norms_equal_one_gradient_at_a_time(case):
     apply_fn, loss_fn, variables, inputs, targets, norms = case
-    found = norms(variables, inputs, targets)
-    slow = slow_squared_norms(apply_fn, loss_fn, variables, inputs, targets)
-    assert found.total.shape == (B, K) and found.total.dtype == jnp.float32
-    np.testing.assert_allclose(found.total, sum(jax.tree.leaves(slow)), rtol=1e-4)
-    largest = max(map(np.max, jax.tree.leaves(slow)))
-    jax.tree.map(
-        lambda ours, theirs: np.testing.assert_allclose(
-            ours, theirs, rtol=1e-3, atol=1e-6 * largest
-        ),
-        found.by_tensor,
-        slow,
-    )
+    slow = slow_norms(apply_fn, variables, inputs, targets, loss_fn)
+    exact = norms(variables, inputs, targets)
+    arguments = (apply_fn, variables, inputs, targets, loss_fn)
+    (ghost,) = norms_of(("ghost",), *arguments)
+    for found in (exact, ghost):
+        assert found.total.shape == (B, K) and found.total.dtype == jnp.float32
+        assert_norms_agree(found, slow, rtol=1e-4)
+    assert "autodiff" not in ways(apply_fn, variables, inputs).values()
 
 
 def test_norms_by_tensor_are_a_tree_like_params_and_sum_to_the_total(case):
@@ -201,11 +170,12 @@ def test_candidates_are_independent_of_their_order(plain):
     np.testing.assert_allclose(moved, total[:, order], rtol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 10])
-def test_every_chunk_gives_the_same_norms(plain, chunk):
+@pytest.mark.parametrize("microbatch", [1, 3, 10])
+def test_every_microbatch_gives_the_same_norms(plain, microbatch):
+    # Of the oracle; below one example's four candidates, and above.
     _, _, _, inputs, targets, norms = plain
     whole = norms(inputs, targets, by_tensor=True)
-    parts = norms(inputs, targets, by_tensor=True, chunk=chunk)
+    parts = norms(inputs, targets, by_tensor=True, microbatch=microbatch)
     np.testing.assert_allclose(parts.total, whole.total, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4),

@@ -206,7 +206,7 @@ def test_equal_curves_give_equal_files(tmp_path):
 @pytest.fixture
 def saved_axes(monkeypatch):
     saved = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
     return lambda: saved.pop().axes[0]
 
 

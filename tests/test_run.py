@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jalpose import checkpoints, problem, records, run, sharding
+from jalpose import checkpoints, problem, provenance, records, run, sharding
 from jalpose.config import ConfigError
+from jalpose.pergrad.memory import CPU_MICROBATCH
 from jalpose.problem import Problem
 from jalpose.screen import Screen
 from tests import small
@@ -106,7 +107,7 @@ def test_config_json_holds_config_versions_device_and_revision(finished):
     assert set(record) == {"config", "versions", "device", "git"}
     assert record["config"] == json.loads(small.configure(FULL).to_json())
     assert record["versions"]["jax"] == jax.__version__
-    assert set(record["versions"]) == {"python", *run.PACKAGES}
+    assert set(record["versions"]) == {"python", *provenance.PACKAGES}
     assert record["device"]["platform"] == "cpu" and record["device"]["kind"]
 
 
@@ -127,7 +128,9 @@ def test_cycles_jsonl_has_a_line_a_cycle(finished):
         assert len(line["metrics"]["pck_per_joint"]) == 14
     for line in found[:2]:
         acquisition = line["acquisition"]
-        assert acquisition["method"] == "eglpp" and acquisition["engine"] == "exact"
+        assert acquisition["method"] == "eglpp" and acquisition["engine"] == "ghost"
+        # Of four labels; on a CPU no more than make it faster.
+        assert acquisition["microbatch"] == min(4, CPU_MICROBATCH)
         assert acquisition["budget"] == 8 and acquisition["num_scored"] == 16
         assert acquisition["seconds"] > 0 and acquisition["peak_bytes"] > 0
         assert acquisition["not_converged"] == 0
@@ -429,7 +432,7 @@ def results(workdir):
             "summary": {
                 k: v
                 for k, v in (line["acquisition"] or {}).items()
-                if k not in ("seconds", "peak_bytes")
+                if k not in ("seconds", "peak_bytes", "microbatch")
             },
         }
         for line in records.read_cycles(workdir)

@@ -14,12 +14,44 @@ alike, so a label is carried over as a pose within its frame.
 """
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jalpose.acquisition.method import Method, Selection, highest
 from jalpose.acquisition.neighbours import nearest_labels
+
+
+class Candidates(NamedTuple):
+    """The candidate labels of M examples, and how probable each is.
+
+    Attributes:
+      rows: int64 [M, K], of the labelled set.
+      probabilities: float32 [M, K].
+      targets_fn: makes labels of a row of context, see `Probe.squared_norms`.
+      context: positions among the M -> rows of context.
+      perplexity: float64 [M], of the neighbour distribution.
+      converged: bool [M], whether it is the one asked for.
+      mass: float64 [M], probability of the K among all possible neighbours.
+    """
+
+    rows: np.ndarray
+    probabilities: np.ndarray
+    targets_fn: Callable
+    context: Callable
+    perplexity: np.ndarray
+    converged: np.ndarray
+    mass: np.ndarray
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Numbers about the whole search, for records."""
+        return {
+            "not_converged": int((~self.converged).sum()),
+            "mean_captured_mass": float(self.mass.mean()),
+        }
 
 
 def acquire(
@@ -55,6 +87,42 @@ def acquire(
         for that alone, and it is the one least like its neighbours. Hence True.
     """
     del key
+    found = candidates(
+        probe,
+        labelled,
+        unlabelled,
+        perplexity=perplexity,
+        neighbours=neighbours,
+        labels=labels,
+        renormalise=renormalise,
+    )
+    result = probe.squared_norms(
+        found.targets_fn, unlabelled, found.probabilities, found.context
+    )
+    # The engine sketch has the expectation alone.
+    named = {"norms": "neighbour_squared_norms", "standard_error": "standard_error"}
+    found_norms = {named[k]: v for k, v in result.items() if k in named}
+    return Selection(
+        indices=highest(unlabelled, result["expected"], budget),
+        scores=result["expected"],
+        explanation={
+            "neighbour_ids": labelled.ids[found.rows],
+            "neighbour_probabilities": found.probabilities,
+            **found_norms,
+            "achieved_perplexity": found.perplexity,
+        },
+        summary={
+            "perplexity": perplexity,
+            "neighbours": neighbours,
+            **found.summary,
+        },
+    )
+
+
+def candidates(
+    probe, labelled, unlabelled, *, perplexity, neighbours, labels, renormalise
+) -> Candidates:
+    """Find the K candidate labels of each unlabelled example; options of `acquire`."""
     # A label without a joint would have no gradient at all.
     possible = np.flatnonzero(~labelled.held_out & labelled.present.any(axis=1))
 
@@ -75,41 +143,19 @@ def acquire(
         }
 
     found = probe.memo("neighbours", search)
-    rows, probabilities = found["rows"], found["probabilities"]
+    rows = found["rows"]
     if labels == "annotated":
         targets_fn = _annotated_targets(probe.spec)
-
-        def context(positions):
-            chosen = rows[positions]
-            return {
-                "joints": labelled.joints[chosen],
-                "present": labelled.present[chosen],
-            }
+        content, name = labelled.joints, "joints"
     else:
         targets_fn = _predicted_targets
-        maps = probe.reduce(_heatmaps, labelled.ids)["heatmaps"]
+        content, name = probe.reduce(_heatmaps, labelled.ids)["heatmaps"], "heatmaps"
 
-        def context(positions):
-            chosen = rows[positions]
-            return {"heatmaps": maps[chosen], "present": labelled.present[chosen]}
+    def context(positions):
+        chosen = rows[positions]
+        return {name: content[chosen], "present": labelled.present[chosen]}
 
-    result = probe.squared_norms(targets_fn, unlabelled, probabilities, context)
-    return Selection(
-        indices=highest(unlabelled, result["expected"], budget),
-        scores=result["expected"],
-        explanation={
-            "neighbour_ids": labelled.ids[rows],
-            "neighbour_probabilities": probabilities,
-            "neighbour_squared_norms": result["norms"],
-            "achieved_perplexity": found["perplexity"],
-        },
-        summary={
-            "perplexity": perplexity,
-            "neighbours": neighbours,
-            "not_converged": int((~found["converged"]).sum()),
-            "mean_captured_mass": float(found["mass"].mean()),
-        },
-    )
+    return Candidates(targets_fn=targets_fn, context=context, **found)
 
 
 def check(num_neighbours, *, perplexity, neighbours, labels, renormalise) -> None:

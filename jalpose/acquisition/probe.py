@@ -6,6 +6,7 @@ with a probe on the same journal, and everything done is answered from there. So
 method is written as one straight function, and still stops and resumes anywhere.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 
@@ -14,8 +15,11 @@ import numpy as np
 
 from jalpose import losses
 from jalpose.evaluation import passes
-from jalpose.evaluation.passes import Passes, example_keys
+from jalpose.evaluation.passes import Fitted, Passes, example_keys
 from jalpose.pergrad import api as pergrad
+from jalpose.pergrad import checks
+from jalpose.pergrad import memory as limits
+from jalpose.pergrad.api import Engine
 from jalpose.training import scale_images
 
 Journal = dict[str, np.ndarray]
@@ -35,8 +39,8 @@ class Probe:
       pieces: blocks that may be computed before `Paused`.
       forward_block: examples a forward pass.
       gradient_block: examples a pass of gradient norms.
-      engine: of gradient norms, see `pergrad.api`.
-      chunk: candidates whose gradients are held at once; 0: all.
+      engine: of gradient norms; with a microbatch of 0 it is made to fit the device.
+      memory: GiB a device the norms may take; 0: what it reports.
     """
 
     def __init__(
@@ -48,15 +52,15 @@ class Probe:
         pieces: int,
         forward_block: int,
         gradient_block: int,
-        engine: str,
-        chunk: int,
+        engine: Engine,
+        memory: float = 0.0,
     ):
         self._walker, self._variables = walker, variables
         self.journal = dict(journal)
         self.progress = ("", 0, 0)  # pass, examples done, examples in all
         self._pieces = pieces
         self._forward_block, self._gradient_block = forward_block, gradient_block
-        self._engine, self._chunk = engine, chunk
+        self._engine, self._memory = engine, memory
 
     @property
     def spec(self):
@@ -105,16 +109,33 @@ class Probe:
           context: positions in `ids` -> dict of arrays with a row for each position.
 
         Returns:
-          norms float32 [M, K], expected float32 [M]: their weighted sum.
+          expected float32 [M], the weighted sum of the squared norms; those
+          themselves, norms float32 [M, K], from every engine but `sketch`; its
+          standard_error [M], where it estimates one.
+
+        Raises:
+          FloatingPointError: a norm is not finite; names the example ids.
         """
 
         def rows_of(positions):
             return {**context(positions), "weights": weights[positions]}
 
-        which = (targets_fn, self._engine, self._chunk)
-        norms = self._walker.once(which, lambda: _norms(self._walker.model, *which))
+        which = (targets_fn, self._engine, weights.shape[1], self._memory)
+        norms = self._walker.once(which, lambda: self._fitted(*which))
         name = f"norms-{targets_fn.__name__}"
-        return self._pass(name, norms, ids, self._gradient_block, rows_of)
+        found = self._pass(name, norms, ids, self._gradient_block, rows_of)
+        checks.finite(found["expected"], [f"id {i}" for i in ids])
+        return found
+
+    def _fitted(self, targets_fn, engine, num_labels, memory):
+        """The pass of gradient norms, its microbatch yet to be found where it is 0."""
+        return fitted(
+            lambda sized: _norms(self._walker.gradient_model, targets_fn, sized),
+            engine,
+            block=self._gradient_block // self._walker.num_devices,
+            num_labels=num_labels,
+            memory=memory,
+        )
 
     def memo(self, name: str, compute: Callable[[], dict]) -> dict[str, np.ndarray]:
         """Arrays that are computed on the host once and kept in the journal."""
@@ -160,6 +181,29 @@ class Probe:
         self.journal.update({f"{name}.{key}": value for key, value in arrays.items()})
 
 
+def fitted(
+    build: Callable, engine: Engine, *, block: int, num_labels: int, memory: float
+):
+    """A pass of gradient norms, its microbatch yet to be found where it is 0.
+
+    Args:
+      build: engine -> pass.
+      engine: its microbatch is kept unless it is 0.
+      block: examples a pass on one device.
+      num_labels: candidate labels an example.
+      memory: GiB a device they may take; 0: what it reports.
+    """
+    if engine.microbatch:
+        return build(engine)
+    limit = int(memory * 2**30) or limits.limit_bytes()
+    most = block * num_labels
+    if jax.default_backend() == "cpu":  # one example at a time
+        most = min(num_labels, limits.CPU_MICROBATCH)
+    return Fitted(
+        lambda size: build(dataclasses.replace(engine, microbatch=size)), most, limit
+    )
+
+
 def _digest(numbers) -> str:
     numbers = np.ascontiguousarray(numbers, np.int64)
     return hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
@@ -173,26 +217,40 @@ def _reduction(model, fn, key):
     return reduction
 
 
-def _norms(model, targets_fn, engine, chunk):
+def norm_arguments(model, targets_fn: Callable, variables, rows):
+    """What `pergrad.expected_squared_norm` takes after the engine, a tuple.
+
+    Args:
+      model: Linen module returning `PoseOutput`.
+      targets_fn: see `Probe.squared_norms`.
+      variables: of the network.
+      rows: of one device; rows["context"] holds what `targets_fn` takes, and weights.
+    """
+
     def apply_fn(variables, images):
         return model.apply(variables, images).heatmaps
 
     def loss_fn(maps, candidate):
         return losses.heatmap_loss(maps, *candidate)
 
+    context = dict(rows["context"])
+    weights = context.pop("weights")
+    images, targets = scale_images(rows["image"]), jax.vmap(targets_fn)(context)
+    return apply_fn, loss_fn, variables, images, targets, weights
+
+
+def _norms(model, targets_fn, engine):
     def norms(variables, rows):
-        context = dict(rows["context"])
-        weights = context.pop("weights")
-        result = pergrad.squared_norms(
-            engine,
-            apply_fn,
-            loss_fn,
-            variables,
-            scale_images(rows["image"]),
-            jax.vmap(targets_fn)(context),
-            chunk=chunk,
-        )
-        expected = (weights * result.total).sum(axis=1)
-        return {"norms": result.total, "expected": expected}
+        arguments = norm_arguments(model, targets_fn, variables, rows)
+        if engine.name != "sketch":
+            *others, weights = arguments
+            each = pergrad.squared_norms(engine, *others).total
+            return {"norms": each, "expected": (weights * each).sum(axis=1)}
+        keys = example_keys(jax.random.key(0), rows["id"])
+        result = pergrad.expected_squared_norm(engine, *arguments, keys=keys)
+        found = {"expected": result.total}
+        if result.standard_error is not None:
+            found["standard_error"] = result.standard_error
+        return found
 
     return norms

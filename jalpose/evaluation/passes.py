@@ -4,8 +4,10 @@ A pass never holds the heatmaps of a pool: what it computes of each example is
 reduced on the device, and only that comes back.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,37 @@ from jalpose import heatmaps, losses, sharding
 from jalpose.data import pipeline
 from jalpose.data.dataset import PoseDataset
 from jalpose.data.skeletons import ABSENT
+from jalpose.pergrad.memory import compiled_bytes, largest_fitting
 from jalpose.training import HeatmapSpec, scale_images
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A pass whose microbatch is chosen, when it is compiled, to fit the device.
+
+    Attributes:
+      build: microbatch -> pass.
+      most: largest microbatch worth trying.
+      limit: bytes on one device.
+    """
+
+    build: Callable[[int], Callable]
+    most: int
+    limit: int
+
+
+class Compiled(NamedTuple):
+    """A compiled pass.
+
+    Attributes:
+      run: (variables, rows on the devices) -> dict of arrays on the devices.
+      peak_bytes: on one device, by the compiler's account.
+      microbatch: chosen for a `Fitted` pass, else 0.
+    """
+
+    run: Callable
+    peak_bytes: int
+    microbatch: int
 
 
 class Passes:
@@ -28,6 +60,7 @@ class Passes:
       refine: sub-pixel decoding, see `heatmaps.decode_heatmaps`.
       mesh: blocks are split over it.
       threads: reading ahead.
+      gradient_model: the same network as gradient norms are taken of it; None: as is.
     """
 
     def __init__(
@@ -39,13 +72,17 @@ class Passes:
         refine: str,
         mesh,
         threads: int,
+        gradient_model=None,
     ):
         self.model, self.spec = model, spec
+        self.gradient_model = model if gradient_model is None else gradient_model
         self._dataset, self._refine = dataset, refine
         self._mesh, self._threads = mesh, threads
+        self.num_devices = mesh.size
         self._compiled: dict = {}
         self._built: dict = {}
         self.peak_bytes = 0  # of the largest pass compiled so far, on one device
+        self.microbatch = 0  # of the `Fitted` pass compiled last
 
     def source(self, ids: np.ndarray) -> pipeline.CropSource:
         """Crops of these examples."""
@@ -64,8 +101,8 @@ class Passes:
         """Compute `fn` of each example, one fixed-size padded block at a time.
 
         Args:
-          fn: (variables, rows of one device) -> dict of arrays with a row each;
-            compiled once for each function object and shape.
+          fn: (variables, rows of one device) -> dict of arrays with a row each, or
+            `Fitted`; compiled once for each such object and shape.
           variables: Linen variables.
           ids: example ids.
           block: examples at a time, over all devices.
@@ -81,15 +118,27 @@ class Passes:
         for count, rows in pipeline.blocks_in_order(
             source, block=block, threads=self._threads
         ):
-            if context is not None:
-                positions = np.arange(position, position + count)
-                filled = np.pad(positions, (0, block - count), mode="edge")
-                rows["context"] = context(filled)
-            rows["id"] = rows["id"].astype(np.uint32)
-            rows = sharding.split(self._mesh, rows)
+            rows = self.place(rows, count, position, context)
             result = self._compile(fn, variables, rows)(variables, rows)
             yield {name: np.asarray(v)[:count] for name, v in result.items()}
             position += count
+
+    def place(self, rows: dict, count: int, position: int, context=None) -> dict:
+        """Put a block of `pipeline.blocks_in_order` on the devices, with its context.
+
+        Args:
+          rows: the block, padded.
+          count: rows that are no padding.
+          position: of its first row among the ids walked over.
+          context: see `walk`.
+        """
+        rows = dict(rows)
+        if context is not None:
+            positions = np.arange(position, position + count)
+            padding = (0, len(rows["id"]) - count)
+            rows["context"] = context(np.pad(positions, padding, mode="edge"))
+        rows["id"] = rows["id"].astype(np.uint32)
+        return sharding.split(self._mesh, rows)
 
     def once(self, key, build: Callable[[], Callable]) -> Callable:
         """The function `build` makes for `key`, the same object at every call.
@@ -127,35 +176,33 @@ class Passes:
             refine=self._refine,
         )
 
-    def _compile(self, fn, variables, rows):
+    def compiled(self, fn, variables, rows) -> Compiled:
+        """`fn` (see `walk`) compiled for these shapes, once."""
         shapes = tuple(
             (v.shape, str(v.dtype)) for v in jax.tree.leaves((variables, rows))
         )
         key = (fn, shapes)
         if key not in self._compiled:
-            jitted = jax.jit(sharding.per_device(self._mesh, fn))
-            compiled = jitted.lower(variables, rows).compile()
-            self._compiled[key] = compiled, compiled_bytes(compiled)
-        compiled, peak = self._compiled[key]
-        self.peak_bytes = max(self.peak_bytes, peak)
-        return compiled
 
+            def compile_one(fn):
+                jitted = jax.jit(sharding.per_device(self._mesh, fn))
+                return jitted.lower(variables, rows).compile()
 
-def compiled_bytes(compiled) -> int:
-    """Peak memory of a compiled program on one device, as the compiler has it.
+            microbatch = 0
+            if isinstance(fn, Fitted):
+                found, microbatch = largest_fitting(
+                    lambda size: compile_one(fn.build(size)), fn.most, fn.limit
+                )
+                self.microbatch = microbatch
+            else:
+                found = compile_one(fn)
+            self._compiled[key] = Compiled(found, compiled_bytes(found), microbatch)
+        return self._compiled[key]
 
-    Arguments + outputs + temporaries - what is aliased; 0 where a backend does not
-    say.
-    """
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0
-    return int(
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+    def _compile(self, fn, variables, rows):
+        found = self.compiled(fn, variables, rows)
+        self.peak_bytes = max(self.peak_bytes, found.peak_bytes)
+        return found.run
 
 
 def num_blocks(count: int, block: int) -> int:

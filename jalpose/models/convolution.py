@@ -1,16 +1,23 @@
-"""Convolution as shifted slices and one matrix product, for `nn.Conv` on the CPU.
+"""Convolution with fast gradients on a CPU, for `nn.Conv`.
 
-XLA's CPU convolutions are fast forward, but their weight gradients under `vmap`
-become grouped convolutions, which are not. Written as patches times kernel, every
-gradient is a plain matrix product. `scripts/bench_convolution.py` measures how much
-that saves, the README has the figures.
-On accelerators the native convolution is the faster one.
+XLA's CPU convolution is fast forward, and so is its gradient by the input, a
+convolution too. The gradient by the kernel is not: here it is a product of patches and
+cotangents, in blocks that fit the cache (`pergrad.windows`), and a 1x1 convolution is
+a matrix product throughout. `scripts/bench_convolution.py` measures how much that
+saves, the README has the figures. On accelerators the native convolution is the
+faster one.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
+from jax import lax
+
+from jalpose.pergrad.windows import Window, channels_last, input_gradient, products
 
 
-def patch_convolution(
+def blocked_convolution(
     inputs,
     kernel,
     window_strides,
@@ -23,47 +30,71 @@ def patch_convolution(
     precision=None,
     **_,
 ):
-    """2-D convolution with the signature `nn.Conv(conv_general_dilated=...)` wants.
+    """N-D convolution with the signature `nn.Conv(conv_general_dilated=...)` wants.
 
     Args:
-      inputs: [B, H, W, C].
-      kernel: [kh, kw, C, D].
-      window_strides: (rows, columns).
-      padding: ((top, bottom), (left, right)).
-      lhs_dilation: must be ones; so must rhs_dilation and feature_group_count.
-      rhs_dilation: see lhs_dilation.
+      inputs: [B, *S, C].
+      kernel: [*k, C / groups, D].
+      window_strides: of each spatial axis.
+      padding: ((low, high) of each spatial axis).
+      lhs_dilation: of each spatial axis; None: ones.
+      rhs_dilation: as lhs_dilation.
       dimension_numbers: ignored, the layout is NHWC, HWIO, NHWC.
-      feature_group_count: see lhs_dilation.
-      precision: of the matrix product.
+      feature_group_count: groups.
+      precision: of the products.
 
     Returns:
-      [B, H', W', D].
-
-    Raises:
-      ValueError: for dilated or grouped convolutions, which the pose networks do
-        not use.
+      [B, *S', D].
     """
-    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if feature_group_count != 1 or any(d != 1 for d in dilations):
-        raise ValueError(
-            "patch_convolution does neither dilated nor grouped convolutions: "
-            f"{lhs_dilation=}, {rhs_dilation=}, {feature_group_count=}"
-        )
-    rows, cols = kernel.shape[:2]
-    row_stride, col_stride = window_strides
-    x = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
-    height = (x.shape[1] - rows) // row_stride + 1
-    width = (x.shape[2] - cols) // col_stride + 1
-    shifted = [
-        x[
-            :,
-            i : i + (height - 1) * row_stride + 1 : row_stride,
-            j : j + (width - 1) * col_stride + 1 : col_stride,
-        ]
-        for i in range(rows)
-        for j in range(cols)
-    ]
-    patches = jnp.concatenate(shifted, axis=-1)  # [B, H', W', kh kw C]
-    return jnp.matmul(
-        patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision
+    ones = (1,) * len(window_strides)
+    window = Window(
+        kernel=tuple(kernel.shape[:-2]),
+        strides=tuple(window_strides),
+        padding=tuple(map(tuple, padding)),
+        input_dilation=tuple(lhs_dilation or ones),
+        kernel_dilation=tuple(rhs_dilation or ones),
+        groups=feature_group_count,
     )
+    if window.pointwise:
+        flat = kernel.reshape(kernel.shape[-2:])
+        return jnp.matmul(inputs, flat, precision=precision)
+    return _convolution(window, precision)(inputs, kernel)
+
+
+@functools.cache
+def _convolution(window: Window, precision):
+    def native(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window.strides,
+            window.padding,
+            window.input_dilation,
+            window.kernel_dilation,
+            channels_last(x.ndim),
+            window.groups,
+            precision=precision,
+        )
+
+    @jax.custom_vjp
+    def convolve(x, kernel):
+        return native(x, kernel)
+
+    def forward(x, kernel):
+        return native(x, kernel), (x, kernel)
+
+    def backward(kept, cotangent):
+        x, kernel = kept
+        if window.groups == 1:
+            size = x.shape[1:-1]
+            by_x = input_gradient(window, kernel, cotangent, size, precision)
+        else:
+            (by_x,) = jax.linear_transpose(lambda x: native(x, kernel), x)(cotangent)
+        with jax.default_matmul_precision(precision):
+            by_kernel = products(window, x, cotangent[None], blocked=True)[0]
+        # [groups, D / groups, k, C / groups] -> [*k, C / groups, D]
+        by_kernel = by_kernel.transpose(2, 3, 0, 1).reshape(kernel.shape)
+        return by_x, by_kernel.astype(kernel.dtype)
+
+    convolve.defvjp(forward, backward)
+    return convolve

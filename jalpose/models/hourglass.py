@@ -103,7 +103,7 @@ class Hourglass(nn.Module):
             return Residual(*block, name=name)
 
         up = residual("up")(x, train)
-        low = nn.max_pool(x, (2, 2), (2, 2))
+        low = max_pool(x)
         low = residual("low1")(low, train)
         if self.depth > 1:
             low = Hourglass(self.depth - 1, *block, name="inner")(low, train)
@@ -147,7 +147,7 @@ class StackedHourglass(nn.Module):
         x = images.astype(self.dtype)
         x = conv(width // 4, kernel=7, stride=2, norm_relu=True, name="stem")(x, train)
         x = residual(width // 2, name="stem1")(x, train)
-        x = nn.max_pool(x, (2, 2), (2, 2))
+        x = max_pool(x)
         x = residual(width // 2, name="stem2")(x, train)
         x = residual(width, name="stem3")(x, train)
         heatmaps = []
@@ -164,6 +164,23 @@ class StackedHourglass(nn.Module):
                 x = x + maps + conv(width, name=f"merge_features{s}")(y, train)
         embedding = jnp.mean(y.astype(jnp.float32), axis=(1, 2))
         return PoseOutput(jnp.stack(heatmaps, axis=1), embedding)
+
+
+def max_pool(x):
+    """Largest of each 2x2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C].
+
+    The gradient goes to the first of equals, as that of `nn.max_pool`, but through
+    selects: XLA takes the gradient of a window maximum by a scatter, on a CPU a third
+    of the time of a whole backward pass.
+    """
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    rows = _larger(x[..., 0, :], x[..., 1, :])  # [B, H / 2, 2, W / 2, C]
+    return _larger(rows[:, :, 0], rows[:, :, 1])
+
+
+def _larger(first, second):
+    return jnp.where(second > first, second, first)
 
 
 def upsample_nearest(x):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jalpose.models.convolution import patch_convolution
+from jalpose.models.convolution import blocked_convolution
 from jalpose.models.hourglass import StackedHourglass
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -11,14 +11,14 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def _hourglass(num_joints, *, stacks, channels, depth, dtype, convolution):
     if convolution == "auto":
-        convolution = "patches" if jax.default_backend() == "cpu" else "native"
+        convolution = "blocked" if jax.default_backend() == "cpu" else "native"
     return StackedHourglass(
         num_joints,
         stacks=stacks,
         channels=channels,
         depth=depth,
         dtype=DTYPES[dtype],
-        convolve=patch_convolution if convolution == "patches" else None,
+        convolve=blocked_convolution if convolution == "blocked" else None,
     )
 
 

@@ -1,98 +1,372 @@
-"""Per-example gradient norms of any Linen model: one entry for every engine.
+"""Per-example gradient norms of any network: one entry for every engine.
 
->>> result = squared_norms("exact", apply_fn, loss_fn, variables, x, y)
+Nothing here knows what the network is for or how it was written: `apply_fn` may be a
+Linen module's `apply`, or any function of `{"params": ..., ...}` and inputs.
+
+>>> result = squared_norms("ghost", apply_fn, loss_fn, variables, x, y)
 ... # doctest: +SKIP
 >>> result.total  # [B, K]  # doctest: +SKIP
+>>> routes(apply_fn, variables, x)  # of each tensor  # doctest: +SKIP
 """
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
-from jalpose.pergrad import exact
+from jalpose.pergrad import checks, exact, sketch, taps
+from jalpose.pergrad.taps import Route
 
-ENGINES = {"exact": exact.cotangent_squared_norms}
+# What each engine computes; `Engine.name`.
+ENGINES = {
+    "exact": "exact, by vmap over autodiff: the oracle",
+    "ghost": "exact, one backward pass, no gradient outlives its layer",
+    "goodfellow": "approximate: the sum over positions of |a_t|^2 |g_t|^2",
+    "conv_linear": "exact over convolutions and linear layers, the rest left out",
+    "sketch": "the expectation over K candidates, from a few backward passes",
+}
+_DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Which norms, and how they are computed; hashable.
+
+    Attributes:
+      name: a key of `ENGINES`.
+      microbatch: gradients (an example's candidate each) pulled back at once; 0: all
+        there are. Memory grows with it; results do not depend on it.
+      products: "float32" keeps activations and cotangents as they are; "bfloat16"
+        rounds them in the products of the norms, which are added up in float32.
+        Not of `exact`.
+      passes: of `sketch`, backward passes an example, m.
+      split_mean: of `sketch`: the mean gradient takes the first pass.
+      remainder: of `sketch`: passes spent on random signs over what the others leave
+        out; above 0 the estimate is unbiased, above 1 it has a standard error.
+    """
+
+    name: str = "ghost"
+    microbatch: int = 0
+    products: str = "float32"
+    passes: int = 4
+    split_mean: bool = True
+    remainder: int = 0
+
+    def __post_init__(self):
+        if self.name not in ENGINES:
+            known = ", ".join(ENGINES)
+            raise ValueError(f"unknown engine {self.name!r}. Known: {known}")
+        if self.products not in _DTYPES:
+            known = ", ".join(filter(None, _DTYPES))
+            raise ValueError(f"unknown products={self.products!r}. Known: {known}")
+        if self.microbatch < 0:
+            raise ValueError(f"microbatch={self.microbatch} must be >= 0")
+        least = self.remainder + self.split_mean
+        if self.remainder < 0 or self.passes < max(1, least):
+            raise ValueError(
+                f"passes={self.passes} must be at least 1 and cover remainder="
+                f"{self.remainder} and, with split_mean, the mean: {least}"
+            )
 
 
 class NormResult(NamedTuple):
-    """Squared gradient norms.
+    """Squared gradient norms, float32 (float64 for a network in float64).
 
     Attributes:
-      total: float32, [B, K] of `squared_norms`, [B] of `expected_squared_norm`.
-      by_tensor: a tree like `params` of the same shapes, or None.
-      standard_error: of an engine that estimates, else None.
+      total: [B, K] of `squared_norms`, [B] of `expected_squared_norm`.
+      by_tensor: a tree like `params` of the same shapes, or None. Tensors an
+        approximate engine leaves out have zeros.
+      standard_error: of an engine that estimates, shaped as `total`, else None.
     """
 
     total: jax.Array
-    by_tensor: object | None = None
+    by_tensor: Any = None
     standard_error: jax.Array | None = None
 
 
 def squared_norms(
-    engine: str,
-    apply_fn,
-    loss_fn,
+    engine: str | Engine,
+    apply_fn: Callable,
+    loss_fn: Callable,
     variables,
     inputs,
     targets,
     *,
-    chunk: int = 0,
     by_tensor: bool = False,
+    mesh: Mesh | None = None,
 ) -> NormResult:
     """Squared norm of the gradient of `loss_fn` for each example and candidate.
 
-    Computed in float32 with matrix products of the highest precision.
+    Products are taken in the highest precision of the hardware. With arrays in hand
+    (not under `jit`) examples are first checked to be independent of each other,
+    `checks.independent`; under `jit` do so once yourself.
 
     Args:
-      engine: a key of `ENGINES`.
-      apply_fn: (variables, inputs [B, ...]) -> outputs [B, ...], one array; examples
-        of a batch independent of each other (batch norm in evaluation mode: a
-        per-example gradient does not exist otherwise).
+      engine: a key of `ENGINES`, or an `Engine` with its options.
+      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...]; examples of a
+        batch independent of each other (batch norm in evaluation mode: a per-example
+        gradient does not exist otherwise).
       loss_fn: (one output, one target) -> scalar.
-      variables: Linen variables; all of `params` count.
-      inputs: [B, ...].
+      variables: collections of variables; all of `params` count.
+      inputs: tree of [B, ...].
       targets: tree of [B, K, ...], K candidate targets an example.
-      chunk: candidates whose gradients are held at once; 0: all K.
       by_tensor: also return the norms of each parameter tensor.
+      mesh: split the examples over all its devices, one axis; B must divide evenly.
+
+    Raises:
+      ValueError: unknown engines; `sketch`, which knows the expectation alone;
+        targets of another B or of differing K; an output that is not one array;
+        examples that are not independent.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}. Known: {', '.join(ENGINES)}")
-    with jax.default_matmul_precision("highest"):
-        outputs = apply_fn(variables, inputs)
-        over_candidates = jax.vmap(jax.grad(loss_fn), (None, 0))
-        cotangents = jax.vmap(over_candidates)(outputs, targets)  # [B, K, ...]
-        total, tensors = ENGINES[engine](
-            apply_fn, variables, inputs, cotangents, chunk=chunk, by_tensor=by_tensor
+    engine = _engine(engine)
+    if engine.name == "sketch":
+        raise ValueError(
+            "the engine sketch computes the expectation over the candidates alone: "
+            "call expected_squared_norm, or take ghost"
         )
-    return NormResult(total, tensors)
+    checks.shapes(inputs, targets)
+
+    def one_example(variables, arguments):
+        example, target = arguments
+        output, pull, _ = _linearise(engine, apply_fn, variables, example)
+        cotangents = _cotangents(loss_fn, output, target)
+        return pull(cotangents, _chunk(engine, len(cotangents)))
+
+    return _norms(
+        engine, one_example, apply_fn, variables, inputs, targets, mesh, by_tensor
+    )
+
+
+def cotangent_squared_norms(
+    engine: str | Engine,
+    apply_fn: Callable,
+    variables,
+    inputs,
+    cotangents,
+    *,
+    by_tensor: bool = False,
+    mesh: Mesh | None = None,
+) -> NormResult:
+    """`squared_norms` of J^T r for given cotangents r of the output.
+
+    Args:
+      engine: as for `squared_norms`, and so are all arguments but the following.
+      apply_fn: see there.
+      variables: see there.
+      inputs: see there.
+      cotangents: [B, K, ...], each shaped as an example's output.
+      by_tensor: see there.
+      mesh: see there.
+    """
+    return squared_norms(
+        engine,
+        apply_fn,
+        lambda output, cotangent: jnp.sum(output * cotangent),
+        variables,
+        inputs,
+        cotangents,
+        by_tensor=by_tensor,
+        mesh=mesh,
+    )
 
 
 def expected_squared_norm(
-    engine: str, apply_fn, loss_fn, variables, inputs, targets, weights, **options
+    engine: str | Engine,
+    apply_fn: Callable,
+    loss_fn: Callable,
+    variables,
+    inputs,
+    targets,
+    weights,
+    *,
+    keys=None,
+    by_tensor: bool = False,
+    mesh: Mesh | None = None,
 ) -> NormResult:
     """Weighted sum over the candidates of `squared_norms`.
 
     Args:
-      engine: as for `squared_norms`, and so are all arguments but `weights`.
+      engine: as for `squared_norms`, and so are all arguments but the following.
       apply_fn: see there.
       loss_fn: see there.
       variables: see there.
       inputs: see there.
       targets: see there.
-      weights: [B, K], e.g. the probabilities of the candidates.
-      **options: of `squared_norms`.
+      weights: [B, K], not negative, e.g. the probabilities of the candidates.
+      keys: [B] keys of the random signs of `sketch` with a remainder.
+      by_tensor: see there.
+      mesh: see there.
 
     Returns:
       NormResult with `total` [B].
     """
-    norms = squared_norms(
-        engine, apply_fn, loss_fn, variables, inputs, targets, **options
-    )
+    engine = _engine(engine)
+    checks.shapes(inputs, targets, weights)
+    if engine.name != "sketch":
+        return _summed(
+            squared_norms(
+                engine,
+                apply_fn,
+                loss_fn,
+                variables,
+                inputs,
+                targets,
+                by_tensor=by_tensor,
+                mesh=mesh,
+            ),
+            weights,
+        )
+    if engine.remainder and keys is None:
+        raise ValueError(
+            "sketch with a remainder draws signs: give keys, one an example"
+        )
+    if keys is None:
+        keys = jax.random.split(jax.random.key(0), len(weights))
+    num = weights.shape[1]
+    passes = min(engine.passes, num)
+    remainder = min(engine.remainder, num - engine.split_mean) if passes < num else 0
 
+    def one_example(variables, arguments):
+        example, (target, weight, key) = arguments
+        output, pull, (plan, seen) = _linearise(engine, apply_fn, variables, example)
+        cotangents = _cotangents(loss_fn, output, target)
+        metric = sketch.gram(plan, seen, cotangents)
+        chosen = sketch.directions(
+            key,
+            metric,
+            weight,
+            passes=passes,
+            split_mean=engine.split_mean,
+            remainder=remainder,
+        )
+        roots = jnp.sqrt(weight).astype(chosen.dtype)
+        mixed = jnp.tensordot(chosen * roots[None], cotangents, 1)
+        return pull(mixed.astype(cotangents.dtype), _chunk(engine, passes))
+
+    found = _norms(
+        engine,
+        one_example,
+        apply_fn,
+        variables,
+        inputs,
+        (targets, weights, keys),
+        mesh,
+        by_tensor,
+        per_example=passes,
+    )
+    total, error = sketch.combine(found.total.T, remainder)
+    tensors = None
+    if by_tensor:
+        tensors = jax.tree.map(
+            lambda norms: sketch.combine(norms.T, remainder)[0], found.by_tensor
+        )
+    return NormResult(total, tensors, error)
+
+
+def routes(
+    apply_fn: Callable, variables, inputs, engine: str | Engine = "ghost"
+) -> tuple[Route, ...]:
+    """How the norm of each parameter tensor is found, in the order of the leaves."""
+    example = jax.eval_shape(lambda x: jax.tree.map(lambda a: a[0], x), inputs)
+    params, other = _split(variables)
+    return _plan(_engine(engine), apply_fn, params, other, example).routes
+
+
+def _summed(found: NormResult, weights) -> NormResult:
     def expectation(values):
         return jnp.sum(weights * values, axis=1)
 
     return NormResult(
-        expectation(norms.total), jax.tree.map(expectation, norms.by_tensor)
+        expectation(found.total), jax.tree.map(expectation, found.by_tensor)
     )
+
+
+def _engine(engine: str | Engine) -> Engine:
+    return engine if isinstance(engine, Engine) else Engine(engine)
+
+
+def _split(variables):
+    other = {name: tree for name, tree in variables.items() if name != "params"}
+    return variables["params"], other
+
+
+def _plan(engine: Engine, apply_fn, params, other, example) -> taps.Plan:
+    reading = {"sketch": "ghost", "exact": "ghost"}.get(engine.name, engine.name)
+    return taps.make_plan(
+        apply_fn,
+        params,
+        other,
+        example,
+        reading=reading,
+        dtype=_DTYPES[engine.products],
+    )
+
+
+def _linearise(engine: Engine, apply_fn, variables, example):
+    """(output, pull, (plan, seen)) of one example."""
+    params, other = _split(variables)
+    if engine.name == "exact":
+        return *exact.linearise(apply_fn, params, other, example), (None, None)
+    plan = _plan(engine, apply_fn, params, other, example)
+    output, pull, seen = taps.linearise(plan, params, other, example)
+    return output, pull, (plan, seen)
+
+
+def _cotangents(loss_fn, output, targets):
+    """Gradients of the loss by the output: [K, ...]."""
+    return jax.vmap(jax.grad(loss_fn), (None, 0))(output, targets)
+
+
+def _chunk(engine: Engine, num: int) -> int:
+    return min(num, engine.microbatch or num)
+
+
+def _norms(
+    engine,
+    one_example,
+    apply_fn,
+    variables,
+    inputs,
+    rest,
+    mesh,
+    by_tensor,
+    per_example: int = 0,
+) -> NormResult:
+    """Map `one_example` over the examples, as many at once as the microbatch says."""
+    count = len(jax.tree.leaves(inputs)[0])
+    num = per_example or jax.tree.leaves(rest)[0].shape[1]
+    checks.independent_if_concrete(apply_fn, variables, inputs)
+
+    def all_examples(variables, arguments):
+        here = len(jax.tree.leaves(arguments)[0])
+        at_once = min(here, max(1, (engine.microbatch or count * num) // num))
+
+        def one(arguments):
+            tensors = one_example(variables, arguments)
+            return tensors if by_tensor else [sum(tensors)]
+
+        if at_once == here:
+            return jax.vmap(one)(arguments)
+        return jax.lax.map(one, arguments, batch_size=at_once if at_once > 1 else None)
+
+    if mesh is not None:
+        checks.divides(count, mesh)
+        whole, part = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+        # Each device its own examples: gradients of convolutions taken example by
+        # example do not partition well by themselves.
+        all_examples = jax.shard_map(
+            all_examples,
+            mesh=mesh,
+            in_specs=(whole, part),
+            out_specs=part,
+            check_vma=False,
+        )
+    with jax.default_matmul_precision("highest"):
+        tensors = all_examples(variables, (inputs, rest))
+        total = sum(tensors)
+    structure = jax.tree.structure(variables["params"])
+    tree = jax.tree.unflatten(structure, tensors) if by_tensor else None
+    return NormResult(total, tree)

@@ -6,47 +6,52 @@ so one forward pass is shared and K cotangents are pulled back through it under
 of the forward passes.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from jalpose.pergrad.program import only_array
 
-def cotangent_squared_norms(
-    apply_fn, variables, inputs, cotangents, *, chunk: int = 0, by_tensor: bool = False
-):
-    """Squared norm of the parameter gradient for each example and cotangent.
+
+def linearise(apply_fn: Callable, params, other, example):
+    """Run one example forward.
 
     Args:
-      apply_fn: (variables, inputs [B, ...]) -> outputs [B, ...], one array; must
-        treat the examples of a batch independently (batch norm in evaluation mode).
-      variables: Linen variables; the gradient is over all of `params`.
-      inputs: [B, ...].
-      cotangents: [B, K, ...], each shaped like one example's output.
-      chunk: cotangents pulled back at once; 0 takes all K. Memory grows by one set
-        of parameter gradients each.
-      by_tensor: also return the norms of each parameter tensor.
+      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...].
+      params: tree of parameters.
+      other: the other collections of the variables.
+      example: inputs of one example.
 
     Returns:
-      total float32 [B, K], and a tree like `params` of [B, K] or None.
+      The output, and a function (cotangents [K, ...], chunk) -> list of [K], the
+      squared norms of each parameter tensor's gradient.
     """
-    params = variables["params"]
-    rest = {name: tree for name, tree in variables.items() if name != "params"}
+    batch = jax.tree.map(lambda x: x[None], example)
 
-    def one_example(example):
-        x, cots = example
+    def forward(params):
+        return only_array(apply_fn({**other, "params": params}, batch), 1)[0]
 
-        def forward(params):
-            return apply_fn({**rest, "params": params}, x[None])[0]
+    output, pull_back = jax.vjp(forward, params)
 
-        _, pull_back = jax.vjp(forward, params)
+    def pull(cotangents, chunk):
+        def norms(cotangent):
+            (gradient,) = pull_back(cotangent)
+            return [sum_of_squares(leaf) for leaf in jax.tree.leaves(gradient)]
 
-        def one_cotangent(cot):
-            (gradient,) = pull_back(cot)
-            return jax.tree.map(
-                lambda g: jnp.sum(jnp.square(g.astype(jnp.float32))), gradient
-            )
+        return by_chunks(norms, cotangents, chunk)
 
-        return jax.lax.map(one_cotangent, cots, batch_size=chunk or cots.shape[0])
+    return output, pull
 
-    tensors = jax.lax.map(one_example, (inputs, cotangents))
-    total = sum(jax.tree.leaves(tensors))
-    return total, (tensors if by_tensor else None)
+
+def by_chunks(norms: Callable, cotangents, chunk: int):
+    """`norms` of each of the K cotangents, `chunk` at once."""
+    if chunk >= cotangents.shape[0]:
+        return jax.vmap(norms)(cotangents)
+    return jax.lax.map(norms, cotangents, batch_size=chunk)
+
+
+def sum_of_squares(gradient):
+    """Sum of all squares, in at least float32."""
+    wide = jnp.promote_types(jnp.float32, gradient.dtype)
+    return jnp.sum(jnp.square(gradient.astype(wide)))

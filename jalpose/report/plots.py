@@ -1,10 +1,5 @@
-"""Curves and scatters as PNG files, drawn without a display or global state.
+"""Curves and scatters as PNG files."""
 
-Colours are Okabe and Ito's without their yellow; each curve has a marker and a line
-style of its own besides, so that the plots read in grey as well.
-"""
-
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,17 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from jalpose import records
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-GREY, INK = "#767676", "#222222"
+from jalpose.report.canvas import COLOURS, GREY, INK, look, new_figure, save, style
 
 Curve = Sequence[tuple[int, float | None]]
 
@@ -48,8 +37,8 @@ def plot_learning_curves(
     figure, axes = _figure((7.2, 4.3))
     percents = {label: _percent(curve) for label, curve in curves.items()}
     for index, (label, (x, y)) in enumerate(percents.items()):
-        axes.plot(x, y, label=label, **_look(index))
-    _style(axes, title, "labelled images", f"{ylabel} (%)")
+        axes.plot(x, y, label=label, **look(index))
+    style(axes, title, "labelled images", f"{ylabel} (%)")
     _integer_ticks(
         axes, np.concatenate([np.zeros(0), *(x for x, _ in percents.values())])
     )
@@ -57,7 +46,7 @@ def plot_learning_curves(
         heights = [y[np.isfinite(y)] for _, y in percents.values()]
         _draw_baseline(axes, 100 * baseline, np.concatenate([np.zeros(0), *heights]))
     _draw_legend(axes, {label: y for label, (_, y) in percents.items()})
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_score_against_loss(
@@ -89,10 +78,10 @@ def plot_score_against_loss(
     label = f"selected ({best.sum()})"
     axes.scatter(scores[best], losses[best], label=label, **marked)
     title = _spearman_title(scores[known], losses[known])
-    _style(axes, title, "acquisition score", "true loss")
+    style(axes, title, "acquisition score", "true loss")
     _choose_scales(axes, scores[known], losses[known])
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 # Parts of the curves
@@ -102,18 +91,6 @@ def _percent(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     ordered = sorted(curve, key=lambda point: point[0])
     x = np.array([number for number, _ in ordered], np.float64)
     return x, 100 * np.array([score for _, score in ordered], np.float64)
-
-
-def _look(index: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "linestyle": LINES[index % len(LINES)],
-        "linewidth": 1.8,
-        "markersize": 6,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.8,
-    }
 
 
 def _draw_legend(axes: Axes, percents: dict[str, np.ndarray]) -> None:
@@ -180,28 +157,6 @@ def _choose_scales(axes: Axes, scores: np.ndarray, losses: np.ndarray) -> None:
             set_scale("log")
 
 
-# Parts of both
-
-
 def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(size)
     return figure, figure.add_subplot()
-
-
-def _style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    axes.set_title(title, fontsize=12, color=INK, loc="left")
-    axes.set_xlabel(xlabel, fontsize=10, color=INK)
-    axes.set_ylabel(ylabel, fontsize=10, color=INK)
-    axes.tick_params(which="both", labelsize=9, colors=INK, length=0)
-    axes.grid(color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#B0B0B0")
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    buffer = io.BytesIO()
-    # Without a version in the file: equal records give equal plots.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    records.atomic_write_bytes(path, buffer.getvalue())

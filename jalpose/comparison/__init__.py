@@ -1,0 +1,1 @@
+"""Exact gradient norms against approximate ones, on one model and pool."""

@@ -1,0 +1,81 @@
+"""How many gradients fit on a device at once, by the compiler's account."""
+
+import os
+from collections.abc import Callable
+
+import jax
+
+# Of what is free on the host: the rest is for everything else there.
+_HOST_SHARE = 0.5
+# Of a device's limit: its allocator fragments.
+_DEVICE_SHARE = 0.9
+# More candidates of one example at once make nothing faster on a CPU, where work is in
+# blocks anyway and caches are what is scarce (README, sweep over the microbatch).
+CPU_MICROBATCH = 5
+
+
+def compiled_bytes(compiled) -> int:
+    """Peak memory of a compiled program on one device, as the compiler has it.
+
+    Arguments + outputs + temporaries - what is aliased; 0 where a backend does not
+    say.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def limit_bytes(device=None) -> int:
+    """Memory one device may take: its reported limit, else half of what is free."""
+    device = device or jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(_DEVICE_SHARE * stats["bytes_limit"])
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(_HOST_SHARE * free / len(jax.local_devices(backend=device.platform)))
+
+
+def largest_fitting(compile_at: Callable[[int], object], most: int, limit: int):
+    """Compile with the largest microbatch, up to `most`, that keeps within `limit`.
+
+    `most` is tried first. Where it does not fit, the peaks of one and two are taken
+    for a line, and what the line allows is compiled, less until it fits.
+
+    Args:
+      compile_at: microbatch -> compiled program.
+      most: at least 1.
+      limit: bytes.
+
+    Returns:
+      (compiled, microbatch).
+
+    Raises:
+      MemoryError: one gradient at a time takes more than `limit`.
+    """
+    compiled = compile_at(most)
+    if compiled_bytes(compiled) <= limit:
+        return compiled, most
+    single = compile_at(1)
+    base = compiled_bytes(single)
+    if base > limit:
+        raise MemoryError(
+            f"one gradient at a time needs {base / 2**20:.0f} MiB by the compiler's "
+            f"account, the limit is {limit / 2**20:.0f} MiB: a smaller block, image "
+            "or network, or a higher limit"
+        )
+    if most <= 2:
+        return single, 1
+    step = max(1, compiled_bytes(compile_at(2)) - base)
+    size = min(most - 1, 1 + (limit - base) // step)
+    while size > 1:
+        compiled = compile_at(size)
+        if compiled_bytes(compiled) <= limit:
+            return compiled, size
+        size = size * 3 // 4
+    return single, 1

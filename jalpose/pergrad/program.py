@@ -1,0 +1,187 @@
+"""Where each parameter of a traced function is used.
+
+The function is traced for one example into a jaxpr, and every parameter is followed
+through it, so that nothing depends on how the network was written: a parameter used
+twice, inside a scan, or in an operation nobody thought of, is seen as just that.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+from jax.extend import core
+
+# Operations that keep a parameter's entries, each once: the norm of its gradient is
+# that of the result's.
+_KEEPING = frozenset(
+    {"reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy"}
+    | {"rev"}
+)
+# Operations whose body is read as if it stood in the caller's place.
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
+_REMAT = frozenset({"remat2", "remat", "checkpoint"})
+_ELEMENTWISE = frozenset({"add", "sub", "mul", "div", "add_any"})
+
+Path = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One operation that takes a parameter.
+
+    Attributes:
+      path: position of the equation, through the bodies it is nested in.
+      primitive: its name.
+      operand: which of its operands is the parameter.
+      in_shape: of that operand.
+    """
+
+    path: Path
+    primitive: str
+    operand: int
+    in_shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function of one example, traced.
+
+    Attributes:
+      closed: its jaxpr; invars are the parameters, the other variables, the input.
+      names: of the parameters, e.g. `params/conv/kernel`.
+      uses: of each parameter.
+      equations: by path, for every use.
+      num_other: leaves of the other variables.
+    """
+
+    closed: core.ClosedJaxpr
+    names: tuple[str, ...]
+    uses: tuple[tuple[Use, ...], ...]
+    equations: dict[Path, core.JaxprEqn]
+    num_other: int
+
+    @functools.cached_property
+    def shared(self) -> frozenset[Path]:
+        """Equations that take parameters twice, e.g. a product of two of them."""
+        counts = collections.Counter(use.path for uses in self.uses for use in uses)
+        return frozenset(path for path, count in counts.items() if count > 1)
+
+
+def trace(apply_fn: Callable, params, other, example) -> Program:
+    """Trace `apply_fn` for one example.
+
+    Args:
+      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...].
+      params: tree of parameters.
+      other: the other collections of the variables.
+      example: tree of the inputs of one example.
+
+    Raises:
+      ValueError: the function returns anything but one array of one row an example.
+    """
+
+    def one(params, other, example):
+        batch = jax.tree.map(lambda x: x[None], example)
+        return only_array(apply_fn({**other, "params": params}, batch), 1)[0]
+
+    closed = jax.make_jaxpr(one)(params, other, example)
+    found, _ = jax.tree_util.tree_flatten_with_path(params)
+    names = tuple(tensor_name(path) for path, _ in found)
+    uses: list[list[Use]] = [[] for _ in names]
+    equations: dict[Path, core.JaxprEqn] = {}
+    variables = closed.jaxpr.invars
+    known = dict(zip(variables[: len(names)], range(len(names)), strict=True))
+    _follow(closed.jaxpr, known, (), uses, equations)
+    return Program(
+        closed,
+        names,
+        tuple(map(tuple, uses)),
+        equations,
+        len(jax.tree.leaves(other)),
+    )
+
+
+def only_array(output, rows: int):
+    """`output` if it is one array with `rows` rows, else ValueError."""
+    leaves = jax.tree.leaves(output)
+    if len(leaves) != 1 or leaves[0].ndim < 1 or leaves[0].shape[0] != rows:
+        shapes = jax.tree.map(lambda leaf: leaf.shape, output)
+        raise ValueError(
+            f"apply_fn must return one array with a row for each example, got {shapes} "
+            f"for {rows} of them: wrap it so that it returns what the loss is of, and "
+            "no updated statistics"
+        )
+    return leaves[0]
+
+
+def tensor_name(path) -> str:
+    """`a/b/kernel` of a key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def body_of(equation) -> core.Jaxpr | None:
+    """The jaxpr an equation stands for, where it may be read in its place."""
+    name = equation.primitive.name
+    if name in _CALLS and _CALLS[name] in equation.params:
+        closed = equation.params[_CALLS[name]]
+        return None if closed.consts else closed.jaxpr
+    if name in _REMAT:
+        return equation.params["jaxpr"]
+    return None
+
+
+def is_remat(equation) -> bool:
+    """Is it `jax.checkpoint`, whose body is computed again in the backward pass?"""
+    return equation.primitive.name in _REMAT
+
+
+def is_elementwise(use: Use) -> bool:
+    """Does it combine the parameter's entries with an array, each by itself?"""
+    return use.primitive in _ELEMENTWISE
+
+
+def _follow(jaxpr, known, path, uses, equations) -> dict:
+    """Record the uses of the parameters in `known` (variable -> number) in `jaxpr`.
+
+    Returns `known` with the variables that stand for a parameter added.
+    """
+    known = dict(known)
+    for index, equation in enumerate(jaxpr.eqns):
+        here = (*path, index)
+        taken = [
+            (operand, known[variable])
+            for operand, variable in enumerate(equation.invars)
+            if not isinstance(variable, core.Literal) and variable in known
+        ]
+        if not taken:
+            continue
+        equations[here] = equation
+        body = body_of(equation)
+        if body is not None:
+            inside = {body.invars[operand]: number for operand, number in taken}
+            inside = _follow(body, inside, here, uses, equations)
+            for result, variable in zip(body.outvars, equation.outvars, strict=True):
+                if not isinstance(result, core.Literal) and result in inside:
+                    known[variable] = inside[result]
+        elif _keeps_entries(equation):
+            known[equation.outvars[0]] = taken[0][1]
+        else:
+            for operand, number in taken:
+                shape = equation.invars[operand].aval.shape
+                name = equation.primitive.name
+                uses[number].append(Use(here, name, operand, shape))
+    for variable in jaxpr.outvars if not path else ():
+        if not isinstance(variable, core.Literal) and variable in known:
+            uses[known[variable]].append(Use((), "output", 0, variable.aval.shape))
+    return known
+
+
+def _keeps_entries(equation) -> bool:
+    if equation.primitive.name in _KEEPING:
+        return True
+    if equation.primitive.name == "broadcast_in_dim":
+        (before, *_), after = equation.invars, equation.outvars[0]
+        return before.aval.size == after.aval.size
+    return False

@@ -1,0 +1,291 @@
+"""Per-example squared gradient norms from one backward pass, by taps.
+
+Every operation that takes a matrix of parameters gets one more input, a zero: its tap.
+Backward, the operation returns as the tap's cotangent the squared norm of its own
+weight gradient, computed where the cotangent is and thrown away (`rules`). Autodiff
+carries the taps; no per-example gradient outlives its layer, and the ordinary weight
+gradient is never formed. Vectors, and every parameter that has no rule or is used more
+than once, get their exact per-example gradient from autodiff: never an undercount.
+
+Written for one example and batched by `vmap`, so that what stands beside an example
+cannot matter.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jalpose.pergrad import program as tracing
+from jalpose.pergrad import rules
+from jalpose.pergrad.exact import by_chunks, sum_of_squares
+from jalpose.pergrad.program import Path, Program
+from jalpose.pergrad.rules import Rule, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """How the norm of one parameter tensor is found.
+
+    Attributes:
+      name: of the tensor, e.g. `conv/kernel`.
+      shape: of the tensor.
+      way: `direct`, `gram`, `shifted` (one backward pass, `squares`), `positions`
+        (Goodfellow), `vector` (autodiff of a bias, scale or other tensor that is only
+        added or multiplied), `autodiff` (the fallback: its gradient is formed for
+        each example), `unused`, or `left out`.
+      reason: of a fallback or of leaving out.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    way: str
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A program with the road of each parameter.
+
+    Attributes:
+      program: traced.
+      routes: of each parameter, in the order of the tree's leaves.
+      taps: rule of each tapped equation, and the number of its parameter.
+      differentiated: numbers of the parameters autodiff takes.
+    """
+
+    program: Program
+    routes: tuple[Route, ...]
+    taps: dict[Path, tuple[Rule, int]]
+    differentiated: tuple[int, ...]
+
+
+def make_plan(
+    apply_fn: Callable, params, other, example, *, reading: str, dtype: Any = None
+) -> Plan:
+    """Trace and decide each parameter's road.
+
+    Args:
+      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...].
+      params: tree of parameters.
+      other: the other collections of the variables.
+      example: inputs of one example.
+      reading: `ghost`, exact; `goodfellow`, its approximation; `conv_linear`, exact
+        over convolutions and linear layers and nothing else.
+      dtype: activations and cotangents are rounded to it in products; None: kept.
+
+    Raises:
+      ValueError: a reading other than `ghost` meets a parameter it cannot place.
+    """
+    program = tracing.trace(apply_fn, params, other, example)
+    settings = Settings(
+        approximate=reading == "goodfellow",
+        dtype=dtype,
+        cpu=jax.default_backend() == "cpu",
+    )
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+    matrices = [_rules_of(program, uses, settings) for uses in program.uses]
+    routes, taps = [], {}
+    for number, (name, shape) in enumerate(zip(program.names, shapes, strict=True)):
+        uses, found = program.uses[number], matrices[number]
+        if reading == "ghost":
+            way, reason, mine = _exact_road(uses, found)
+        else:
+            road = _goodfellow_road if reading == "goodfellow" else _linear_road
+            beside = _has_matrix_beside(number, program.names, matrices)
+            way, reason, mine = road(name, program, uses, found, beside, settings)
+        routes.append(Route(name, shape, way, reason))
+        taps.update({path: (rule, number) for path, rule in mine.items()})
+    differentiated = tuple(
+        number
+        for number, route in enumerate(routes)
+        if route.way in ("vector", "autodiff")
+    )
+    return Plan(program, tuple(routes), taps, differentiated)
+
+
+def _rules_of(program, uses, settings) -> dict[Path, Rule] | None:
+    """A rule for every use, or None where one has none."""
+    found = {}
+    for use in uses:
+        equation = program.equations.get(use.path)
+        rule = equation and rules.find_rule(equation, use.operand, settings)
+        if rule is None or use.path in program.shared:
+            return None
+        found[use.path] = rule
+    return found
+
+
+def _exact_road(uses, found):
+    if not uses:
+        return "unused", "", {}
+    if found and len(found) == 1:
+        (rule,) = found.values()
+        return rule.route, "", found
+    if all(map(tracing.is_elementwise, uses)):
+        return "vector", "", {}
+    if len(uses) > 1:
+        return "autodiff", f"used {len(uses)} times", {}
+    return "autodiff", f"no rule for {uses[0].primitive}", {}
+
+
+def _has_matrix_beside(number, names, matrices) -> bool:
+    """Does a convolution's or linear layer's kernel stand in the same module?"""
+    module = names[number].rpartition("/")[0]
+    return any(
+        _is_linear(found)
+        for name, found in zip(names, matrices, strict=True)
+        if name.rpartition("/")[0] == module
+    )
+
+
+def _is_linear(found) -> bool:
+    return bool(found) and all(r.kind in ("conv", "dense") for r in found.values())
+
+
+def _linear_road(name, program, uses, found, beside, settings):
+    del settings
+    if not uses:
+        return "unused", "", {}
+    if _is_linear(found):
+        return _exact_road(uses, found)
+    if all(map(tracing.is_elementwise, uses)) and beside:
+        return "vector", "", {}
+    return _left_out(name, program, uses, found)
+
+
+def _goodfellow_road(name, program, uses, found, beside, settings):
+    if not uses:
+        return "unused", "", {}
+    if found:
+        return "positions", "", found  # a sum over uses: no cross terms either
+    if all(map(tracing.is_elementwise, uses)) and beside:
+        added = {}
+        for use in uses:
+            rule = rules.bias_rule(program.equations[use.path], use.operand, settings)
+            if rule is None or use.path in program.shared:
+                break
+            added[use.path] = rule
+        else:
+            return "positions", "", added
+    return _left_out(name, program, uses, found)
+
+
+def _left_out(name, program, uses, found):
+    if found or all(map(tracing.is_elementwise, uses)):
+        return "left out", "neither of a convolution nor of a linear layer", {}
+    kinds = ", ".join(sorted({use.primitive for use in uses}))
+    raise ValueError(
+        f"cannot tell what layer the parameter {name} belongs to: it enters {kinds}. "
+        "The engines goodfellow and conv_linear know convolutions and linear layers "
+        "alone: take ghost or exact, which place every parameter"
+    )
+
+
+def linearise(plan: Plan, params, other, example):
+    """Run one example forward, with its taps in place.
+
+    Args:
+      plan: of `make_plan`.
+      params: tree of parameters.
+      other: the other collections of the variables.
+      example: its inputs.
+
+    Returns:
+      The output; a function (cotangents [K, ...], chunk) -> list of [K], the squared
+      norms of each parameter tensor's gradient, zeros where it has no part; and what
+      each tapped operation took as its data, by path.
+    """
+    leaves = jax.tree.leaves(params)
+
+    def forward(taps, differentiated):
+        values = list(leaves)
+        for number, value in zip(plan.differentiated, differentiated, strict=True):
+            values[number] = value
+        arguments = [*values, *jax.tree.leaves(other), *jax.tree.leaves(example)]
+        closed, seen = plan.program.closed, dict[Path, Any]()
+        (output,) = _evaluate(
+            plan, closed.jaxpr, closed.consts, arguments, (), taps, seen
+        )
+        return output, seen
+
+    taps = {
+        path: jnp.zeros((), rules.tap_dtype(_output(plan, path))) for path in plan.taps
+    }
+    differentiated = [leaves[number] for number in plan.differentiated]
+    output, pull_back, seen = jax.vjp(forward, taps, differentiated, has_aux=True)
+
+    def norms(cotangent):
+        of_taps, gradients = pull_back(cotangent)
+        found = [jnp.zeros((), jnp.float32)] * len(plan.routes)
+        for path, (_, number) in plan.taps.items():
+            found[number] = found[number] + of_taps[path]
+        for number, gradient in zip(plan.differentiated, gradients, strict=True):
+            found[number] = sum_of_squares(gradient)
+        return found
+
+    def pull(cotangents, chunk):
+        return by_chunks(norms, cotangents, chunk)
+
+    return output, pull, seen
+
+
+def _output(plan, path):
+    return plan.program.equations[path].outvars[0].aval
+
+
+def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
+    """Evaluate `jaxpr` with its tapped operations in place.
+
+    `seen` collects the data of those of the outermost level, by path.
+    """
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(variable):
+        return variable.val if hasattr(variable, "val") else values[variable]
+
+    for index, equation in enumerate(jaxpr.eqns):
+        here = (*path, index)
+        operands = [read(variable) for variable in equation.invars]
+        if here in plan.taps:
+            rule, _ = plan.taps[here]
+            data, weight = operands[rule.data], operands[rule.weight]
+            results = [rules.tap(rule)(data, weight, taps[here])]
+            if not path:
+                seen[here] = data
+        elif _holds_tap(plan, here):
+            results = _enter(plan, equation, operands, here, taps)
+        else:
+            results = _bind(equation, operands)
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _enter(plan, equation, operands, here, taps):
+    body = tracing.body_of(equation)
+    inside = {path: tap for path, tap in taps.items() if path[: len(here)] == here}
+
+    def run(taps, operands):
+        return _evaluate(plan, body, (), operands, here, taps, {})
+
+    if tracing.is_remat(equation):
+        policy, prevent = equation.params["policy"], equation.params["prevent_cse"]
+        run = jax.checkpoint(run, policy=policy, prevent_cse=prevent)
+    return run(inside, operands)
+
+
+def _bind(equation, operands) -> list:
+    """Results of an equation as it stands."""
+    primitive, first = equation.primitive, ()
+    options = primitive.get_bind_params(equation.params)
+    if isinstance(options, tuple):  # before JAX 0.10: functions apart
+        first, options = options
+    results = primitive.bind(*first, *operands, **options)
+    return list(results) if primitive.multiple_results else [results]
+
+
+def _holds_tap(plan, here) -> bool:
+    return any(path[: len(here)] == here for path in plan.taps)

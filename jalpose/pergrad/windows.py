@@ -1,0 +1,236 @@
+"""Convolutions as windows: patches, and products of patches with cotangents.
+
+The gradient of a convolution's kernel is A^T G: A [T, d] holds the patch the kernel
+sees at each of the T output positions, G [T, p] the cotangents there. Building A whole
+costs more than the product: for a 3x3 kernel it is nine times the input, and the
+memory traffic dominates on a CPU. Here A is built in blocks that fit the cache.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Bytes of patches at a time on a CPU: large enough for an efficient product, small
+# enough for the last-level cache (`scripts/bench_convolution.py` shows the gain).
+BLOCK_BYTES = 4_800_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution over n spatial axes, channels last.
+
+    Attributes:
+      kernel: size along each axis.
+      strides: see `lax.conv_general_dilated`.
+      padding: (low, high) of each axis, may be negative.
+      input_dilation: above 1 in a transposed convolution.
+      kernel_dilation: a trous.
+      groups: feature groups.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    input_dilation: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Does each output position see its own input position and no other?"""
+        return (
+            math.prod(self.kernel) == 1
+            and all(size == 1 for size in (*self.strides, *self.input_dilation))
+            and all(pad == (0, 0) for pad in self.padding)
+            and self.groups == 1
+        )
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Pixels from a kernel's first to its last, both included."""
+        return tuple(
+            (size - 1) * step + 1
+            for size, step in zip(self.kernel, self.kernel_dilation, strict=True)
+        )
+
+
+def pad_input(window: Window, x):
+    """Dilate and pad [N, *S, C], so that windows are plain slices of it."""
+    spatial = [
+        (low, high, dilation - 1)
+        for (low, high), dilation in zip(
+            window.padding, window.input_dilation, strict=True
+        )
+    ]
+    config = [(0, 0, 0), *spatial, (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def patches(window: Window, padded, positions: tuple[int, ...]):
+    """Lay the window's pixels at each output position side by side.
+
+    Args:
+      window: its geometry.
+      padded: [N, *P, C], of `pad_input`.
+      positions: output positions along each axis.
+
+    Returns:
+      [N, *positions, k, C], k = product of the kernel's sizes, rows first.
+    """
+    shifted = []
+    for offset in itertools.product(*map(range, window.kernel)):
+        starts = [o * d for o, d in zip(offset, window.kernel_dilation, strict=True)]
+        limits = [
+            start + (count - 1) * stride + 1
+            for start, count, stride in zip(
+                starts, positions, window.strides, strict=True
+            )
+        ]
+        shifted.append(
+            lax.slice(
+                padded,
+                (0, *starts, 0),
+                (padded.shape[0], *limits, padded.shape[-1]),
+                (1, *window.strides, 1),
+            )
+        )
+    return jnp.stack(shifted, axis=-2)
+
+
+def products(window: Window, x, cotangents, *, blocked: bool, accumulate=jnp.float32):
+    """Kernel gradients A^T G, summed over N and all positions.
+
+    Args:
+      window: geometry.
+      x: [N, *S, C], the input.
+      cotangents: [K, N, *O, D], K cotangents of the output.
+      blocked: build the patches in blocks that fit a CPU's cache.
+      accumulate: dtype of the products.
+
+    Returns:
+      [K, groups, D / groups, k, C / groups].
+    """
+    num, groups = cotangents.shape[0], window.groups
+    positions = cotangents.shape[2:-1]
+    channels, features = x.shape[-1], cotangents.shape[-1]
+    width = math.prod(window.kernel) * channels // groups
+    padded = pad_input(window, x)
+
+    def product(padded_part, cot_part):
+        found = patches(window, padded_part, cot_part.shape[2:-1])
+        *where, taps, _ = found.shape
+        left = found.reshape(math.prod(where), taps, groups, channels // groups)
+        right = cot_part.reshape(num, -1, groups, features // groups)
+        return outer(left.swapaxes(1, 2).reshape(-1, groups, width), right, accumulate)
+
+    rows = _rows(positions, width * groups * x.dtype.itemsize) if blocked else 0
+    blocks = x.shape[0] * (positions[0] // rows) if rows else 1
+    if blocks == 1:
+        total = product(padded, cotangents)
+    else:
+        total = _sum_blocks(window, padded, cotangents, product, rows, blocks)
+    return total.reshape(num, groups, features // groups, -1, channels // groups)
+
+
+def input_gradient(window: Window, kernel, cotangent, size: tuple[int, ...], precision):
+    """Gradient of an ungrouped convolution by its input, as a convolution.
+
+    Autodiff's own says the same with kernel and channels in an order that XLA sorts
+    out on a CPU at the outermost level alone: in a loop it then runs eight times
+    slower. Here they are put in order, and the barrier keeps them so.
+
+    Args:
+      window: geometry of the convolution.
+      kernel: [*k, C, D].
+      cotangent: [N, *O, D].
+      size: *S, of the input.
+      precision: of the products.
+
+    Returns:
+      [N, *S, C].
+    """
+    axes = tuple(range(len(window.kernel)))
+    swapped = lax.optimization_barrier(jnp.flip(kernel, axes).swapaxes(-1, -2))
+    padding = []
+    for axis, reach in enumerate(window.reach):
+        before = reach - window.padding[axis][0] - 1
+        dilated_in = (size[axis] - 1) * window.input_dilation[axis] + 1
+        dilated_out = (cotangent.shape[1 + axis] - 1) * window.strides[axis] + 1
+        padding.append((before, dilated_in + reach - 1 - dilated_out - before))
+    return lax.conv_general_dilated(
+        cotangent,
+        swapped,
+        window_strides=window.input_dilation,
+        padding=padding,
+        lhs_dilation=window.strides,
+        rhs_dilation=window.kernel_dilation,
+        dimension_numbers=channels_last(cotangent.ndim),
+        precision=precision,
+    )
+
+
+def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
+    """[N, *S, C], [*k, C, D], [N, *S, D] with `ndim` axes."""
+    image = (0, ndim - 1, *range(1, ndim - 1))
+    return lax.ConvDimensionNumbers(
+        image, (ndim - 1, ndim - 2, *range(ndim - 2)), image
+    )
+
+
+def _sum_blocks(window, padded, cotangents, product, rows, blocks):
+    """Sum `product` over blocks of `rows` output rows of one of the N at a time."""
+    per_image = cotangents.shape[2] // rows
+    num, _, _, *rest = cotangents.shape
+    step, reach = window.strides[0], window.reach[0]
+
+    def part(index):
+        image, block = index // per_image, index % per_image
+        seen = lax.dynamic_slice(
+            padded,
+            (image, block * rows * step, *[0] * (padded.ndim - 2)),
+            (1, (rows - 1) * step + reach, *padded.shape[2:]),
+        )
+        cot = lax.dynamic_slice(
+            cotangents,
+            (0, image, block * rows, *[0] * len(rest)),
+            (num, 1, rows, *rest),
+        )
+        return product(seen, cot)
+
+    def add(total, index):
+        return jax.tree.map(jnp.add, total, part(index)), None
+
+    shape = jax.eval_shape(part, 0)
+    total, _ = lax.scan(add, jnp.zeros(shape.shape, shape.dtype), jnp.arange(blocks))
+    return total
+
+
+def outer(left, right, accumulate):
+    """[T, g, d], [K, T, g, p] -> sum over T: [K, g, p, d].
+
+    Groups of one are left out of the product: a batch axis of size one would send it
+    down a slower road.
+    """
+    options = {"preferred_element_type": accumulate}
+    if left.shape[1] == 1:
+        left, right = left[:, 0], right[:, :, 0]
+        if len(right) == 1 and right.shape[-1] > left.shape[-1]:
+            # The smaller side first: a quarter faster on a CPU.
+            return jnp.einsum("td,tp->dp", left, right[0], **options).T[None, None]
+        return jnp.einsum("td,ktp->kpd", left, right, **options)[:, None]
+    return jnp.einsum("tgd,ktgp->kgpd", left, right, **options)
+
+
+def _rows(positions, bytes_a_position) -> int:
+    """The most rows of output that divide them all and keep patches in the cache."""
+    bytes_a_row = bytes_a_position * math.prod(positions[1:])
+    fitting = [
+        rows
+        for rows in range(1, positions[0] + 1)
+        if positions[0] % rows == 0 and rows * bytes_a_row <= BLOCK_BYTES
+    ]
+    return max(fitting, default=1)

@@ -1,0 +1,419 @@
+"""Per-example gradient norms: our engines against PyTorch's ways, in one run.
+
+    pip install torch opacus backpack-for-pytorch
+    python scripts/bench_peers.py --device=cpu --out=peers.json
+
+The same stacked hourglass with the same weights in both frameworks, float32. Two kinds
+of work, squared norms over all parameters:
+
+- one label: a batch of B images with one target each, [B] norms;
+- K labels: one image with K candidate targets, [K] norms. In PyTorch as EGL++ did it:
+  K copies of the image, a chunk at a time.
+
+Each repeat times every row in turn, medians are compared. "x batched" is seconds an
+image over those of the framework's own batched gradient, "x ghost" seconds over those
+of our ghost engine at the same work. "error" is the largest relative difference from
+our exact engine's norms; a batched gradient has none, its own squared norm is compared
+with JAX's. Exits with 1 if a number is off by more than 1e-4, with 2 where there is no
+PyTorch or no such device.
+
+Only on an idle machine: PyTorch's threads wait for each other, and one that shares its
+core with another job makes PyTorch look many times slower than it is.
+"""
+
+import os
+
+# JAX would take most of a GPU's memory at once; both frameworks share it here.
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+import dataclasses
+import importlib.metadata
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from flax import traverse_util
+
+from jalpose import heatmaps, losses
+from jalpose.models.registry import create_model
+from jalpose.pergrad import api
+
+try:
+    import torch
+    import torch_hourglass as peers
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    torch = None
+
+_STACKS = flags.DEFINE_integer("stacks", 2, "hourglasses")
+_CHANNELS = flags.DEFINE_integer("channels", 256, "width of the hourglass")
+_DEPTH = flags.DEFINE_integer("depth", 4, "poolings inside an hourglass")
+_SIZE = flags.DEFINE_integer("size", 256, "crop size, pixels")
+_BATCH = flags.DEFINE_integer("batch", 4, "B, images with one label each")
+_LABELS = flags.DEFINE_integer("labels", 30, "K, candidate labels of the one image")
+_CHUNK = flags.DEFINE_integer("chunk", 5, "copies of an image, or examples, at once")
+_MICROBATCH = flags.DEFINE_integer("microbatch", 0, "of our engines; 0: all at once")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "timings of each row; 0: numbers alone")
+_DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "runs on")
+_OUT = flags.DEFINE_string("out", None, "write the rows here, as JSON")
+JOINTS = 14
+TOLERANCE = 1e-4
+ONE, MANY, BATCHED = "one label", "K labels", "batched gradient"
+
+
+@dataclasses.dataclass
+class Row:
+    """One way of one framework to do one kind of work.
+
+    Attributes:
+      work: `ONE` or `MANY`; `framework`: JAX or PyTorch; `way`: what is timed.
+      make: () -> call, and call() -> result, which is ready when it returns.
+      against: the way of JAX whose numbers these should be.
+      estimate: the number is one for the mean over K, and need not agree.
+      optional: may refuse the network without failing the run.
+      reason: why there are no numbers; `found`: the numbers; `times`: seconds.
+    """
+
+    work: str
+    framework: str
+    way: str
+    make: Callable
+    against: str = "exact"
+    estimate: bool = False
+    optional: bool = False
+    reason: str = ""
+    found: np.ndarray | None = None
+    times: list[float] = dataclasses.field(default_factory=list)
+    call: Callable | None = None
+
+    def start(self):
+        """Build, warm up, and keep the numbers or the reason why there are none."""
+        try:
+            call = self.make()
+            result = call()
+            if self.way == BATCHED:
+                leaves = jax.tree.leaves(result)
+                result = [sum(float((leaf**2).sum()) for leaf in leaves)]
+            elif self.framework == "PyTorch":
+                result = result.detach().cpu()
+            self.found, self.call = np.ravel(np.asarray(result)), call
+        except Exception as error:  # Any: a refusal is a result here, not a crash.
+            text = " ".join(str(error).split())
+            self.reason = f"{type(error).__name__}: {text}"[:300]
+
+    def time(self):
+        """Time one call."""
+        if self.call is not None:
+            begun = time.perf_counter()
+            self.call()
+            self.times.append(time.perf_counter() - begun)
+
+    def seconds(self) -> float | None:
+        """Median, if there is one."""
+        return statistics.median(self.times) if self.times else None
+
+
+def random_variables(model, images):
+    """Linen variables with nothing at its conventional value."""
+    ranges = {"scale": (0.5, 1.5), "var": (0.5, 1.5)}
+    ranges |= {"bias": (-0.2, 0.2), "mean": (-0.2, 0.2)}
+    flat = traverse_util.flatten_dict(jax.jit(model.init)(jax.random.key(1), images))
+    generator = np.random.default_rng(2)
+    for path, leaf in flat.items():
+        if path[-1] in ranges:
+            values = generator.uniform(*ranges[path[-1]], leaf.shape)
+            flat[path] = jnp.asarray(values, leaf.dtype)
+        else:
+            # As initialised, signals shrink, and norms hardly depend on the image.
+            flat[path] = leaf * 1.3
+    return traverse_util.unflatten_dict(flat)
+
+
+def make_targets(key, examples: int, candidates: int):
+    """[examples, candidates, h, w, J]: an example's poses are scattered round one."""
+    pose_key, noise_key = jax.random.split(key)
+    size = _SIZE.value
+    poses = jax.random.uniform(pose_key, (examples, 1, JOINTS, 2), maxval=float(size))
+    noise = jax.random.normal(noise_key, (examples, candidates, JOINTS, 2))
+    draw = partial(
+        heatmaps.render_heatmaps,
+        present=jnp.ones(JOINTS, bool),
+        crop_size=size,
+        heatmap_size=size // 4,
+        sigma=1.75,
+        peak=30.0,
+    )
+    return jax.vmap(jax.vmap(draw))(poses + size / 20 * noise)
+
+
+def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
+    """Batched gradient, vmap(grad) and the engines.
+
+    Args:
+      model: the Linen module.
+      variables: its variables.
+      images: [B, H, W, 3]; the one with K labels is the first.
+      targets: [B, 1, h, w, J].
+      candidates: [1, K, h, w, J].
+    """
+    num = candidates.shape[1]
+
+    def apply_fn(variables, images):
+        return model.apply(variables, images).heatmaps
+
+    def loss_fn(maps, target):
+        return losses.heatmap_loss(maps, target, jnp.ones(JOINTS, bool))
+
+    def total_loss(params, images, targets):
+        maps = apply_fn({**variables, "params": params}, images)
+        return jnp.sum(jax.vmap(loss_fn)(maps, targets))
+
+    def by_copies(params, copies, targets):
+        def norm(pair):
+            image, target = pair
+            gradient = jax.grad(total_loss)(params, image[None], target[None])
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))
+
+        return jax.lax.map(norm, (copies, targets), batch_size=_CHUNK.value)
+
+    def norms(name, variables, images, targets):
+        if name not in api.ENGINES:
+            raise ValueError(f"no engine {name} in jalpose.pergrad.api.ENGINES")
+        engine = api.Engine(name, microbatch=_MICROBATCH.value)
+        arguments = engine, apply_fn, loss_fn, variables, images, targets
+        if name == "sketch":
+            weights = jnp.full((1, num), 1 / num)
+            return api.expected_squared_norm(*arguments, weights).total
+        return api.squared_norms(*arguments).total
+
+    def row(work, way, fn, *arguments, **options):
+        def make():
+            compiled = jax.jit(fn).lower(*arguments).compile()
+            return lambda: jax.block_until_ready(compiled(*arguments))
+
+        return Row(work, "JAX", way, make, **options)
+
+    params = variables["params"]
+    batch = params, images, targets[:, 0]
+    copies = params, jnp.repeat(images[:1], num, axis=0), candidates[0]
+    one, many = (variables, images, targets), (variables, images[:1], candidates)
+    return [
+        row(ONE, BATCHED, jax.grad(total_loss), *batch, against=BATCHED),
+        row(ONE, "exact", partial(norms, "exact"), *one),
+        row(ONE, "ghost", partial(norms, "ghost"), *one),
+        row(MANY, "vmap(grad), K copies", by_copies, *copies),
+        row(MANY, "exact", partial(norms, "exact"), *many),
+        row(MANY, "ghost", partial(norms, "ghost"), *many),
+        row(MANY, "sketch, mean alone", partial(norms, "sketch"), *many, estimate=True),
+    ]
+
+
+def torch_rows(build, images, targets, candidates) -> list[Row]:
+    """The ways of PyTorch; all arrays in its layout, on the device.
+
+    Args:
+      build: (norm) -> a new network in evaluation mode; norm, a class.
+      images: [B, 3, H, W]; the one with K labels is the first.
+      targets: [B, J, h, w].
+      candidates: [K, J, h, w].
+    """
+    chunk = _CHUNK.value
+    copies = images[:1].repeat(len(candidates), 1, 1, 1)
+
+    def row(work, way, create, norm=torch.nn.BatchNorm2d, **options):
+        def make():
+            run = create(build(norm))
+
+            def call():
+                if work == ONE:
+                    result = run(images, targets)
+                else:
+                    pairs = zip(
+                        copies.split(chunk), candidates.split(chunk), strict=True
+                    )
+                    result = torch.cat([run(*pair) for pair in pairs])
+                if images.is_cuda:
+                    torch.cuda.synchronize()
+                return result
+
+            return call
+
+        return Row(work, "PyTorch", way, make, **options)
+
+    # Opacus takes no batch norm, and its hooks work in training mode alone.
+    other_norm = {"norm": peers.FrozenNorm, "optional": True}
+    opacus = partial(peers.by_opacus, strict=False)
+    fast = partial(opacus, fast=True)
+    return [
+        row(ONE, BATCHED, peers.batched_gradient, against=BATCHED),
+        row(ONE, "torch.func vmap(grad)", partial(peers.by_func, chunk=chunk)),
+        row(ONE, "hooks, unfold, einsum", peers.by_hooks),
+        row(ONE, "Opacus, as it comes", peers.by_opacus, optional=True),
+        row(ONE, "Opacus, BN replaced", opacus, **other_norm),
+        row(ONE, "Opacus fast clipping, BN replaced", fast, **other_norm),
+        row(ONE, "BackPACK BatchL2Grad", peers.by_backpack, optional=True),
+        row(MANY, "hooks, unfold, einsum, K copies", peers.by_hooks),
+    ]
+
+
+def summary(rows: list[Row]) -> tuple[list[dict], bool]:
+    """Rows as plain values, and whether all that should agree does."""
+    named = {(row.work, row.framework, row.way): row for row in rows}
+
+    def over(one, other):
+        return one / other if one and other else None
+
+    entries, agree = [], True
+    for row in rows:
+        images = {ONE: _BATCH.value, MANY: 1}[row.work]
+        seconds = row.seconds()
+        batched = over(named[ONE, row.framework, BATCHED].seconds(), _BATCH.value)
+        reference, error = named[row.work, "JAX", row.against], None
+        if row.found is None or reference.found is None:
+            agree = agree and row.optional
+        elif row is not reference:
+            expected = reference.found.mean() if row.estimate else reference.found
+            error = float(np.max(np.abs(row.found - expected) / expected))
+            # In this form NaN does not agree.
+            agree = agree and (row.estimate or error <= TOLERANCE)
+        kept = "work", "framework", "way", "estimate", "reason", "times"
+        entry = {name: getattr(row, name) for name in kept}
+        entries.append(
+            entry
+            | {
+                "seconds": seconds,
+                "seconds_an_image": over(seconds, images),
+                "over_batched": over(over(seconds, images), batched),
+                "over_ghost": over(seconds, named[row.work, "JAX", "ghost"].seconds()),
+                "error": error,
+            }
+        )
+    return entries, agree
+
+
+def print_table(entries: list[dict]):
+    """An aligned table; a row without numbers has its reason instead."""
+    names = "seconds", "seconds_an_image", "over_batched", "over_ghost", "error"
+    forms = ".4g", ".4g", ".2f", ".2f", ".1e"
+    heads = "seconds", "s/image", "x batched", "x ghost", "error"
+    line = "{:10}{:10}{:34}".format
+    print(line("work", "framework", "way") + "".join(f"{head:>11}" for head in heads))
+    for entry in entries:
+        cells = [
+            "-" if entry[name] is None else format(entry[name], form)
+            for name, form in zip(names, forms, strict=True)
+        ]
+        rest = (
+            "".join(f"{cell:>11}" for cell in cells) + " estimate" * entry["estimate"]
+        )
+        if entry["reason"]:
+            rest = f"    none: {entry['reason'][:160]}"
+        print(line(entry["work"], entry["framework"], entry["way"]) + rest)
+
+
+def version(package: str) -> str:
+    """Name and version; "none" where it is not installed."""
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} none"
+
+
+def stop(reason: str):
+    """End: this machine cannot run the comparison."""
+    print(reason, file=sys.stderr)
+    sys.exit(2)
+
+
+def choose_device() -> str:
+    """Name of PyTorch's device; JAX is set to the same kind, both to full precision."""
+    wanted, seen = _DEVICE.value, torch.cuda.is_available()
+    if wanted == "cpu" or not seen:
+        jax.config.update("jax_platforms", "cpu")
+    both = seen and jax.default_backend() == "gpu"
+    if wanted == "gpu" and not both:
+        stop("--device=gpu: JAX and PyTorch must both see one")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True  # XLA chooses convolutions by trial too
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return "cuda" if both else "cpu"
+
+
+def main(argv):
+    """Carry the weights over, check the outputs, time all rows in turn."""
+    del argv
+    if torch is None:
+        stop("PyTorch is missing: pip install torch opacus backpack-for-pytorch")
+    # Of hooks where inputs need no gradient, and of modules that hold others.
+    warnings.simplefilter("ignore", UserWarning)
+    device = choose_device()
+    packages = map(version, ("jax", "torch", "opacus", "backpack-for-pytorch"))
+    print(
+        f"{jax.devices()[0].device_kind}, {', '.join(packages)}, "
+        f"{torch.get_num_threads()} CPUs, load {os.getloadavg()[0]:.1f}"
+    )
+
+    shape = dict(stacks=_STACKS.value, channels=_CHANNELS.value, depth=_DEPTH.value)
+    options = {"dtype": "float32", "convolution": "auto"}
+    model = create_model("hourglass", JOINTS, **shape, **options)
+    size = _SIZE.value
+    keys = jax.random.split(jax.random.key(0), 3)
+    # Smooth colours: images of noise are all alike to the network, and in even ones
+    # pixels tie in the max pooling, so that rounding decides where gradients go.
+    images = jax.random.uniform(keys[0], (_BATCH.value, 8, 8, 3))
+    images = jax.image.resize(images, (len(images), size, size, 3), "cubic")
+    variables = random_variables(model, images[:1])
+    targets = make_targets(keys[1], _BATCH.value, 1)
+    candidates = make_targets(keys[2], 1, _LABELS.value)
+
+    def build(norm):
+        made = peers.StackedHourglass(JOINTS, norm=norm, **shape)
+        peers.carry_over(made, variables)
+        return made.to(device).eval()
+
+    def carried(array):
+        channels_first = np.moveaxis(np.asarray(array), -1, 1).copy()
+        return torch.from_numpy(channels_first).to(device)
+
+    ours = np.asarray(jax.jit(model.apply)(variables, images).heatmaps)
+    with torch.no_grad():
+        theirs = build(torch.nn.BatchNorm2d)(carried(images)).cpu().numpy()
+    error = np.max(np.abs(ours - np.moveaxis(theirs, 2, -1))) / np.max(np.abs(ours))
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    print(
+        f"{count:,} parameters, {size}x{size}, B = {len(images)}, "
+        f"K = {len(candidates[0])}; outputs deviate by {ours.std():.2g}, the two "
+        f"networks' differ by {error:.1e}"
+    )
+    if not error <= TOLERANCE:
+        sys.exit("the two networks disagree: nothing to compare")
+
+    rows = jax_rows(model, variables, images, targets, candidates)
+    rows += torch_rows(build, *map(carried, (images, targets[:, 0], candidates[0])))
+    for row in rows:
+        row.start()
+    for _ in range(_REPEATS.value):
+        for row in rows:
+            row.time()
+    entries, agree = summary(rows)
+    print_table(entries)
+    if _OUT.value:
+        with open(_OUT.value, "w") as file:
+            json.dump(entries, file, indent=1)
+    if not agree:
+        sys.exit(f"numbers differ by more than {TOLERANCE}, or a row has none")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,128 @@
+"""Networks of a layer or two, drawn at random, and their gradient norms the slow way.
+
+Nothing is initialised by the networks themselves: that would be compiled, layer by
+layer, for longer than anything else here takes.
+"""
+
+import zlib
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jalpose.pergrad import api
+
+
+class Net(nn.Module):
+    """A network that is one function of (itself, inputs)."""
+
+    body: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        return self.body(self, x)
+
+
+def random(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def variables_of(module, inputs, seed=0):
+    """Every parameter and statistic at a value it has not by convention."""
+    first = jax.tree.map(lambda x: x[:1], inputs)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), first)
+
+    def value(path, leaf):
+        name = jax.tree_util.keystr(path)
+        draws = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        if any(word in name for word in ("scale", "var", "sigma")):
+            return draws.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
+        return draws.normal(0, 0.5, leaf.shape).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def square_loss(output, target):
+    return 0.5 * jnp.sum(jnp.square(output - target))
+
+
+def targets_for(apply_fn, variables, inputs, num, seed=1):
+    """[B, K, ...] for `square_loss`."""
+    shape = jax.eval_shape(apply_fn, variables, inputs).shape
+    return random(seed, shape[0], num, *shape[1:])
+
+
+def ways(apply_fn, variables, inputs, engine="ghost") -> dict[str, str]:
+    """How the norm of each parameter is found, by its name."""
+    found = api.routes(apply_fn, variables, inputs, engine)
+    return {route.name: route.way for route in found}
+
+
+def layer(way, *paths) -> dict[str, str]:
+    """Ways of layers whose kernels are taken the given one, by their paths."""
+    found = {}
+    for path in paths or ("",):
+        found |= {f"{path}bias": "vector", f"{path}kernel": way}
+    return found
+
+
+def norms_of(engines, apply_fn, variables, inputs, targets, loss_fn=square_loss):
+    """Norms by tensor of several engines, compiled together."""
+
+    @jax.jit
+    def norms(variables, inputs, targets):
+        return [
+            api.squared_norms(
+                engine, apply_fn, loss_fn, variables, inputs, targets, by_tensor=True
+            )
+            for engine in engines
+        ]
+
+    return norms(variables, inputs, targets)
+
+
+def slow_norms(apply_fn, variables, inputs, targets, loss_fn=square_loss):
+    """A batch of one at a time, a candidate at a time: a tree of [B, K]."""
+
+    @jax.jit
+    def gradient(params, x, target):
+        def loss(params):
+            batch = jax.tree.map(lambda leaf: leaf[None], x)
+            output = apply_fn({**variables, "params": params}, batch)[0]
+            return loss_fn(output, target)
+
+        return jax.grad(loss)(params)
+
+    batch, num = jax.tree.leaves(targets)[0].shape[:2]
+    rows = []
+    for b in range(batch):
+        x = jax.tree.map(lambda leaf, b=b: leaf[b], inputs)
+        row = []
+        for k in range(num):
+            target = jax.tree.map(lambda leaf, b=b, k=k: leaf[b, k], targets)
+            found = gradient(variables["params"], x, target)
+            row.append(
+                jax.tree.map(lambda g: np.sum(np.asarray(g, np.float64) ** 2), found)
+            )
+        rows.append(jax.tree.map(lambda *values: np.stack(values), *row))
+    return jax.tree.map(lambda *values: np.stack(values), *rows)
+
+
+def assert_norms_agree(found, wanted, rtol=5e-5):
+    """By tensor, relative to the largest as well, and in total.
+
+    Args:
+      found: of an engine, with norms by tensor.
+      wanted: norms by tensor.
+      rtol: of each.
+    """
+    names = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(wanted)]
+    wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(wanted)]
+    ours = jax.tree.leaves(found.by_tensor)
+    atol = 0.1 * rtol * max(leaf.max() for leaf in wanted)
+    assert atol > 0
+    for name, got, expected in zip(names, ours, wanted, strict=True):
+        np.testing.assert_allclose(got, expected, rtol, atol, err_msg=name)
+    np.testing.assert_allclose(found.total, sum(wanted), rtol)
