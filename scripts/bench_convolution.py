@@ -1,4 +1,4 @@
-"""Native convolution against patches and matrix products, on this machine.
+"""Native convolution against kernel gradients in blocks, on this machine.
 
     python scripts/bench_convolution.py --channels=96 --size=128
 
@@ -94,17 +94,17 @@ def seconds(compiled, arguments) -> float:
 def main(argv):
     """Time both convolutions in turn and print their ratios."""
     del argv
-    native, patches = make("native"), make("patches")
+    native, blocked = make("native"), make("blocked")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
     for what in native:
-        pair = native[what], patches[what]
+        pair = native[what], blocked[what]
         for compiled, arguments in pair:
             seconds(compiled, arguments)
         times = [[seconds(*side) for side in pair] for _ in range(_REPEATS.value)]
         one, other = (statistics.median(column) for column in zip(*times, strict=True))
         bytes_one, bytes_other = (compiled_bytes(side[0]) for side in pair)
         print(
-            f"{what}: native {one:.3f} s, {bytes_one / 2**20:.0f} MiB; patches "
+            f"{what}: native {one:.3f} s, {bytes_one / 2**20:.0f} MiB; blocked "
             f"{other:.3f} s, {bytes_other / 2**20:.0f} MiB; ratio {other / one:.3f}, "
             f"memory {bytes_other / bytes_one:.2f}"
         )

@@ -45,6 +45,7 @@ from flax import traverse_util
 from jalpose import heatmaps, losses
 from jalpose.models.registry import create_model
 from jalpose.pergrad import api
+from jalpose.pergrad.memory import CPU_MICROBATCH
 
 try:
     import torch
@@ -61,7 +62,9 @@ _SIZE = flags.DEFINE_integer("size", 256, "crop size, pixels")
 _BATCH = flags.DEFINE_integer("batch", 4, "B, images with one label each")
 _LABELS = flags.DEFINE_integer("labels", 30, "K, candidate labels of the one image")
 _CHUNK = flags.DEFINE_integer("chunk", 5, "copies of an image, or examples, at once")
-_MICROBATCH = flags.DEFINE_integer("microbatch", 0, "of our engines; 0: all at once")
+_MICROBATCH = flags.DEFINE_integer(
+    "microbatch", 0, "of our engines; 0: as jalpose has it, on a GPU all at once"
+)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "timings of each row; 0: numbers alone")
 _DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "runs on")
 _OUT = flags.DEFINE_string("out", None, "write the rows here, as JSON")
@@ -170,6 +173,9 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
     def apply_fn(variables, images):
         return model.apply(variables, images).heatmaps
 
+    def plain_fn(variables, images):  # the other engines bring convolutions along
+        return model.clone(convolve=None).apply(variables, images).heatmaps
+
     def loss_fn(maps, target):
         return losses.heatmap_loss(maps, target, jnp.ones(JOINTS, bool))
 
@@ -188,8 +194,12 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
     def norms(name, variables, images, targets):
         if name not in api.ENGINES:
             raise ValueError(f"no engine {name} in jalpose.pergrad.api.ENGINES")
-        engine = api.Engine(name, microbatch=_MICROBATCH.value)
-        arguments = engine, apply_fn, loss_fn, variables, images, targets
+        size = _MICROBATCH.value
+        if not size and jax.default_backend() == "cpu":
+            size = min(targets.shape[1], CPU_MICROBATCH)
+        engine = api.Engine(name, microbatch=size, passes=1)
+        network = apply_fn if name == "exact" else plain_fn
+        arguments = engine, network, loss_fn, variables, images, targets
         if name == "sketch":
             weights = jnp.full((1, num), 1 / num)
             return api.expected_squared_norm(*arguments, weights).total

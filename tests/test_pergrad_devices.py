@@ -168,9 +168,6 @@ def test_the_microbatch_fits_the_memory_and_changes_no_norm(monkeypatch):
     assert 1 <= fitted.microbatch < 6 and fitted.peak_bytes <= limit
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
-    with pytest.raises(MemoryError, match="one gradient at a time needs"):
-        probed(fresh_passes(), Engine(), memory=single.peak_bytes / 2 / 2**30)
-
 
 # The largest microbatch.
 
@@ -240,7 +237,10 @@ def test_where_memory_does_not_grow_most_is_cut_down_until_it_fits():
 
 @pytest.mark.parametrize("most", [1, 2, 30])
 def test_what_does_not_fit_at_all_is_an_error(most):
-    with pytest.raises(MemoryError, match=r"needs 110 MiB .* the limit is 100 MiB"):
+    with pytest.raises(
+        MemoryError,
+        match=r"one gradient at a time needs 110 MiB .* the limit is 100 MiB",
+    ):
         fitting(lambda size: line(size) * 2**20, most, 100 * 2**20)
 
 

@@ -45,11 +45,6 @@ CASES: dict = {}
 CASES |= {
     "dense": (nn.Dense(4), VECTORS, layer("gram")),
     "dense on sequences": (nn.Dense(4), SEQUENCES, layer("direct")),
-    "dense without bias": (
-        nn.Dense(4, use_bias=False),
-        SEQUENCES,
-        {"kernel": "direct"},
-    ),
     "dense general": (
         nn.DenseGeneral((2, 3), axis=(-2, -1)),
         random(0, B, 4, 3, 2),
@@ -99,6 +94,11 @@ CASES |= {
         Net(lambda m, x: x @ param(m, "w", 3)),
         SEQUENCES,
         {"w": "direct"},
+    ),
+    "repeated kernel": (
+        Net(lambda m, x: x @ jnp.broadcast_to(param(m, "w", 1, 4), (3, 4))),
+        SEQUENCES,
+        {"w": "autodiff"},
     ),
     "product of two parameters": (
         Net(lambda m, x: x @ (param(m, "a", 3, 2) @ param(m, "b", 2, 4))),

@@ -52,7 +52,8 @@ def expected(engine, weights, keys=None, loss_fn=square_loss, by_tensor=False):
 def weights_with_zeros():
     weights = np.random.default_rng(2).random((B, K)).astype(np.float32)
     weights[0, [1, 4]] = weights[1, 2:] = 0
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights * np.float32([[1], [1], [3]])  # they need not sum to one
 
 
 WEIGHTS = weights_with_zeros()
@@ -143,11 +144,14 @@ def test_it_grows_with_the_passes_and_stays_below_the_exact(split_mean):
 
 
 def test_the_first_pass_is_the_gradient_of_the_mean():
-    # The loss is quadratic: the mean gradient is that of the mean target.
+    # The loss is quadratic: the mean gradient is that of the mean target. It counts
+    # with the sum of the weights.
     found = expected(Engine("sketch", passes=1), WEIGHTS).total
-    mean = np.einsum("bk,bkhwc->bhwc", WEIGHTS, TARGETS)[:, None]
+    mass = WEIGHTS.sum(axis=1)
+    sums = np.einsum("bk,bkhwc->bhwc", WEIGHTS, TARGETS)
+    mean = (sums / mass[:, None, None, None])[:, None]
     (wanted,) = norms_of(("exact",), NET.apply, VARIABLES, INPUTS, mean)
-    np.testing.assert_allclose(found, wanted.total[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(found, mass * wanted.total[:, 0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("microbatch", [2, 4])
