@@ -197,7 +197,7 @@ def _score(state, phase: Scoring, problem: Problem):
             "budget": acquisition.budget,
             "num_scored": len(ids),
             "peak_bytes": problem.passes.peak_bytes,
-            "microbatch": problem.passes.microbatch,
+            "microbatch": acquisition.microbatch or problem.passes.microbatch,
             **selection.summary,
         },
         arrays=arrays,

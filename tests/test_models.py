@@ -480,3 +480,23 @@ def test_upsampling_repeats_pixels():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
     expected = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
     np.testing.assert_array_equal(upsample_nearest(x), expected)
+
+
+def test_blocked_convolution_takes_padding_by_name():
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(2, 9, 8, 3)).astype(np.float32)
+    w = draws.normal(size=(3, 2, 3, 4)).astype(np.float32)
+    layout = ("NHWC", "HWIO", "NHWC")
+    for padding in ("SAME", "VALID"):
+        for dilation in ((1, 1), (2, 2)):
+            options = {"rhs_dilation": dilation, "dimension_numbers": layout}
+            got = blocked_convolution(x, w, (2, 1), padding, **options)
+            wanted = lax.conv_general_dilated(x, w, (2, 1), padding, **options)
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_max_pool_keeps_nan(where):
+    x = np.ones((1, 2, 2, 1), np.float32)
+    x[0, *where, 0] = np.nan
+    assert np.isnan(max_pool(x)).all()

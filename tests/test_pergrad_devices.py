@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jalpose import sharding
 from jalpose.acquisition.probe import Probe
 from jalpose.evaluation.passes import Passes
 from jalpose.pergrad import api, memory
@@ -266,3 +267,12 @@ def test_the_limit_is_what_a_device_reports_or_half_of_what_is_free():
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for device in (None, Device(None), Device({})):
         assert 0 < limit_bytes(device) <= pages / 2 / len(jax.devices())
+
+
+def test_inputs_split_over_devices_need_the_mesh():
+    inputs = sharding.split(small.mesh(8), INPUTS)
+    arguments = NET.apply, square_loss, VARIABLES
+    with pytest.raises(ValueError, match="split over 8 devices: give the mesh"):
+        api.squared_norms("exact", *arguments, inputs, TARGETS)
+    whole = sharding.replicate(small.mesh(8), INPUTS[:1])
+    assert api.squared_norms("exact", *arguments, whole, TARGETS[:1]).total.all()

@@ -120,19 +120,21 @@ class Probe:
         def rows_of(positions):
             return {**context(positions), "weights": weights[positions]}
 
-        which = (targets_fn, self._engine, weights.shape[1], self._memory)
+        block = self._gradient_block // self._walker.num_devices
+        which = (targets_fn, self._engine, block, weights.shape[1], self._memory)
         norms = self._walker.once(which, lambda: self._fitted(*which))
         name = f"norms-{targets_fn.__name__}"
         found = self._pass(name, norms, ids, self._gradient_block, rows_of)
         checks.finite(found["expected"], [f"id {i}" for i in ids])
         return found
 
-    def _fitted(self, targets_fn, engine, num_labels, memory):
+    def _fitted(self, targets_fn, engine, block, num_labels, memory):
         """The pass of gradient norms, its microbatch yet to be found where it is 0."""
+        model = self._walker.gradient_model
         return fitted(
-            lambda sized: _norms(self._walker.gradient_model, targets_fn, sized),
+            lambda sized: _norms(model, targets_fn, sized),
             engine,
-            block=self._gradient_block // self._walker.num_devices,
+            block=block,
             num_labels=num_labels,
             memory=memory,
         )

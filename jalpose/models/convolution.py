@@ -36,7 +36,7 @@ def blocked_convolution(
       inputs: [B, *S, C].
       kernel: [*k, C / groups, D].
       window_strides: of each spatial axis.
-      padding: ((low, high) of each spatial axis).
+      padding: (low, high) of each spatial axis, or `SAME` or `VALID`.
       lhs_dilation: of each spatial axis; None: ones.
       rhs_dilation: as lhs_dilation.
       dimension_numbers: ignored, the layout is NHWC, HWIO, NHWC.
@@ -47,6 +47,11 @@ def blocked_convolution(
       [B, *S', D].
     """
     ones = (1,) * len(window_strides)
+    if isinstance(padding, str):
+        steps = zip(kernel.shape[:-2], rhs_dilation or ones, strict=True)
+        reach = [(size - 1) * step + 1 for size, step in steps]
+        sizes = inputs.shape[1:-1]
+        padding = lax.padtype_to_pads(sizes, reach, window_strides, padding)
     window = Window(
         kernel=tuple(kernel.shape[:-2]),
         strides=tuple(window_strides),

@@ -180,7 +180,8 @@ def max_pool(x):
 
 
 def _larger(first, second):
-    return jnp.where(second > first, second, first)
+    # NaN is kept, wherever it stands.
+    return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
 def upsample_nearest(x):

@@ -115,6 +115,8 @@ def squared_norms(
       targets: tree of [B, K, ...], K candidate targets an example.
       by_tensor: also return the norms of each parameter tensor.
       mesh: split the examples over all its devices, one axis; B must divide evenly.
+        Sharded inputs need it: the compiler, left to split the gradients of
+        convolutions itself, has been seen to get them wrong.
 
     Raises:
       ValueError: unknown engines; `sketch`, which knows the expectation alone;
@@ -339,6 +341,8 @@ def _norms(
     count = len(jax.tree.leaves(inputs)[0])
     num = per_example or jax.tree.leaves(rest)[0].shape[1]
     checks.independent_if_concrete(apply_fn, variables, inputs)
+    if mesh is None:
+        checks.on_one_device(inputs)
 
     def all_examples(variables, arguments):
         here = len(jax.tree.leaves(arguments)[0])

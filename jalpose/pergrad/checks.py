@@ -76,6 +76,19 @@ def independent_if_concrete(apply_fn, variables, inputs) -> None:
         independent(apply_fn, variables, inputs)
 
 
+def on_one_device(inputs) -> None:
+    """Raise ValueError where arrays in hand are split over devices, not replicated."""
+    for leaf in jax.tree.leaves(inputs):
+        if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+            continue
+        if not leaf.sharding.is_fully_replicated:
+            raise ValueError(
+                f"the inputs are split over {len(leaf.sharding.device_set)} devices: "
+                "give the mesh, squared_norms(..., mesh=mesh), so that each device "
+                "works on its own examples"
+            )
+
+
 def divides(count: int, mesh) -> None:
     """Raise ValueError unless `count` examples split evenly over the mesh."""
     size = mesh.shape[mesh.axis_names[0]]
