@@ -114,6 +114,8 @@ def default() -> ConfigDict:
     sketch = acquisition.sketch = ConfigDict()
     sketch.passes = 4  # backward passes an image; at K or more it is exact
     sketch.split_mean = True  # the mean gradient takes the first
+    # Without random passes: extrapolate what the passes leave out, else a lower bound.
+    sketch.extrapolate = True
     # Passes of random signs over what the others leave out: above 0 unbiased, above 1
     # with a standard error.
     sketch.remainder = 0

@@ -132,8 +132,9 @@ def test_a_network_that_ends_in_a_reciprocal_is_exact_too():
 
 @pytest.mark.parametrize("split_mean", [True, False])
 def test_it_grows_with_the_passes_and_stays_below_the_exact(split_mean):
+    options = {"split_mean": split_mean, "extrapolate": False}
     totals = [
-        expected(Engine("sketch", passes=passes, split_mean=split_mean), WEIGHTS).total
+        expected(Engine("sketch", passes=passes, **options), WEIGHTS).total
         for passes in (1, 2, 4)
     ]
     totals = np.stack([*totals, exact().total])  # [4, B]
@@ -152,6 +153,37 @@ def test_the_first_pass_is_the_gradient_of_the_mean():
     mean = (sums / mass[:, None, None, None])[:, None]
     (wanted,) = norms_of(("exact",), NET.apply, VARIABLES, INPUTS, mean)
     np.testing.assert_allclose(found, mass * wanted.total[:, 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("split_mean", [True, False])
+@pytest.mark.parametrize("passes", [2, 3, 5])
+def test_extrapolation_is_exact_where_the_last_layer_is_all_there_is(
+    passes, split_mean
+):
+    net = Net(lambda m, x: nn.Conv(2, (1, 1), 2, name="head")(x))
+    variables = variables_of(net, INPUTS)
+    found, wanted, bound = (
+        api.expected_squared_norm(
+            engine, net.apply, square_loss, variables, INPUTS, TARGETS, WEIGHTS
+        ).total
+        for engine in (
+            Engine("sketch", passes=passes, split_mean=split_mean),
+            Engine("exact"),
+            Engine("sketch", passes=passes, split_mean=split_mean, extrapolate=False),
+        )
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert (bound[0] < 0.999 * wanted[0]) or passes > 2  # there is something to add
+
+
+def test_extrapolation_brings_the_estimate_nearer():
+    def error(**options):
+        found = expected(Engine("sketch", passes=2, **options), WEIGHTS, by_tensor=True)
+        tensors = sum(jax.tree.leaves(found.by_tensor))
+        np.testing.assert_allclose(tensors, found.total, rtol=1e-5)
+        return np.abs(found.total / exact().total - 1).mean()
+
+    assert error() < 0.7 * error(extrapolate=False)
 
 
 @pytest.mark.parametrize("microbatch", [2, 4])

@@ -11,7 +11,7 @@ The basis: first sqrt(q) itself, whose term is the norm of the mean gradient (th
 squared bias of the papers' Eq. 10), then the leading eigenvectors of the Gram of the
 last layer's gradients, which a forward pass gives. On request some of the passes are
 spent on random signs over what is left out: the estimate is then unbiased and has a
-standard error.
+standard error. Without them what is left out is extrapolated by the Gram, on request.
 
 EGL++ (Shukla, WACV 2022) takes all K passes. Any loss will do, quadratic or not: only
 the network has to be the same for all candidates of an example.
@@ -188,6 +188,32 @@ def directions(key, metric, weights, *, passes, split_mean, remainder):
     rest = found[leading:]
     signs = jax.random.rademacher(key, (remainder, len(rest)), found.dtype)
     return jnp.concatenate([found[:leading], signs @ rest])
+
+
+def extrapolation(metric, weights, chosen):
+    """Factors that make up for what the directions taken leave out.
+
+    What is left out is to the passes taken as it is in the metric: the first
+    direction aside, whose cotangent is unlike the rest (the mean residual, or nearly).
+    From one pass alone nothing is extrapolated.
+
+    Args:
+      metric: see `basis`.
+      weights: [K].
+      chosen: [m, K], leading rows of a basis.
+
+    Returns:
+      [m], by which the squared norms are multiplied before they are added up; ones
+      where nothing is left out.
+    """
+    roots = jnp.sqrt(weights).astype(metric.dtype)
+    weighted = roots[:, None] * metric * roots[None]
+    terms = jnp.einsum("ij,jk,ik->i", chosen, weighted, chosen)
+    left_out = jnp.maximum(jnp.trace(weighted) - terms.sum(), 0)
+    counted = jnp.arange(len(chosen)) > 0
+    known = jnp.sum(jnp.where(counted, terms, 0))
+    share = jnp.where(known > 0, left_out / jnp.where(known > 0, known, 1), 0)
+    return jnp.where(counted, 1 + share, 1)
 
 
 def combine(norms, remainder: int):
