@@ -324,6 +324,7 @@ def described(num):
     return {k: v for k, v in probe.journal.items() if not k.startswith("norms")}
 
 
+@pytest.mark.slow
 def test_the_number_of_annotated_joints_alone_does_not_order_scores():
     ours, theirs = [], []
     for seed in range(4):

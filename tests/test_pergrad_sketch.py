@@ -155,8 +155,7 @@ def test_the_first_pass_is_the_gradient_of_the_mean():
     np.testing.assert_allclose(found, mass * wanted.total[:, 0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("split_mean", [True, False])
-@pytest.mark.parametrize("passes", [2, 3, 5])
+@pytest.mark.parametrize(("passes", "split_mean"), [(2, True), (3, False)])
 def test_extrapolation_is_exact_where_the_last_layer_is_all_there_is(
     passes, split_mean
 ):

@@ -452,6 +452,7 @@ class Killed(Exception):
     """Stands for SIGKILL inside this process."""
 
 
+@pytest.mark.slow
 def test_broken_off_at_several_places_a_run_ends_the_same(tmp_path):
     def die():
         raise Killed
