@@ -53,14 +53,12 @@ class Program:
       names: of the parameters, e.g. `params/conv/kernel`.
       uses: of each parameter.
       equations: by path, for every use.
-      num_other: leaves of the other variables.
     """
 
     closed: core.ClosedJaxpr
     names: tuple[str, ...]
     uses: tuple[tuple[Use, ...], ...]
     equations: dict[Path, core.JaxprEqn]
-    num_other: int
 
     @functools.cached_property
     def shared(self) -> frozenset[Path]:
@@ -99,7 +97,6 @@ def trace(apply_fn: Callable, params, other, example) -> Program:
         names,
         tuple(map(tuple, uses)),
         equations,
-        len(jax.tree.leaves(other)),
     )
 
 
