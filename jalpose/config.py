@@ -54,6 +54,9 @@ def default() -> ConfigDict:
     # native (lax.conv) | blocked (kernel gradients in blocks: faster on a CPU) |
     # auto (blocked on a CPU, else native)
     model.convolution = "auto"
+    # Probability with which a residual drops a channel in training (and in the samples
+    # of acquisition.method=mc_dropout, which needs it).
+    model.dropout = 0.0
 
     augment = config.augment = ConfigDict()
     augment.scale = (0.75, 1.25)  # factor, uniform

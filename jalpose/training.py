@@ -180,9 +180,9 @@ class Trainer:
         return status == VISIBLE
 
     def _step_fn(self, state: TrainState, batch, key, rate):
-        keys = jax.random.split(
-            jax.random.fold_in(key, state.step), batch["image"].shape[0]
-        )
+        step_key = jax.random.fold_in(key, state.step)
+        keys = jax.random.split(step_key, batch["image"].shape[0])
+        drop_key = jax.random.fold_in(step_key, 0)
         images, joints, present = jax.vmap(
             lambda k, image, xy, there: augment.augment(
                 k, image, xy, there, ranges=self._ranges, mirror=self._mirror
@@ -201,6 +201,7 @@ class Trainer:
                 images,
                 train=True,
                 mutable=["batch_stats"],
+                rngs={"dropout": drop_key},
             )
             each = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
             return jnp.mean(each), changed["batch_stats"]

@@ -91,6 +91,9 @@ def _check_numbers(config):
         ("training", "plateau_min"),
     ):
         _between(f"{section}.{key}", config[section][key], 0, 1)
+    dropout = config.model.dropout
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"model.dropout={dropout} must be 0 or more, and below 1")
     factor = config.training.plateau_factor
     if not 0 < factor < 1:
         raise ConfigError(

@@ -229,6 +229,11 @@ PLACES = {
 }
 
 
+def _pass_name(fn):
+    # Gradient norms come as `Fitted` where their microbatch is yet to be found.
+    return getattr(fn, "__name__", "norms")
+
+
 def lay_ambush(patch, place, die):
     """Have `die` called at one of `PLACES`; `patch` is as `monkeypatch.setattr`."""
     kind, what, time = PLACES[place]
@@ -261,7 +266,7 @@ def lay_ambush(patch, place, die):
     elif kind == "step":
         around(training, "arrays_only", before=lambda rows: True)
     elif kind == "block":
-        around(Passes, "_compile", before=lambda self, fn, *_: fn.__name__ == what)
+        around(Passes, "_compile", before=lambda self, fn, *_: _pass_name(fn) == what)
     elif kind == "save":
         around(
             checkpoints.StateStore,

@@ -22,6 +22,19 @@ import jax.numpy as jnp
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+class Features(NamedTuple):
+    """Maps inside a pose network that heads may read, each [B, h, w, C].
+
+    Attributes:
+      stacks: of each stack, what its heatmaps are computed from.
+      levels: of the last hourglass, the highest resolution (its output) first, then
+        halved again and again down to its lowest level.
+    """
+
+    stacks: tuple[jax.Array, ...] = ()
+    levels: tuple[jax.Array, ...] = ()
+
+
 class PoseOutput(NamedTuple):
     """What a pose network returns for a batch.
 
@@ -30,10 +43,12 @@ class PoseOutput(NamedTuple):
         prediction.
       embedding: float32 [B, C], global average of the features that the last
         stack's heatmaps are computed from; non-negative.
+      features: maps for heads; what is not used costs nothing under `jit`.
     """
 
     heatmaps: jax.Array
     embedding: jax.Array
+    features: Features = Features()
 
 
 class Conv(nn.Module):
@@ -66,20 +81,27 @@ class Conv(nn.Module):
 
 
 class Residual(nn.Module):
-    """Pre-activation bottleneck: BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1, plus skip."""
+    """Pre-activation bottleneck: BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1, plus skip.
+
+    With a `dropout` whole channels are dropped before the last convolution (Tompson et
+    al., CVPR 2015: neighbouring pixels agree, so dropping single ones hides little).
+    """
 
     features: int
     dtype: Any = jnp.float32
     convolve: Callable | None = None
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x, train: bool, drop: bool = False):
         """[B, H, W, C] -> [B, H, W, features]."""
         conv = partial(Conv, dtype=self.dtype, convolve=self.convolve)
         half = self.features // 2
         y = x
         for i, (width, kernel) in enumerate([(half, 1), (half, 3), (self.features, 1)]):
             y = nn.relu(_norm(train, self.dtype, f"norm{i + 1}")(y))
+            if i == 2 and self.dropout:
+                y = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(y, not drop)
             y = conv(width, kernel, name=f"conv{i + 1}")(y, train)
         if x.shape[-1] != self.features:
             x = conv(self.features, name="skip")(x, train)
@@ -93,24 +115,27 @@ class Hourglass(nn.Module):
     features: int
     dtype: Any = jnp.float32
     convolve: Callable | None = None
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x, train: bool):
-        """[B, H, W, features] -> the same shape."""
-        block = (self.features, self.dtype, self.convolve)
+    def __call__(self, x, train: bool, drop: bool = False):
+        """[B, H, W, features] -> (the same shape, maps of the levels below it)."""
+        block = (self.features, self.dtype, self.convolve, self.dropout)
 
         def residual(name):
             return Residual(*block, name=name)
 
-        up = residual("up")(x, train)
+        up = residual("up")(x, train, drop)
         low = max_pool(x)
-        low = residual("low1")(low, train)
+        low = residual("low1")(low, train, drop)
+        below: tuple[jax.Array, ...] = ()
         if self.depth > 1:
-            low = Hourglass(self.depth - 1, *block, name="inner")(low, train)
+            inner = Hourglass(self.depth - 1, *block, name="inner")
+            low, below = inner(low, train, drop)
         else:
-            low = residual("low2")(low, train)
-        low = residual("low3")(low, train)
-        return up + upsample_nearest(low)
+            low = residual("low2")(low, train, drop)
+        low = residual("low3")(low, train, drop)
+        return up + upsample_nearest(low), (low, *below)
 
 
 class StackedHourglass(nn.Module):
@@ -123,6 +148,7 @@ class StackedHourglass(nn.Module):
       depth: poolings inside an hourglass; H and W must be multiples of 4 * 2**depth.
       dtype: of the activations; parameters and heatmaps stay float32.
       convolve: replaces `lax.conv_general_dilated`; None keeps it.
+      dropout: probability with which a residual drops a channel, see `Residual`.
     """
 
     num_joints: int
@@ -131,30 +157,46 @@ class StackedHourglass(nn.Module):
     depth: int = 4
     dtype: Any = jnp.float32
     convolve: Callable | None = None
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images, train: bool = False) -> PoseOutput:
-        """See the class; `train` uses and updates the batch's statistics."""
+    def __call__(
+        self, images, train: bool = False, drop: bool | None = None
+    ) -> PoseOutput:
+        """See the class.
+
+        Args:
+          images: float32 [B, H, W, 3].
+          train: use and update the batch's statistics.
+          drop: apply `dropout`, with the random numbers of `rngs={"dropout": key}`;
+            None: in training only.
+        """
         width = self.channels
         block: dict[str, Any] = {"dtype": self.dtype, "convolve": self.convolve}
+        drop = train if drop is None else drop
 
         def conv(features, *, name, **options):
             return Conv(features, **options, **block, name=name)
 
         def residual(features, *, name):
-            return Residual(features, **block, name=name)
+            return Residual(features, **block, dropout=self.dropout, name=name)
 
         x = images.astype(self.dtype)
         x = conv(width // 4, kernel=7, stride=2, norm_relu=True, name="stem")(x, train)
-        x = residual(width // 2, name="stem1")(x, train)
+        x = residual(width // 2, name="stem1")(x, train, drop)
         x = max_pool(x)
-        x = residual(width // 2, name="stem2")(x, train)
-        x = residual(width, name="stem3")(x, train)
-        heatmaps = []
+        x = residual(width // 2, name="stem2")(x, train, drop)
+        x = residual(width, name="stem3")(x, train, drop)
+        heatmaps, stacks = [], []
         for s in range(self.stacks):
-            y = Hourglass(self.depth, width, **block, name=f"hourglass{s}")(x, train)
-            y = residual(width, name=f"features{s}")(y, train)
+            hourglass = Hourglass(
+                self.depth, width, **block, dropout=self.dropout, name=f"hourglass{s}"
+            )
+            y, below = hourglass(x, train, drop)
+            levels = (y, *below)
+            y = residual(width, name=f"features{s}")(y, train, drop)
             y = conv(width, norm_relu=True, name=f"project{s}")(y, train)
+            stacks.append(y)
             # The heads stay float32: heatmap peaks reach 30, where bfloat16 has
             # steps of 1/8.
             head = Conv(self.num_joints, convolve=self.convolve, name=f"heatmaps{s}")
@@ -163,7 +205,8 @@ class StackedHourglass(nn.Module):
                 maps = conv(width, name=f"merge_maps{s}")(heatmaps[-1], train)
                 x = x + maps + conv(width, name=f"merge_features{s}")(y, train)
         embedding = jnp.mean(y.astype(jnp.float32), axis=(1, 2))
-        return PoseOutput(jnp.stack(heatmaps, axis=1), embedding)
+        features = Features(tuple(stacks), levels)
+        return PoseOutput(jnp.stack(heatmaps, axis=1), embedding, features)
 
 
 def max_pool(x):

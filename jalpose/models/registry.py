@@ -9,7 +9,7 @@ from jalpose.models.hourglass import StackedHourglass
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def _hourglass(num_joints, *, stacks, channels, depth, dtype, convolution):
+def _hourglass(num_joints, *, stacks, channels, depth, dtype, convolution, dropout=0.0):
     if convolution == "auto":
         convolution = "blocked" if jax.default_backend() == "cpu" else "native"
     return StackedHourglass(
@@ -19,6 +19,7 @@ def _hourglass(num_joints, *, stacks, channels, depth, dtype, convolution):
         depth=depth,
         dtype=DTYPES[dtype],
         convolve=blocked_convolution if convolution == "blocked" else None,
+        dropout=dropout,
     )
 
 
