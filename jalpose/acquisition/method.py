@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,61 @@ class Selection(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Head:
+    """A network on top of the pose network's features, and how it is trained.
+
+    Attributes:
+      module: Linen module, `PoseOutput` -> float32 [B, O].
+      objective: (outputs [B, O], `objectives.Truth`) -> scalar, of one batch.
+      weight: of the objective beside the pose loss (Learning Loss's lambda).
+      detach_after: epochs of a training after which the objective's gradient no
+        longer reaches the pose network; 0: it never does.
+      steps: of training the head alone on a finished model that has none.
+    """
+
+    module: Any
+    objective: Callable
+    weight: float = 1.0
+    detach_after: float = 0.0
+    steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """A committee of pose networks, each trained on a bootstrap of the labels.
+
+    Attributes:
+      count: of networks, 2 or more.
+      steps: of each one's training in every cycle.
+      start: warm (from the cycle's pose network) | fresh (new weights).
+    """
+
+    count: int
+    steps: int
+    start: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Requires:
+    """What a method needs to be trained beside the pose network.
+
+    Attributes:
+      head: trained with the pose network, or alone on a finished one; its output is
+        the field `head` of the `PoseOutput` that `Probe.reduce` gives.
+      members: trained after the pose network; `Probe.reduce(..., over="members")`.
+      dropout: the pose network is to have `model.dropout` above 0;
+        `Probe.reduce(..., over="dropout")`.
+    """
+
+    head: Head | None = None
+    members: Members | None = None
+    dropout: bool = False
+
+
+NOTHING = Requires()
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """An acquisition method.
 
@@ -50,11 +105,14 @@ class Method:
       check: (number of possible neighbours, **options) -> None; raises ValueError
         before anything compiles where the options cannot work.
       uses_engine: its scores depend on `acquisition.engine`.
+      requires: (skeleton, **options) -> what has to be trained for it; equal for
+        equal arguments.
     """
 
     acquire: Callable[..., Selection]
     check: Callable[..., None] = lambda num_neighbours, **options: None
     uses_engine: bool = False
+    requires: Callable[..., Requires] = lambda skeleton, **options: NOTHING
 
 
 def highest(ids: np.ndarray, scores: np.ndarray, budget: int) -> np.ndarray:

@@ -44,11 +44,13 @@ class PoseOutput(NamedTuple):
       embedding: float32 [B, C], global average of the features that the last
         stack's heatmaps are computed from; non-negative.
       features: maps for heads; what is not used costs nothing under `jit`.
+      head: [B, O], what a head beside the network says, where one is trained.
     """
 
     heatmaps: jax.Array
     embedding: jax.Array
     features: Features = Features()
+    head: jax.Array | None = None
 
 
 class Conv(nn.Module):
