@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from jalpose.acquisition.method import highest
+from jalpose.evaluation import measures
 
 # Of the images compared: those a table has, and those a curve is drawn through.
 BUDGETS = (0.05, 0.1, 0.2, 0.5)
@@ -27,7 +28,7 @@ def correlations(
     if np.ptp(reference) == 0 or np.ptp(scores) == 0:
         return None, None
     return (
-        float(stats.spearmanr(reference, scores).statistic),
+        measures.spearman(reference, scores),
         float(stats.kendalltau(reference, scores).statistic),
     )
 
@@ -44,8 +45,8 @@ def overlap(
 
     The highest are selected, ties by id, as an acquisition does.
     """
-    ours, theirs = (highest(ids, side, budget) for side in (scores, reference))
-    return len(np.intersect1d(ours, theirs)) / budget
+    selected = highest(ids, scores, budget)
+    return measures.overlap_with_top(selected, ids, reference).share
 
 
 def coverage(
