@@ -1,4 +1,4 @@
-"""Heatmaps: where joints lie on them, drawing them, reading joints off them.
+"""Heatmaps: where joints lie on them, drawing them, reading joints and peaks off them.
 
 Everything is written for one example; batch with `jax.vmap`. Channels come last,
 as in the network. Absence of a joint is a mask, never a coordinate.
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 REFERENCE_SIZE = 64  # `sigma` is given in pixels of a 64x64 map, as in the papers.
 REFINEMENTS = ("parabola", "mass", "none")
+POSTERIORS = ("normalised", "softmax")
+NOTHING = 1e-12  # A positive part that sums to less is none: its gradient overflows.
 
 
 def crop_to_heatmap(xy: jax.Array, crop_size: int, heatmap_size: int) -> jax.Array:
@@ -114,6 +116,136 @@ def decode_heatmaps(
     maps = heatmaps.astype(jnp.float32)
     xy, values = jax.vmap(decode_one, in_axes=-1)(maps)
     return heatmap_to_crop(xy, crop_size, size), values
+
+
+def local_peaks(
+    maps: jax.Array,
+    *,
+    num_peaks: int,
+    min_distance: int,
+    threshold: float | None = None,
+    exclude_border: int = 0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Find the strongest local maxima of each map, strongest first.
+
+    A peak is a pixel that no other exceeds within `min_distance` along both axes, and
+    that is above the map's minimum: a constant map has none. Equal pixels that close
+    are one peak, the first in reading order; a plateau wider than that has several,
+    more than `min_distance` apart.
+
+    As scikit-image's `peak_local_max` (0.26), with three differences. Equal maxima at
+    exactly `min_distance` are one peak here, two there. Nothing at the map's minimum
+    is a peak here, however low `threshold` is; there, pixels of a flat background are.
+    There, the border of `min_distance` pixels is excluded by default, and with it
+    every joint near the edge of the crop.
+
+    Args:
+      maps: [h, w, J].
+      num_peaks: P, at most this many a joint.
+      min_distance: heatmap pixels, at least 1.
+      threshold: a peak is above it; None: above the map's minimum alone.
+      exclude_border: pixels at each side that are no peaks, though they still hide
+        lower ones beside them.
+
+    Returns:
+      values: float32 [J, P]; 0 where there is no such peak, NaN throughout for a map
+        that has a NaN or an infinity, which has no peaks.
+      positions: int32 [J, P, 2], (x, y) in heatmap pixels; 0 where there is none.
+      found: bool [J, P].
+    """
+    if num_peaks < 1 or min_distance < 1 or exclude_border < 0:
+        raise ValueError(
+            f"{num_peaks=} and {min_distance=} must be at least 1, {exclude_border=} "
+            "at least 0."
+        )
+    maps = maps.astype(jnp.float32)
+    height, width, _ = maps.shape
+    side, highest = 2 * min_distance + 1, maps
+    for window in ((side, 1, 1), (1, side, 1)):
+        highest = jax.lax.reduce_window(
+            highest, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME"
+        )
+    floor = maps.min(axis=(0, 1))
+    if threshold is not None:
+        floor = jnp.maximum(floor, threshold)
+    rows, columns = jnp.arange(height), jnp.arange(width)
+
+    def inside(pixels, size):
+        return (pixels >= exclude_border) & (pixels < size - exclude_border)
+
+    allowed = inside(rows, height)[:, None] & inside(columns, width)[None]
+    is_peak = (maps == highest) & (maps > floor) & allowed[..., None]
+
+    def take(left, _):
+        flat = left.reshape(-1, left.shape[-1])
+        index = jnp.argmax(flat, axis=0)  # [J], the first of equals
+        y, x = index // width, index % width
+        near_y = jnp.abs(rows[:, None] - y[None]) <= min_distance  # [h, J]
+        near_x = jnp.abs(columns[:, None] - x[None]) <= min_distance
+        left = jnp.where(near_y[:, None] & near_x[None], -jnp.inf, left)
+        return left, (flat.max(axis=0), jnp.stack([x, y], axis=-1))
+
+    left = jnp.where(is_peak, maps, -jnp.inf)
+    _, (values, positions) = jax.lax.scan(take, left, length=num_peaks)
+    values, positions = values.T, positions.swapaxes(0, 1).astype(jnp.int32)
+    finite = jnp.isfinite(maps).all(axis=(0, 1))[:, None]
+    found = (values > -jnp.inf) & finite
+    values = jnp.where(finite, jnp.where(found, values, 0), jnp.nan)
+    return values, jnp.where(found[..., None], positions, 0), found
+
+
+def posterior(
+    maps: jax.Array, kind: str = "normalised", temperature: float = 1.0
+) -> jax.Array:
+    """Turn each map into a distribution over its pixels, differentiably.
+
+    `normalised` is the positive part divided by its sum, uniform (with no gradient)
+    where there is no positive part; for a map as it was drawn it is the Gaussian
+    itself. `softmax` is that of the map divided by `temperature`; it depends on the
+    height of the peaks, `heatmap.peak`: at 30 it is nearly all on the highest pixel.
+
+    Args:
+      maps: [h, w, J].
+      kind: `normalised` or `softmax`.
+      temperature: above 0, in units of the map; for `softmax` alone.
+
+    Returns:
+      float32 [h, w, J], sums to one over the pixels; NaN for a map with a NaN.
+    """
+    if kind not in POSTERIORS:
+        raise ValueError(f"Unknown {kind=}. Known: {', '.join(POSTERIORS)}.")
+    maps = maps.astype(jnp.float32)
+    if kind == "softmax":
+        if not temperature > 0:
+            raise ValueError(f"{temperature=} must be above 0.")
+        return jax.nn.softmax(maps / temperature, axis=(0, 1))
+    positive = jax.nn.relu(maps)
+    total = positive.sum(axis=(0, 1), keepdims=True)
+    empty = total <= NOTHING  # False for NaN, which goes on
+    uniform = 1 / (maps.shape[0] * maps.shape[1])
+    return jnp.where(empty, uniform, positive / jnp.where(empty, 1, total))
+
+
+def soft_argmax(
+    maps: jax.Array, kind: str = "normalised", temperature: float = 1.0
+) -> jax.Array:
+    """Expected pixel under each map's `posterior`: smooth, unlike the highest pixel.
+
+    Args:
+      maps: [h, w, J].
+      kind: see `posterior`.
+      temperature: see `posterior`.
+
+    Returns:
+      float32 [J, 2], (x, y) in heatmap pixels.
+    """
+    weights = posterior(maps, kind, temperature)
+    height, width, _ = maps.shape
+    rows = jnp.arange(height, dtype=jnp.float32)
+    columns = jnp.arange(width, dtype=jnp.float32)
+    x = (weights.sum(axis=0) * columns[:, None]).sum(axis=0)
+    y = (weights.sum(axis=1) * rows[:, None]).sum(axis=0)
+    return jnp.stack([x, y], axis=-1)
 
 
 def _mass_offset(window: jax.Array) -> jax.Array:
