@@ -119,3 +119,34 @@ def highest(ids: np.ndarray, scores: np.ndarray, budget: int) -> np.ndarray:
     """The `budget` ids of the highest scores, highest first, ties by id."""
     order = np.lexsort((ids, -scores.astype(np.float64)))
     return ids[order[:budget]]
+
+
+def by_score(ids, scores, budget, explanation=None, summary=None) -> Selection:
+    """Select the `budget` examples of the highest scores, ties by id.
+
+    Args:
+      ids: int64 [M], example ids.
+      scores: [M], higher is more informative.
+      budget: how many to choose.
+      explanation: see `Selection`; None: nothing.
+      summary: see `Selection`; None: nothing.
+
+    Raises:
+      FloatingPointError: a score is NaN or infinite; names the example ids.
+    """
+    scores = np.asarray(scores, np.float32)
+    bad = ids[~np.isfinite(scores)]
+    if len(bad):
+        listed = ", ".join(f"id {i}" for i in bad[:10])
+        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+        raise FloatingPointError(
+            f"the score of {len(bad)} of {len(ids)} examples is NaN or infinite: "
+            f"{listed}{more}. Weights that diverged, or an image with NaN: lower "
+            "training.learning_rate or set training.clip_norm, or look at these images"
+        )
+    return Selection(
+        indices=highest(ids, scores, budget),
+        scores=scores,
+        explanation=explanation or {},
+        summary=summary or {},
+    )
