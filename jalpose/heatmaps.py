@@ -165,7 +165,7 @@ def local_peaks(
         highest = jax.lax.reduce_window(
             highest, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME"
         )
-    floor = maps.min(axis=(0, 1))
+    floor = maps.min(axis=(0, 1), keepdims=True)
     if threshold is not None:
         floor = jnp.maximum(floor, threshold)
     rows, columns = jnp.arange(height), jnp.arange(width)
