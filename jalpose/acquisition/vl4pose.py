@@ -1,7 +1,8 @@
 """VL4Pose: choose the examples whose predicted pose has the lowest likelihood.
 
 Shukla, Roy, Singh, Ahmed, Alahi, "VL4Pose: Active Learning Through Out-Of-Distribution
-Detection For Pose Estimation", BMVC 2022. A pose is a tree of joints, a Bayesian
+Detection For Pose Estimation", BMVC 2022; formulas here follow its published code, not
+the paper's equations, which were not at hand. A pose is a tree of joints, a Bayesian
 network: given its parent, a joint lies at a distance that is Gaussian, with mean and
 variance that a head predicts from the image's features; and each joint lies at one of
 the peaks of its heatmap, with probability in proportion to exp(height). A pose that
