@@ -29,17 +29,27 @@ def default() -> ConfigDict:
     config.deterministic = True
 
     data = config.data = ConfigDict()
-    data.name = "lsp"  # lsp (LSP labelled and test, LSPET pool) | figures (drawn)
+    # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn)
+    data.name = "lsp"
     data.dir = os.environ.get("JALPOSE_DATA", "data")  # the sets as shipped
     data.cache_dir = os.path.join("~", ".cache", "jalpose")  # prepared records
     data.initial = 1000  # examples labelled at the start
     data.pool = 0  # examples in the unlabelled pool; 0: all there are
     data.test = 0  # examples in the test set; 0: all there are
     data.size = 256  # crop height and width, pixels
-    data.crop = "joints"  # joints (box of the annotated joints) | box (person box)
-    data.window = 1.75  # crop side, in longer sides of that box
+    # joints (box of the annotated joints) | box (person box) | official (MPII's centre
+    # and height of the person, as its codes crop)
+    data.crop = "joints"
+    # Crop side, in longer sides of that box; official: in heights of the person (1.25).
+    data.window = 1.75
     data.rare = 0.6  # figures only: fraction of rare poses in pool and test
     data.threads = 4  # reading and cropping threads
+    mpii = data.mpii = ConfigDict()
+    # Annotation file, relative to <data.dir>/mpii; "": the official .mat if it is
+    # there, else HRNet's JSON (annot/trainval.json or trainval.json).
+    mpii.annotation = ""
+    mpii.all_joints = False  # only people with all 16 joints (the published code: True)
+    mpii.head_shift = 0.0  # moves the head towards the neck (the published code: 0.2)
 
     heatmap = config.heatmap = ConfigDict()
     heatmap.sigma = 1.75  # heatmap pixels at 64x64; scaled with the map's size
@@ -88,7 +98,13 @@ def default() -> ConfigDict:
     training.report_steps = 50  # steps between two reports, and at most a piece
 
     evaluation = config.evaluation = ConfigDict()
-    evaluation.threshold = 0.2  # of the torso, for PCK
+    evaluation.threshold = 0.2  # for PCK, of the length in `reference`
+    # torso (PCK) | head (official PCKh: 0.6 of the head box's diagonal) | head_full
+    # (the published code's PCKh: the whole diagonal)
+    evaluation.reference = "torso"
+    # Mean over: all (every joint alike) | official (every annotated joint alike, MPII's
+    # pelvis and thorax left out)
+    evaluation.joints = "all"
     evaluation.occluded = True  # occluded joints are evaluated
     evaluation.refine = "parabola"  # sub-pixel decoding: parabola | mass | none
     evaluation.block = 64  # examples a forward pass, over all devices

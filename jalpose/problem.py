@@ -40,6 +40,7 @@ class Problem:
         self.mesh = mesh
         self.method = METHODS[config.acquisition.method]
         self._check_budget()
+        self._check_reference()
         size = config.data.size
         self.spec = HeatmapSpec(
             size, size // 4, config.heatmap.sigma, config.heatmap.peak
@@ -88,6 +89,18 @@ class Problem:
         other._batches = None
         other.passes.peak_bytes = 0
         return other
+
+    def _check_reference(self):
+        """Raise ConfigError where no test image has what PCK is measured in."""
+        reference, sizes = self.config.evaluation.reference, self.dataset.head_sizes
+        if reference == "torso":
+            return
+        if sizes is None or not (sizes[self.dataset.test] > 0).any():
+            raise ConfigError(
+                f"evaluation.reference={reference} needs head boxes, but no test image "
+                f"of data.name={self.config.data.name} has one (HRNet's JSON of MPII "
+                "has none either); set evaluation.reference=torso"
+            )
 
     def _check_budget(self):
         acquisition, cycles = self.config.acquisition, self.config.loop.cycles
@@ -188,17 +201,24 @@ class Problem:
         )
         found = collect(walk)
         predicted = from_crop(found["joints"], data.windows[ids], self.spec.crop_size)
-        options = {"threshold": config.threshold, "count_occluded": config.occluded}
+        options = {
+            "threshold": config.threshold,
+            "count_occluded": config.occluded,
+            "reference": config.reference,
+            "head_sizes": None if data.head_sizes is None else data.head_sizes[ids],
+            "average": config.joints,
+        }
         truth = (data.joints[ids], data.status[ids])
         result = pck.pck(predicted, *truth, data.skeleton, **options)
-        window = self.config.data.window
-        mean = baseline.mean_crop_pose(
-            data.joints[data.initial], data.status[data.initial], window
+        known = (a[data.initial] for a in (data.joints, data.status, data.windows))
+        guess = baseline.predict_mean_pose(
+            baseline.mean_crop_pose(*known), data.windows[ids]
         )
-        guess = baseline.predict_mean_pose(mean, *truth, window)
         metrics = {
             "pck": result.mean,
             "pck_threshold": config.threshold,
+            "pck_reference": config.reference,
+            "pck_joints": config.joints,
             "pck_per_joint": dict(
                 zip(data.skeleton.joints, result.per_joint.tolist(), strict=True)
             ),

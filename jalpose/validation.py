@@ -26,7 +26,7 @@ def validate(config: ConfigDict, known: Mapping[str, Collection[str]]) -> None:
 
 def _check_choices(config, known):
     one_of("data.name", config.data.name, known["data"])
-    one_of("data.crop", config.data.crop, ("joints", "box"))
+    one_of("data.crop", config.data.crop, ("joints", "box", "official"))
     one_of("model.name", config.model.name, known["model"])
     one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
     one_of("model.convolution", config.model.convolution, ("auto", "native", "blocked"))
@@ -35,6 +35,9 @@ def _check_choices(config, known):
     one_of("training.start", training.start, ("warm", "fresh"))
     one_of("training.keep", training.keep, ("best", "last"))
     one_of("evaluation.refine", config.evaluation.refine, ("parabola", "mass", "none"))
+    references = ("torso", "head", "head_full")
+    one_of("evaluation.reference", config.evaluation.reference, references)
+    one_of("evaluation.joints", config.evaluation.joints, ("all", "official"))
     one_of("acquisition.method", config.acquisition.method, known["method"])
     for method in config.loop.compare:
         one_of("loop.compare", method, known["method"])
@@ -91,6 +94,7 @@ def _check_numbers(config):
         ("training", "plateau_min"),
     ):
         _between(f"{section}.{key}", config[section][key], 0, 1)
+    _between("data.mpii.head_shift", config.data.mpii.head_shift, 0, 1)
     dropout = config.model.dropout
     if not 0 <= dropout < 1:
         raise ConfigError(f"model.dropout={dropout} must be 0 or more, and below 1")

@@ -12,18 +12,21 @@ from jalpose.data.source import Annotations, DataError
 from tests import miniature
 
 
-def annotate(joints, status, boxes=None):
+def annotate(joints, status, boxes=None, people=None):
     joints, status = np.array(joints, np.float32), np.array(status, np.int8)
     joints[status == ABSENT] = np.nan
     names = tuple(f"im{n}" for n in range(len(joints)))
     if boxes is not None:
         boxes = np.array(boxes, np.float32)
+    if people is not None:
+        people = np.array(people, np.float32)
     return Annotations(
         keys=names,
         files=tuple(f"{name}.jpg" for name in names),
         joints=joints,
         status=status,
         boxes=boxes,
+        people=people,
     )
 
 
@@ -97,6 +100,38 @@ def test_box_crops_without_boxes_are_an_error():
     annotations = annotate([[(1, 2)]], [[VISIBLE]])
     with pytest.raises(DataError, match=r"data\.crop=box needs person boxes"):
         crop_windows(annotations, "box", 1.75)
+
+
+def test_official_window_golden():
+    # MPII's scale 2 is a person of 400 pixels: the centre goes down by 15 * 2 = 30 and
+    # the window is 1.25 * 400 = 500 pixels; the joint says nothing.
+    annotations = annotate([[(5, 5)]], [[VISIBLE]], people=[(300, 200, 400)])
+    windows = crop_windows(annotations, "official", 1.25)
+    assert windows.tolist() == [[300, 230, 500]]
+    assert windows.dtype == np.float32
+
+
+def test_official_crops_need_a_centre_and_a_height_of_everybody():
+    annotations = annotate([[(1, 2)]], [[VISIBLE]])
+    message = r"data\.crop=official needs centres and heights.*use data\.crop=joints"
+    with pytest.raises(DataError, match=message):
+        crop_windows(annotations, "official", 1.25)
+    people = [(1, 2, 3), (np.nan,) * 3, (np.nan,) * 3]
+    annotations = annotate([[(1, 2)]] * 3, [[VISIBLE]] * 3, people=people)
+    with pytest.raises(DataError, match=r"im1 \(index 1\), and 1 more, has none of"):
+        crop_windows(annotations, "official", 1.25)
+
+
+def test_unknown_crop():
+    annotations = annotate([[(1, 2)]], [[VISIBLE]])
+    with pytest.raises(ValueError, match="unknown crop='tight'; known: joints, box"):
+        crop_windows(annotations, "tight", 1.0)
+
+
+@pytest.mark.parametrize("field", ["boxes", "people"])
+def test_a_wrong_number_of_boxes_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} of 1 examples must have the shape"):
+        annotate([[(1, 2)]], [[VISIBLE]], **{field: [(0, 0, 1), (0, 0, 1)]})
 
 
 # Coordinates.

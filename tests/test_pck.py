@@ -1,5 +1,6 @@
 """PCK: cases worked by hand, properties, and a known value on real poses."""
 
+import dataclasses
 import os
 import pathlib
 
@@ -9,7 +10,9 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jalpose.data.crops import crop_windows
 from jalpose.data.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE, Skeleton
+from jalpose.data.source import Annotations
 from jalpose.evaluation import baseline, pck
 
 quick = settings(derandomize=True, deadline=None, max_examples=25)
@@ -98,6 +101,67 @@ def test_occluded_joints_by_option():
     assert visible.mean == 1  # of the joints counted
 
 
+HEADS = np.float32([50, 50, np.nan, 0])  # 0.5 * 0.6 * 50 px = 15 px, 0.5 * 50 = 25
+
+
+def four_examples():
+    return batch(example(), example(absent=[0, 1]), example(), example())
+
+
+@pytest.mark.parametrize(
+    ("reference", "offset", "right"),
+    [
+        ("head", 14.9, 1),
+        ("head", 15, 1),  # the official rule: at the threshold is correct
+        ("head", 15.1, 0),
+        ("head_full", 24.9, 1),
+        ("head_full", 25, 0),  # the published code's: it is not
+        ("torso", 24.9, 1),  # half of a torso of 50
+        ("torso", 25, 0),
+    ],
+)
+def test_reference_golden(reference, offset, right):
+    joints, status = batch(example())
+    heads = np.float32([50])
+    if reference == "torso":
+        heads = None
+    predicted = joints + np.float32([0, offset])
+    result = pck.pck(
+        predicted,
+        joints,
+        status,
+        BOX,
+        threshold=0.5,
+        reference=reference,
+        head_sizes=heads,
+    )
+    assert result.mean == right
+
+
+def test_people_without_a_head_box_are_left_out_and_those_without_a_torso_not():
+    joints, status = four_examples()
+    options = {"reference": "head", "head_sizes": HEADS, "threshold": 0.5}
+    result = pck.pck(np.nan_to_num(joints), joints, status, BOX, **options)
+    assert (result.num_images, result.num_left_out) == (2, 2)
+    np.testing.assert_array_equal(result.counts, [1, 1, 2, 2])
+
+
+def test_official_mean_leaves_joints_out_and_weighs_annotations():
+    # Joint 3 is left out. Right are, of joint 0: 1 of 1, 1: 0 of 1, 2: 2 of 2: 3 of 4.
+    skeleton = dataclasses.replace(BOX, left_out=(3,))
+    joints, status = four_examples()
+    predicted = joints.copy()
+    predicted[:, [1, 3]] += 1000
+    options = {"reference": "head", "head_sizes": HEADS, "threshold": 0.5}
+    official = pck.pck(
+        predicted, joints, status, skeleton, average="official", **options
+    )
+    assert official.mean == 3 / 4
+    np.testing.assert_array_equal(official.per_joint, [1, 0, 1, 0])  # all are told
+    unweighted = pck.pck(predicted, joints, status, skeleton, **options)
+    assert unweighted.mean == 2 / 4
+
+
 def test_coincident_torso_is_left_out():
     joints, status = batch(example(), example())
     joints[1] = 7
@@ -151,9 +215,31 @@ def test_errors():
         pck.pck(joints, bare, status, BOX)
     with pytest.raises(ValueError, match=r"None of the 1 images.*annotate a shoulder"):
         pck.pck(joints, *batch(example(absent=[0, 1])), BOX)
+    with pytest.raises(ValueError, match=r"unknown reference='haed'; known: torso, h"):
+        pck.pck(joints, joints, status, BOX, reference="haed")
+    with pytest.raises(ValueError, match=r"unknown average='mean'; known: all, offic"):
+        pck.pck(joints, joints, status, BOX, average="mean")
+    with pytest.raises(ValueError, match=r"of the 1 images, got None; without head"):
+        pck.pck(joints, joints, status, BOX, reference="head")
+    with pytest.raises(ValueError, match=r"got \(2,\)"):
+        pck.pck(joints, joints, status, BOX, reference="head", head_sizes=np.ones(2))
+    with pytest.raises(ValueError, match=r"None of the 1 images has a head box"):
+        none = np.full(1, np.nan)
+        pck.pck(joints, joints, status, BOX, reference="head", head_sizes=none)
+    with pytest.raises(ValueError, match=r"officially left out \(lsho\): set eval"):
+        skeleton = dataclasses.replace(BOX, left_out=(0,))
+        alone = batch(example(absent=[1, 2, 3]))
+        head = {"reference": "head", "head_sizes": np.ones(1), "average": "official"}
+        pck.pck(joints, *alone, skeleton, **head)
     with pytest.raises(ValueError, match=r"set count_occluded=True"):
         hidden = batch(example(occluded=[0, 1, 2, 3]))
         pck.pck(joints, *hidden, BOX, count_occluded=False)
+
+
+def crops(joints, status, window=1.75):
+    names = tuple(map(str, range(len(joints))))
+    labels = Annotations(keys=names, files=names, joints=joints, status=status)
+    return crop_windows(labels, "joints", window)
 
 
 def test_baseline_golden():
@@ -162,35 +248,53 @@ def test_baseline_golden():
     # is x 0..24, y 0..40: centre (12, 20), side 80; joint 2 at (24, 32) is (12, 12)/80
     # there and (4, 12) / 80 in the whole pose: the mean is (0.1, 0.15).
     joints, status = batch(example(), example(absent=[0]))
-    mean = baseline.mean_crop_pose(joints, status, window=2)
+    windows = crops(joints, status, window=2)
+    mean = baseline.mean_crop_pose(joints, status, windows)
     np.testing.assert_allclose(mean[0], [0.25, -0.25])
     np.testing.assert_allclose(mean[2], [0.1, 0.15])
-    predicted = baseline.predict_mean_pose(mean, joints, status, window=2)
+    predicted = baseline.predict_mean_pose(mean, windows)
     np.testing.assert_allclose(predicted[1, 0], [12 + 20, 20 - 20])
     np.testing.assert_allclose(predicted[:, 2], [[20 + 8, 20 + 12], [12 + 8, 20 + 12]])
 
 
+def test_baseline_goes_by_the_windows_not_by_the_joints():
+    # The same pose in a window at its joint 2, (24, 32), and in one twice the size.
+    joints, status = batch(example(), example())
+    windows = np.float32([[24, 32, 100], [24, 32, 200]])
+    mean = baseline.mean_crop_pose(joints, status, windows)
+    np.testing.assert_allclose(mean[2], [0, 0])
+    # Joint 0 is (16, -32) away: (0.16, -0.32) and (0.08, -0.16).
+    np.testing.assert_allclose(mean[0], [0.12, -0.24])
+    predicted = baseline.predict_mean_pose(mean, np.float32([[0, 5, 10]]))
+    np.testing.assert_allclose(predicted[0, 0], [1.2, 2.6])
+
+
 def test_baseline_without_joints():
     joints, status = batch(example(absent=[0]), example(absent=range(4)))
-    alone = np.full_like(joints[:1], np.nan)
-    alone[0, 1] = 5  # a single joint has a centre but no size
-    joints = np.concatenate([joints, alone])
-    status = np.concatenate([status, [[ABSENT, VISIBLE, ABSENT, ABSENT]]])
-    mean = baseline.mean_crop_pose(joints, status)
-    np.testing.assert_array_equal(mean, baseline.mean_crop_pose(joints[:1], status[:1]))
+    windows = np.float32([[20, 20, 80], [50, 50, 10]])
+    mean = baseline.mean_crop_pose(joints, status, windows)
+    first = baseline.mean_crop_pose(joints[:1], status[:1], windows[:1])
+    np.testing.assert_array_equal(mean, first)
     assert np.isnan(mean[0]).all()  # absent everywhere
     assert np.isfinite(mean[1:]).all()
-    predicted = baseline.predict_mean_pose(mean, joints, status)
-    assert np.isnan(predicted[1]).all()
-    np.testing.assert_array_equal(predicted[2, 1:], np.full((3, 2), 5))
+    predicted = baseline.predict_mean_pose(mean, windows)
+    assert np.isnan(predicted[:, 0]).all()
+    assert np.isfinite(predicted[1, 1:]).all()  # a window is all that is needed
 
 
 @quick
 @given(seed=st.integers(0, 1000), zoom=st.floats(0.2, 5), shift=st.floats(-99, 99))
 def test_baseline_does_not_see_scale_or_place(seed, zoom, shift):
     _, joints, status = random_batch(seed)
-    mean = baseline.mean_crop_pose(joints, status)
-    moved = baseline.mean_crop_pose(joints.astype(float) * zoom + shift, status)
+    there = (status != ABSENT).sum(axis=1) > 1  # one joint alone has no scale
+    joints, status = joints[there], status[there]
+    windows = crops(joints, status)
+    mean = baseline.mean_crop_pose(joints, status, windows)
+    windows = windows.astype(float) * zoom
+    windows[:, :2] += shift
+    moved = baseline.mean_crop_pose(
+        joints.astype(float) * zoom + shift, status, windows
+    )
     np.testing.assert_allclose(moved, mean, atol=1e-6)
 
 
@@ -208,10 +312,11 @@ def test_mean_pose_on_lsp():
     source = source[:, order].transpose(2, 1, 0)
     joints = source[..., :2].astype(np.float32)
     status = np.where(source[..., 2] == 1, OCCLUDED, VISIBLE)
-    mean = baseline.mean_crop_pose(joints[:1000], status[:1000])
+    windows = crops(joints, status)
+    mean = baseline.mean_crop_pose(joints[:1000], status[:1000], windows[:1000])
     test = joints[1000:], status[1000:]
-    result = pck.pck(baseline.predict_mean_pose(mean, *test), *test, LSP)
-    assert abs(result.mean - 0.221) < 0.001
+    result = pck.pck(baseline.predict_mean_pose(mean, windows[1000:]), *test, LSP)
+    assert abs(result.mean - 0.2212) < 0.0001
     assert (result.num_images, result.num_left_out) == (1000, 0)
     # Facts about the torso, known from the annotations.
     torso = pck.torso_lengths(joints, status, LSP)

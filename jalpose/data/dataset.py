@@ -24,6 +24,8 @@ class PoseDataset:
       windows: float32 [N, 3], crop windows.
       keys: N stable names.
       files: N image files, relative to the data folder.
+      head_sizes: float32 [N], diagonals of the head boxes in image pixels, NaN where
+        a person has none; None where no source has head boxes.
     """
 
     sources: tuple[Source, ...]
@@ -35,6 +37,7 @@ class PoseDataset:
     windows: np.ndarray
     keys: tuple[str, ...]
     files: tuple[str, ...]
+    head_sizes: np.ndarray | None = None
 
     @property
     def skeleton(self) -> skeletons.Skeleton:
@@ -63,14 +66,27 @@ def _bucket(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) % 10
 
 
+def _join_head_sizes(annotations) -> np.ndarray | None:
+    sizes = [a.head_sizes for a in annotations if a.head_sizes is not None]
+    if not sizes:
+        return None
+    if len(sizes) < len(annotations):
+        raise DataError(
+            f"{len(sizes)} of {len(annotations)} sources have head boxes: take sources "
+            "that all have them, or none"
+        )
+    return np.concatenate(sizes)
+
+
 def join_sources(
     sources, *, initial, pool, test, crop: str, window: float
 ) -> PoseDataset:
     """Lay sources end to end; `initial`, `pool` and `test` are ids in that row.
 
     Raises:
-      DataError: no example labelled at the start has an annotated joint, or the
-        labelled ones hold out nothing or everything.
+      DataError: no example labelled at the start has an annotated joint, the
+        labelled ones hold out nothing or everything, or only some of the sources
+        have head boxes.
     """
     annotations = [source.annotations for source in sources]
     dataset = PoseDataset(
@@ -83,6 +99,7 @@ def join_sources(
         windows=np.concatenate([crop_windows(a, crop, window) for a in annotations]),
         keys=tuple(key for a in annotations for key in a.keys),
         files=tuple(file for a in annotations for file in a.files),
+        head_sizes=_join_head_sizes(annotations),
     )
     if not (dataset.status[dataset.initial] != skeletons.ABSENT).any():
         raise DataError(

@@ -37,12 +37,39 @@ def _lsp(data, seed: int):
     return (lsp, lspet), initial, pool, test
 
 
+def _mpii(data, seed: int):
+    from jalpose import rng
+    from jalpose.data import mpii
+    from jalpose.data.builders import open_source
+
+    options = mpii.Options(
+        annotation=data.mpii.annotation,
+        all_joints=data.mpii.all_joints,
+        head_shift=data.mpii.head_shift,
+        placed=data.crop != "joints",
+    )
+    source = open_source("mpii", data.dir, data.cache_dir, options)
+    validation = mpii.in_validation(source.annotations, data.dir)
+    train, test = np.flatnonzero(~validation), np.flatnonzero(validation)
+    what = "the part of MPII outside Newell's validation images"
+    _at_most("data.initial", data.initial, len(train), what)
+    _at_most("data.pool", data.pool, len(train) - data.initial, "what is left of it")
+    _at_most("data.test", data.test, len(test), "Newell's validation set")
+    # As the papers: labelled at random at the start. A smaller pool is random too; a
+    # smaller test set is the same for every seed.
+    draws = np.random.default_rng(rng.stream_seed(seed, "initial"))
+    initial, pool = np.split(draws.permutation(train), [data.initial])
+    pool = pool[: data.pool or len(pool)]
+    rows = np.linspace(0, len(test) - 1, data.test or len(test)).round().astype(int)
+    return (source,), np.sort(initial), np.sort(pool), test[rows]
+
+
 def _at_most(key, value, limit, what):
     if value > limit:
         raise DataError(f"{key}={value}, but {what} has {limit} examples")
 
 
-SOURCES = {"figures": _figures, "lsp": _lsp}
+SOURCES = {"figures": _figures, "lsp": _lsp, "mpii": _mpii}
 
 
 def load_dataset(data, seed: int) -> PoseDataset:

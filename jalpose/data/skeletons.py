@@ -23,6 +23,7 @@ class Skeleton:
       limbs: (parent, child) joint indices; what is drawn as a line.
       torso: the two diagonals (joint, joint) whose longer one is the length that
         PCK is measured in.
+      left_out: joints that the official evaluation of the data set does not count.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Skeleton:
     flip_pairs: tuple[tuple[int, int], ...]
     limbs: tuple[tuple[int, int], ...]
     torso: tuple[tuple[int, int], tuple[int, int]]
+    left_out: tuple[int, ...] = ()
 
     @property
     def num_joints(self) -> int:
@@ -65,5 +67,22 @@ LSP = Skeleton(
         (8, 11),
     ),
     torso=((2, 11), (5, 8)),
+)
+
+# The 14 joints of LSP in the same places, then MPII's own two.
+MPII = Skeleton(
+    name="mpii16",
+    joints=(*LSP.joints, "pelvis", "thorax"),
+    flip_pairs=LSP.flip_pairs,
+    limbs=(
+        (1, 0), (15, 1),
+        (15, 2), (2, 3), (3, 4),
+        (15, 5), (5, 6), (6, 7),
+        (15, 14),
+        (14, 8), (8, 9), (9, 10),
+        (14, 11), (11, 12), (12, 13),
+    ),
+    torso=LSP.torso,
+    left_out=(14, 15),
 )
 # fmt: on

@@ -24,6 +24,10 @@ class Annotations:
       status: int8 [N, J], VISIBLE, OCCLUDED or ABSENT.
       boxes: float32 [N, 4] person boxes (x0, y0, x1, y1) in the same pixels where
         the data set ships them, else None.
+      people: float32 [N, 3], (centre x, centre y, height of the person) in the same
+        pixels as MPII ships them, NaN for a person without; None for other sets.
+      head_sizes: float32 [N], diagonal of the head box in pixels, NaN for a person
+        without one; None where the data set has no head boxes.
     """
 
     keys: tuple[str, ...]
@@ -31,12 +35,21 @@ class Annotations:
     joints: np.ndarray
     status: np.ndarray
     boxes: np.ndarray | None = None
+    people: np.ndarray | None = None
+    head_sizes: np.ndarray | None = None
 
     def __post_init__(self):
         if not np.isnan(self.joints[self.status == ABSENT]).all():
             raise ValueError("an absent joint must have no coordinate (NaN)")
         if np.isnan(self.joints[self.status != ABSENT]).any():
             raise ValueError("an annotated joint must have a coordinate")
+        for name, shape in (("boxes", (4,)), ("people", (3,)), ("head_sizes", ())):
+            values = getattr(self, name)
+            if values is not None and values.shape != (len(self.keys), *shape):
+                raise ValueError(
+                    f"{name} of {len(self.keys)} examples must have the shape "
+                    f"{(len(self.keys), *shape)}, not {values.shape}"
+                )
 
     def __len__(self) -> int:
         return len(self.keys)
