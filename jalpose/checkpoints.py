@@ -9,13 +9,20 @@ import logging
 import warnings
 from pathlib import Path
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from jalpose import sharding
-from jalpose.cycle import AwaitingLabels, CycleState, Done, Scoring, Training
+from jalpose.cycle import (
+    AwaitingLabels,
+    CycleState,
+    Done,
+    Measuring,
+    Scoring,
+    Training,
+)
 from jalpose.problem import Problem
+from jalpose.stages import structure_of
 
 logging.getLogger("absl").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="Sharding info not provided")
@@ -23,6 +30,7 @@ warnings.filterwarnings("ignore", message="Sharding info not provided")
 _PHASES = {
     "training": Training,
     "scoring": Scoring,
+    "measuring": Measuring,
     "awaiting_labels": AwaitingLabels,
     "done": Done,
 }
@@ -60,14 +68,18 @@ class StateStore:
         about = {"phase": name, "cycle": state.cycle, "clock": clock}
         arrays = {"labelled": state.labelled}
         phase = state.phase
+        model = phase.variables
         if isinstance(phase, Training):
-            model = phase.train
-            about["total"] = phase.total
-        else:
-            model = phase.variables
-        if isinstance(phase, Scoring):
+            about["stage"] = phase.stage
+            about["train"] = structure_of(phase.train.variables)
+            model = {"train": phase.train, "variables": phase.variables}
+        if phase.variables:
+            about["variables"] = structure_of(phase.variables)
+        if isinstance(phase, Scoring | Measuring):
             arrays.update({f"journal:{k}": v for k, v in phase.journal.items()})
-        if isinstance(phase, AwaitingLabels):
+        if isinstance(phase, Measuring):
+            arrays["scores"] = phase.scores
+        if isinstance(phase, Measuring | AwaitingLabels):
             arrays["chosen"] = phase.chosen
         # Orbax does not write arrays without elements.
         about["empty"] = [k for k, v in arrays.items() if v.size == 0]
@@ -91,9 +103,7 @@ class StateStore:
         about = self._manager.restore(
             number, args=ocp.args.Composite(about=ocp.args.JsonRestore())
         )["about"]
-        template = _train_template(problem)
-        if about["phase"] != "training":
-            template = template.variables
+        template = _template(about, problem)
         found = self._manager.restore(
             number,
             args=ocp.args.Composite(
@@ -102,7 +112,8 @@ class StateStore:
             ),
         )
         arrays = {k: np.asarray(v) for k, v in found["arrays"].items()}
-        arrays.update({k: np.zeros(0, np.int64) for k in about["empty"]})
+        empty = {"scores": np.float32}
+        arrays.update({k: np.zeros(0, empty.get(k, np.int64)) for k in about["empty"]})
         phase = _phase(about, found["model"], arrays)
         state = CycleState(
             cycle=about["cycle"], labelled=arrays["labelled"], phase=phase
@@ -115,28 +126,32 @@ class StateStore:
 
 
 def _phase(about, model, arrays):
-    kind = about["phase"]
-    if kind == "training":
-        return Training(train=model, total=about["total"])
-    if kind == "scoring":
-        journal = {
+    kind = _PHASES[about["phase"]]
+    if kind is Training:
+        return Training(
+            train=model["train"], stage=about["stage"], variables=model["variables"]
+        )
+    fields = {"variables": model}
+    if kind in (Scoring, Measuring):
+        fields["journal"] = {
             name.removeprefix("journal:"): value
             for name, value in arrays.items()
             if name.startswith("journal:")
         }
-        return Scoring(variables=model, journal=journal)
-    if kind == "awaiting_labels":
-        return AwaitingLabels(variables=model, chosen=arrays["chosen"])
-    return Done(variables=model)
+    names = {Measuring: ("chosen", "scores"), AwaitingLabels: ("chosen",)}
+    fields.update({name: arrays[name] for name in names.get(kind, ())})
+    return kind(**fields)
 
 
-def _train_template(problem: Problem):
-    """Shapes, dtypes and shardings of a training state, without computing one."""
-    shapes = jax.eval_shape(problem.trainer.init, jax.random.key(0))
-    whole = jax.sharding.NamedSharding(problem.mesh, jax.sharding.PartitionSpec())
-    return jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes
-    )
+def _template(about, problem: Problem):
+    """Shapes, dtypes and shardings of what was saved, without computing any of it."""
+    stages = problem.stages
+    variables = {}
+    if "variables" in about:
+        variables = stages.variables_template(about["variables"])
+    if about["phase"] != "training":
+        return variables
+    return {"train": stages.train_template(about["train"]), "variables": variables}
 
 
 def save_model(workdir, cycle: int, variables) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from jalpose.scales import SCALES
+
 
 class ConfigError(Exception):
     """A key, argument or value of the configuration is not one of the allowed."""
@@ -107,10 +109,13 @@ def default() -> ConfigDict:
     evaluation.joints = "all"
     evaluation.occluded = True  # occluded joints are evaluated
     evaluation.refine = "parabola"  # sub-pixel decoding: parabola | mass | none
+    # Of everything scored, once its choice is made: the gradient norms of the true
+    # labels, and how many of the highest were chosen. A backward pass an image.
+    evaluation.true_norms = True
     evaluation.block = 64  # examples a forward pass, over all devices
 
     acquisition = config.acquisition = ConfigDict()
-    acquisition.method = "eglpp"
+    acquisition.method = "eglpp"  # see jalpose/acquisition/registry.py
     acquisition.budget = 1000  # examples labelled a cycle
     # Score a random subset of the unlabelled, the same for all methods; 0: all.
     acquisition.pool_subset = 0
@@ -129,6 +134,74 @@ def default() -> ConfigDict:
     eglpp.neighbours = 30  # candidate labels an image, K
     eglpp.labels = "annotated"  # annotated | predicted (the published code's default)
     eglpp.renormalise = True  # probabilities of the K candidates sum to one
+
+    multipeak = acquisition.multipeak_entropy = ConfigDict()
+    multipeak.peaks = 5  # at most, a joint
+    multipeak.min_distance = 5  # between peaks, pixels of a 64x64 map
+    multipeak.normalise = "sum"  # sum (shares of one, as described) | raw (published)
+    multipeak.border = 0  # width of the border without peaks; published: 5
+
+    softmax = acquisition.softmax_entropy = ConfigDict()
+    softmax.temperature = 1.0  # of the softmax over a heatmap's pixels
+
+    # Methods with a head beside the network. head: stacks (Learning Loss) | average
+    # (LL++) | conv (LL++conv). weight: of its objective beside the pose loss.
+    # detach_after: epochs of each training after which the objective no longer reaches
+    # the network; 0: it never does. steps: of training it alone on a finished model.
+    learning_loss = acquisition.learning_loss = ConfigDict()
+    learning_loss.objective = "kl"  # kl (LL++) | margin (Learning Loss)
+    learning_loss.head = "conv"
+    learning_loss.margin = 1.0  # of objective=margin
+    learning_loss.weight = 1.0
+    learning_loss.detach_after = 0.0
+    learning_loss.steps = 5000
+    learning_loss.sub_pool = 0  # score this many at random; 0: all
+    aleatoric = acquisition.aleatoric = ConfigDict()
+    aleatoric.head = "average"
+    aleatoric.weight = 1.0
+    aleatoric.detach_after = 0.0
+    aleatoric.steps = 5000
+    aleatoric.published = False  # the published code's likelihood, of one coordinate
+    vl4pose = acquisition.vl4pose = ConfigDict()
+    vl4pose.head = "average"
+    vl4pose.weight = 1.0
+    vl4pose.detach_after = 0.0
+    vl4pose.steps = 5000
+    vl4pose.peaks = 5  # candidate positions a joint
+    vl4pose.min_distance = 8  # between them, pixels of a 64x64 map
+    vl4pose.positions = "best"  # best placement of the joints | expected over all
+
+    # Gradient norms without labels. posterior: over a heatmap's pixels, normalised
+    # (its positive part) | softmax (at a temperature; heatmap.peak matters). norm:
+    # global | tensors (sum of the parameter tensors' norms, as published).
+    for name in ("expected_gradnorm", "entropy_gradnorm"):
+        gradnorm = acquisition[name] = ConfigDict()
+        gradnorm.posterior = "normalised"
+        gradnorm.temperature = 1.0
+        gradnorm.norm = "global"
+    # Differentiate through the posterior; without, the gradient is 0: refused.
+    acquisition.expected_gradnorm.attached = True
+    egl = acquisition.egl = ConfigDict()
+    egl.peaks = 2  # candidate positions a joint
+    egl.min_distance = 5  # between them, pixels of a 64x64 map
+    egl.posterior = "normalised"  # over the peaks: normalised | softmax
+    egl.temperature = 1.0
+
+    # Committees. start: warm (from the cycle's network) | fresh (new weights).
+    for name in ("ensemble", "egl_ensemble"):
+        ensemble = acquisition[name] = ConfigDict()
+        ensemble.members = 5
+        ensemble.steps = 5000  # of each member's training in every cycle
+        ensemble.start = "fresh"
+    acquisition.ensemble.measure = "heatmaps"  # variance of: heatmaps | joints
+    acquisition.egl_ensemble.form = "trace"  # trace (EGL++'s Eq. 10) | cai (Eq. 2)
+    # Members' own variances, of positions under their posterior.
+    acquisition.egl_ensemble.covariance = False
+    acquisition.egl_ensemble.posterior = "normalised"  # of the soft-argmax, or softmax
+    acquisition.egl_ensemble.temperature = 1.0
+    dropout = acquisition.mc_dropout = ConfigDict()
+    dropout.samples = 10  # forward passes an image; needs model.dropout above 0
+    dropout.measure = "heatmaps"  # variance of: heatmaps | joints
 
     sketch = acquisition.sketch = ConfigDict()
     sketch.passes = 4  # backward passes an image; at K or more it is exact
@@ -161,55 +234,6 @@ RUNTIME_KEYS = (
     "loop.compare",
     "output",
 )
-
-# What each scale changes for every data set; a config file adds its own.
-SCALES: dict[str, dict[str, object]] = {
-    "tiny": {
-        "data.size": 32,
-        "data.initial": 40,
-        "data.pool": 60,
-        "data.test": 24,
-        "model.stacks": 1,
-        "model.channels": 16,
-        "model.depth": 2,
-        "training.batch": 8,
-        "training.base_epochs": 0,
-        "training.base_steps": 12,
-        "training.cycle_epochs": 0,
-        "training.cycle_steps": 6,
-        "training.schedule": "cosine",
-        "training.learning_rate": 1e-3,
-        "training.report_steps": 4,
-        "evaluation.block": 8,
-        "acquisition.budget": 8,
-        "acquisition.pool_subset": 24,
-        "acquisition.block": 8,
-        "acquisition.pieces": 1,
-        "acquisition.eglpp.neighbours": 5,
-        "acquisition.eglpp.perplexity": 3.0,
-        "loop.cycles": 2,
-        "output.images": 4,
-    },
-    "small": {
-        "data.size": 128,
-        "model.stacks": 1,
-        "model.channels": 96,
-        "training.schedule": "cosine",
-        "training.learning_rate": 1e-3,
-        "training.warmup_steps": 100,
-        "training.base_epochs": 0,
-        "training.cycle_epochs": 0,
-        "training.heldout_epochs": 5.0,
-        "augment.rotate": 30.0,
-        "augment.shift": 0.1,
-        "augment.brightness": 0.1,
-        "augment.contrast": 0.2,
-        "augment.colour": 0.1,
-        "evaluation.block": 32,
-        "loop.cycles": 3,
-    },
-    "paper": {},
-}
 
 
 def assemble(

@@ -19,10 +19,17 @@ from jalpose.training import TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """In a training, or at its end; the data position is `train.step` batches."""
+    """In one of a cycle's trainings, or at its end.
+
+    Attributes:
+      train: the data position is `train.step` batches.
+      stage: which of `problem.stages.of(cycle)`.
+      variables: what the stages before it left; {} in the first.
+    """
 
     train: TrainState
-    total: int
+    stage: int = 0
+    variables: Any = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,23 @@ class Scoring:
 
     variables: Any
     journal: Journal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """Examples are chosen; measuring the choice by labels the method did not see.
+
+    Attributes:
+      variables: of the network that chose.
+      journal: of the passes, those of the scoring too.
+      chosen: int64 [budget], example ids.
+      scores: float32 [M], of all that were scored.
+    """
+
+    variables: Any
+    journal: Journal
+    chosen: np.ndarray
+    scores: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +72,7 @@ class Done:
     variables: Any
 
 
-Phase = Training | Scoring | AwaitingLabels | Done
+Phase = Training | Scoring | Measuring | AwaitingLabels | Done
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +95,8 @@ class Event:
     """What one piece of work brought, for records and screen.
 
     Attributes:
-      kind: steps | trained | scoring | selected | labelled | waiting | done.
+      kind: steps | stage | trained | scoring | selected | measuring | measured |
+        labelled | waiting | done.
       cycle: in which it happened.
       values: numbers, by name.
       arrays: arrays for the cycle's record, by name.
@@ -87,10 +112,8 @@ class Event:
 
 def start(problem: Problem) -> CycleState:
     """The state a run begins in: training the base model, or holding a given one."""
-    if problem.base is None:
-        phase = Training(train=problem.new_train_state(0), total=problem.total_steps(0))
-    else:
-        phase = Training(train=problem.trainer.restart(problem.base), total=0)
+    first = problem.stages.of(0)[0]
+    phase = Training(train=problem.stages.begin(0, first))
     return CycleState(cycle=0, labelled=problem.dataset.initial, phase=phase)
 
 
@@ -98,49 +121,76 @@ def advance(state: CycleState, problem: Problem) -> tuple[CycleState, Event]:
     """Do one bounded piece of work.
 
     A piece is: some training steps up to the next report or held-out evaluation; the
-    evaluation of a finished model; some blocks of scoring; the arrival of labels.
+    evaluation of a finished model; some blocks of scoring or measuring; the arrival
+    of labels.
 
     The buffers of a `Training` state are given away: the old state is spent.
     """
     phase = state.phase
     if isinstance(phase, Training):
-        if int(phase.train.step) < phase.total:
+        stages = problem.stages.of(state.cycle)
+        if int(phase.train.step) < stages[phase.stage].steps:
             return _train(state, phase, problem)
+        if phase.stage + 1 < len(stages):
+            return _next_stage(state, phase, problem)
         return _finish_training(state, phase, problem)
     if isinstance(phase, Scoring):
         return _score(state, phase, problem)
+    if isinstance(phase, Measuring):
+        return _measure(state, phase, problem)
     if isinstance(phase, AwaitingLabels):
         return _take_labels(state, phase, problem)
     return state, Event(kind="done", cycle=state.cycle)
 
 
 def _train(state, phase: Training, problem: Problem):
-    step, total = int(phase.train.step), phase.total
-    interval = problem.heldout_interval(state.cycle)
-    report = problem.config.training.report_steps
+    stages, training = problem.stages, problem.config.training
+    stage = stages.of(state.cycle)[phase.stage]
+    step, total = int(phase.train.step), stage.steps
+    interval = stages.heldout_interval(state.cycle)
+    report = training.report_steps
     stop = min(total, (step // report + 1) * report, (step // interval + 1) * interval)
-    train, history = problem.train_steps(
-        phase.train, state.labelled, state.cycle, stop - step, total
+    train, history = stages.advance(
+        phase.train, state.labelled, state.cycle, stage, stop - step
     )
-    if not np.isfinite(history).all():
-        raise FloatingPointError(
-            f"the training loss of cycle {state.cycle} became nan or infinite within "
-            f"steps {step + 1} to {stop}: lower training.learning_rate or set "
-            "training.clip_norm"
-        )
-    values = {"step": stop, "total": total, "loss": float(history.mean())}
-    if stop % interval == 0 or stop == total:
-        loss = problem.heldout_loss(train.variables, state.labelled)
+    for name, values in history.items():
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"the {name} of cycle {state.cycle}, training of {stage.name}, became "
+                f"nan or infinite within steps {step + 1} to {stop}: lower "
+                "training.learning_rate or set training.clip_norm"
+            )
+    values = {"stage": stage.name, "step": stop, "total": total}
+    values |= {name: float(found.mean()) for name, found in history.items()}
+    # A head alone has no best: its network does not move.
+    if stage.kind != "head" and (stop % interval == 0 or stop == total):
+        loss = stages.heldout_loss(train.variables, state.labelled)
         train = problem.trainer.observe(train, loss)
         values["heldout_loss"] = loss
         values["learning_rate_scale"] = float(train.plateau.scale)
-    new = dataclasses.replace(state, phase=Training(train=train, total=total))
+    new = dataclasses.replace(state, phase=dataclasses.replace(phase, train=train))
     return new, Event(kind="steps", cycle=state.cycle, values=values)
 
 
+def _variables_after(state, phase: Training, problem: Problem):
+    stage = problem.stages.of(state.cycle)[phase.stage]
+    return problem.stages.finish(stage, phase.train, phase.variables)
+
+
+def _next_stage(state, phase: Training, problem: Problem):
+    variables = _variables_after(state, phase, problem)
+    number = phase.stage + 1
+    stage = problem.stages.of(state.cycle)[number]
+    train = problem.stages.begin(state.cycle, stage, variables)
+    new = Training(train=train, stage=number, variables=variables)
+    event = Event(kind="stage", cycle=state.cycle, values={"stage": stage.name})
+    return dataclasses.replace(state, phase=new), event
+
+
 def _finish_training(state, phase: Training, problem: Problem):
-    variables = problem.trainer.chosen(phase.train)
+    variables = _variables_after(state, phase, problem)
     metrics, arrays = problem.evaluate(variables)
+    problem.passes.peak_bytes = 0  # what follows is the acquisition's
     last = state.cycle >= problem.config.loop.cycles
     following: Phase = (
         Done(variables=variables) if last else Scoring(variables=variables, journal={})
@@ -161,7 +211,6 @@ def _score(state, phase: Scoring, problem: Problem):
     probe = problem.probe(phase.variables, phase.journal)
     key = rng.stream(problem.config.seed, "acquire", state.cycle)
     try:
-        described = probe.describe(ids)
         selection = problem.method.acquire(
             key,
             probe,
@@ -171,39 +220,54 @@ def _score(state, phase: Scoring, problem: Problem):
             **problem.method_options(acquisition.method),
         )
     except Paused:
-        scoring = Scoring(variables=phase.variables, journal=probe.journal)
-        what, done, total = probe.progress
-        return dataclasses.replace(state, phase=scoring), Event(
-            kind="scoring",
-            cycle=state.cycle,
-            values={"pass": what, "done": done, "total": total},
-        )
-    arrays = {
-        "ids": ids,
-        "scores": selection.scores,
-        "selected": selection.indices,
-        "embeddings": described["embedding"],
-        "joints": problem.in_image(ids, described["joints"]).astype(np.float32),
-        "peaks": described["peaks"],
-        "true_losses": described["loss"],
-        **selection.explanation,
-    }
+        return _paused(state, probe)
     event = Event(
         kind="selected",
         cycle=state.cycle,
         values={
             "method": acquisition.method,
-            "engine": acquisition.engine if problem.method.uses_engine else None,
             "budget": acquisition.budget,
             "num_scored": len(ids),
             "peak_bytes": problem.passes.peak_bytes,
-            "microbatch": acquisition.microbatch or problem.passes.microbatch,
+            **problem.engine_record(),
             **selection.summary,
         },
-        arrays=arrays,
+        arrays={
+            "ids": ids,
+            "scores": selection.scores,
+            "selected": selection.indices,
+            **selection.explanation,
+        },
     )
-    awaiting = AwaitingLabels(variables=phase.variables, chosen=selection.indices)
+    measuring = Measuring(
+        variables=phase.variables,
+        journal=probe.journal,
+        chosen=selection.indices,
+        scores=selection.scores,
+    )
+    return dataclasses.replace(state, phase=measuring), event
+
+
+def _measure(state, phase: Measuring, problem: Problem):
+    ids = problem.unlabelled(state.labelled, state.cycle)
+    probe = problem.probe(phase.variables, phase.journal)
+    try:
+        values, arrays = problem.measure(probe, ids, phase.chosen, phase.scores)
+    except Paused:
+        return _paused(state, probe)
+    event = Event(kind="measured", cycle=state.cycle, values=values, arrays=arrays)
+    awaiting = AwaitingLabels(variables=phase.variables, chosen=phase.chosen)
     return dataclasses.replace(state, phase=awaiting), event
+
+
+def _paused(state, probe):
+    kind = "scoring" if isinstance(state.phase, Scoring) else "measuring"
+    phase = dataclasses.replace(state.phase, journal=probe.journal)
+    what, done, total = probe.progress
+    values = {"pass": what, "done": done, "total": total}
+    return dataclasses.replace(state, phase=phase), Event(
+        kind=kind, cycle=state.cycle, values=values
+    )
 
 
 def _take_labels(state, phase: AwaitingLabels, problem: Problem):
@@ -212,13 +276,11 @@ def _take_labels(state, phase: AwaitingLabels, problem: Problem):
             kind="waiting", cycle=state.cycle, values={"num": len(phase.chosen)}
         )
     cycle = state.cycle + 1
-    if problem.config.training.start == "fresh":
-        train = problem.new_train_state(cycle)
-    else:
-        train = problem.trainer.restart(phase.variables)
+    first = problem.stages.of(cycle)[0]
+    train = problem.stages.begin(cycle, first, phase.variables)
     new = CycleState(
         cycle=cycle,
         labelled=np.concatenate([state.labelled, phase.chosen]),
-        phase=Training(train=train, total=problem.total_steps(cycle)),
+        phase=Training(train=train),
     )
     return new, Event(kind="labelled", cycle=cycle, values={"num": len(phase.chosen)})

@@ -52,8 +52,11 @@ def _print_data(problem: Problem) -> None:
 
 
 def _print_steps(problem: Problem) -> None:
+    stages = problem.stages
     for number in range(problem.config.loop.cycles + 1):
+        first, *others = stages.of(number)
+        more = "".join(f", {stage.name}: {stage.steps} steps" for stage in others)
         print(
-            f"cycle {number}: {problem.total_steps(number)} steps, held-out loss every "
-            f"{problem.heldout_interval(number)}"
+            f"cycle {number}: {first.steps} steps{more}, held-out loss every "
+            f"{stages.heldout_interval(number)}"
         )

@@ -23,3 +23,8 @@ def heatmap_loss(heatmaps, target, present):
     per_joint = jnp.mean(squared, axis=(0, 1, 2))  # [J]
     present = present.astype(jnp.float32)
     return jnp.sum(per_joint * present) / jnp.maximum(jnp.sum(present), 1.0)
+
+
+def labelled_loss(heatmaps, label):
+    """`heatmap_loss` of a label given as (target maps, present)."""
+    return heatmap_loss(heatmaps, *label)

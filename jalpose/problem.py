@@ -1,25 +1,26 @@
 """What stays the same through a run: data, network, method, and how they are used."""
 
 import copy
+import functools
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose import rng
-from jalpose.acquisition.method import Labelled
+from jalpose.acquisition.method import Labelled, Requires
 from jalpose.acquisition.probe import Probe
 from jalpose.acquisition.registry import METHODS
 from jalpose.config import ConfigError
-from jalpose.data import pipeline
 from jalpose.data.augment import Ranges
 from jalpose.data.crops import from_crop, to_crop
 from jalpose.data.dataset import PoseDataset
 from jalpose.data.skeletons import ABSENT, VISIBLE
-from jalpose.evaluation import baseline, pck
+from jalpose.evaluation import baseline, measures, pck
 from jalpose.evaluation.passes import Passes, collect
 from jalpose.models.registry import create_model
 from jalpose.pergrad.api import Engine
-from jalpose.training import HeatmapSpec, Trainer
+from jalpose.stages import Stages
+from jalpose.training import HeatmapSpec, Trainer, pose_of
 
 
 class Problem:
@@ -29,16 +30,19 @@ class Problem:
       config: validated.
       dataset: the benchmark.
       mesh: of the devices.
-      base: variables of another run's base model, or None to train one.
+      base: variables of another run's base model, or None to train one; of them the
+        pose network is used, what a method requires beside it is trained anew.
 
     Raises:
       ConfigError: budgets beyond the pool, options the method cannot work with.
     """
 
     def __init__(self, config: ConfigDict, dataset: PoseDataset, mesh, base=None):
-        self.config, self.dataset, self.base = config, dataset, base
+        self.config, self.dataset = config, dataset
+        self.base = None if base is None else pose_of(base)
         self.mesh = mesh
         self.method = METHODS[config.acquisition.method]
+        self.requires = self._requires(config.acquisition.method)
         self._check_budget()
         self._check_reference()
         size = config.data.size
@@ -46,13 +50,14 @@ class Problem:
             size, size // 4, config.heatmap.sigma, config.heatmap.peak
         )
         self.model = self._network(config.model.convolution)
-        self.trainer = Trainer(
+        trainer = Trainer(
             self.model,
             config.training,
             Ranges(**{**config.augment, "scale": tuple(config.augment.scale)}),
             dataset.skeleton.mirror,
             self.spec,
             mesh,
+            self.requires.head,
         )
         self.passes = Passes(
             self.model,
@@ -62,8 +67,21 @@ class Problem:
             mesh=mesh,
             threads=config.data.threads,
             gradient_model=self.network_for(engine_of(config.acquisition)),
+            head=self.requires.head and self.requires.head.module,
         )
-        self._batches: tuple | None = None
+        self.stages = Stages(
+            config, dataset, trainer, self.passes, self.requires, self.base
+        )
+
+    @property
+    def trainer(self) -> Trainer:
+        """The compiled training steps."""
+        return self.stages.trainer
+
+    def _requires(self, method: str) -> Requires:
+        return METHODS[method].requires(
+            self.dataset.skeleton, **self.method_options(method)
+        )
 
     def _network(self, convolution: str):
         options = {**self.config.model, "convolution": convolution}
@@ -80,13 +98,24 @@ class Problem:
     def with_method(self, config: ConfigDict, base) -> "Problem":
         """The same problem under another method, from the base model `base`.
 
-        It shares this one's network and all that is compiled; `config` may differ in
-        `acquisition.method`, `base` and `loop.compare` only.
+        It shares this one's network and all that is compiled where both methods
+        require the same; `config` may differ in `acquisition.method`, `base` and
+        `loop.compare` only.
         """
+        if self._requires(config.acquisition.method).head != self.requires.head:
+            return Problem(config, self.dataset, self.mesh, base)
         other = copy.copy(self)
-        other.config, other.base = config, base
+        other.config, other.base = config, pose_of(base)
         other.method = METHODS[config.acquisition.method]
-        other._batches = None
+        other.requires = self._requires(config.acquisition.method)
+        other.stages = Stages(
+            config,
+            self.dataset,
+            self.trainer,
+            self.passes,
+            other.requires,
+            other.base,
+        )
         other.passes.peak_bytes = 0
         return other
 
@@ -120,75 +149,47 @@ class Problem:
         for name in (acquisition.method, *self.config.loop.compare):
             try:
                 METHODS[name].check(neighbours, **self.method_options(name))
+                self._check_requires(name)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
+
+    def _check_requires(self, name: str):
+        """Raise ConfigError where what a method needs would not be trained."""
+        requires, section = self._requires(name), f"acquisition.{name}"
+        given = self.base is not None or name != self.config.acquisition.method
+        if requires.head is not None and given and requires.head.steps < 1:
+            raise ConfigError(
+                f"{name} needs a head, which the base model it starts from does not "
+                f"have: set {section}.steps, the steps of training the head alone, "
+                f"above 0 (it is {requires.head.steps}), or train a base model of its "
+                "own without config.base"
+            )
+        if requires.members is not None:
+            for key, value, least in (
+                ("members", requires.members.count, 2),
+                ("steps", requires.members.steps, 1),
+            ):
+                if value < least:
+                    raise ConfigError(
+                        f"{name} needs an ensemble: {section}.{key}={value} must be "
+                        f"{least} or more"
+                    )
+        if requires.dropout and not self.config.model.dropout > 0:
+            raise ConfigError(
+                f"{name} needs a network trained with dropout: set model.dropout above "
+                f"0 (it is {self.config.model.dropout}), e.g. 0.05"
+            )
+        engine = self.config.acquisition.engine
+        if requires.each_norm and engine == "sketch":
+            raise ConfigError(
+                f"{name} with these options needs the norm for each label by itself, "
+                "acquisition.engine=sketch gives only expectations of squared norms: "
+                "choose ghost or exact"
+            )
 
     def method_options(self, name: str) -> dict:
         """The section of `config.acquisition` of a method's name, if there is one."""
         return dict(self.config.acquisition.get(name, {}))
-
-    # Lengths of the trainings.
-
-    def steps_per_epoch(self, cycle: int) -> int:
-        """Of the training of `cycle`, by the labels planned for it.
-
-        Planned, not bought, so that a control without new labels trains as long.
-        """
-        planned = len(self.dataset.initial) + cycle * self.config.acquisition.budget
-        return max(1, round(0.9 * planned / self.config.training.batch))
-
-    def total_steps(self, cycle: int) -> int:
-        """Length of the training of `cycle` in steps."""
-        training = self.config.training
-        epochs, steps = (
-            (training.base_epochs, training.base_steps)
-            if cycle == 0
-            else (training.cycle_epochs, training.cycle_steps)
-        )
-        return steps or round(epochs * self.steps_per_epoch(cycle))
-
-    def heldout_interval(self, cycle: int) -> int:
-        """Steps between held-out evaluations in the training of `cycle`."""
-        epochs = self.config.training.heldout_epochs
-        return max(1, round(epochs * self.steps_per_epoch(cycle)))
-
-    # Training.
-
-    def train_steps(self, state, labelled, cycle: int, steps: int, total: int):
-        """Take `steps` steps of the training of `cycle`: (new state, losses)."""
-        batches = self._training_batches(labelled, cycle, int(state.step))
-        key = rng.stream(self.config.seed, "augment", cycle)
-        state, history = self.trainer.run(state, batches, key, steps, total)
-        self._batches = ((cycle, int(state.step), len(labelled)), batches)
-        return state, history
-
-    def _training_batches(self, labelled, cycle, position):
-        # A running iterator is kept while it stands where the state says; its
-        # position is nothing but the number of steps taken.
-        if self._batches and self._batches[0] == (cycle, position, len(labelled)):
-            return self._batches[1]
-        trained_on = labelled[~self.dataset.held_out(labelled)]
-        return pipeline.training_batches(
-            self.passes.source(trained_on),
-            batch=self.config.training.batch,
-            seed=rng.stream_seed(self.config.seed, "order", cycle),
-            position=position,
-            threads=self.config.data.threads,
-        )
-
-    def heldout_loss(self, variables, labelled) -> float:
-        """Mean loss over the held-out tenth of `labelled`."""
-        ids = labelled[self.dataset.held_out(labelled)]
-        blocks = pipeline.blocks_in_order(
-            self.passes.source(ids),
-            block=self.config.evaluation.block,
-            threads=self.config.data.threads,
-        )
-        return self.trainer.heldout_loss(variables, blocks)
-
-    def new_train_state(self, cycle: int):
-        """Training state with new weights."""
-        return self.trainer.init(rng.stream(self.config.seed, "init", cycle))
 
     # Evaluation.
 
@@ -201,15 +202,7 @@ class Problem:
         )
         found = collect(walk)
         predicted = from_crop(found["joints"], data.windows[ids], self.spec.crop_size)
-        options = {
-            "threshold": config.threshold,
-            "count_occluded": config.occluded,
-            "reference": config.reference,
-            "head_sizes": None if data.head_sizes is None else data.head_sizes[ids],
-            "average": config.joints,
-        }
-        truth = (data.joints[ids], data.status[ids])
-        result = pck.pck(predicted, *truth, data.skeleton, **options)
+        result = self._pck(ids, predicted)
         known = (a[data.initial] for a in (data.joints, data.status, data.windows))
         guess = baseline.predict_mean_pose(
             baseline.mean_crop_pose(*known), data.windows[ids]
@@ -224,7 +217,7 @@ class Problem:
             ),
             "num_images": result.num_images,
             "num_left_out": result.num_left_out,
-            "mean_pose_pck": pck.pck(guess, *truth, data.skeleton, **options).mean,
+            "mean_pose_pck": self._pck(ids, guess).mean,
             "test_loss": float(found["loss"].mean(dtype=np.float64)),
         }
         arrays = {
@@ -250,6 +243,14 @@ class Problem:
             memory=config.memory,
         )
 
+    def engine_record(self) -> dict:
+        """Engine of gradient norms and its microbatch, None where none is used."""
+        config = self.config.acquisition
+        if not self.method.uses_engine:
+            return {"engine": None, "microbatch": None}
+        microbatch = config.microbatch or self.passes.microbatch
+        return {"engine": config.engine, "microbatch": microbatch}
+
     def labelled_set(self, labelled: np.ndarray) -> Labelled:
         """The labelled examples as methods see them."""
         data = self.dataset
@@ -265,6 +266,81 @@ class Problem:
             joints=np.nan_to_num(joints, nan=0.0).astype(np.float32),
             present=wanted,
             held_out=data.held_out(labelled),
+        )
+
+    def measure(self, probe, ids, chosen, scores) -> tuple[dict, dict]:
+        """Measure a choice by the labels of all that was scored, in simulation.
+
+        Args:
+          probe: of the network that chose.
+          ids: of what was scored, M.
+          chosen: of what was chosen.
+          scores: float32 [M].
+
+        Returns:
+          Measures for the record (see `measures.summarise`), and arrays.
+        """
+        described = probe.describe(ids)
+        joints = self.in_image(ids, described["joints"]).astype(np.float32)
+        norms = None
+        if self.config.evaluation.true_norms:
+            labels = self.labelled_set(ids)
+
+            def context(positions):
+                return {
+                    "joints": labels.joints[positions],
+                    "present": labels.present[positions],
+                }
+
+            found = probe.squared_norms(
+                own_label(self.spec),
+                ids,
+                np.ones((len(ids), 1), np.float32),
+                context,
+                approximate=False,
+            )
+            norms = found["expected"]
+        picked = np.isin(ids, chosen)
+        values = measures.summarise(
+            ids,
+            scores,
+            chosen,
+            described["loss"],
+            sq_norms=norms,
+            embeddings=described["embedding"],
+            selected_pck=self._mean_pck(ids[picked], joints[picked]),
+            pool_pck=self._mean_pck(ids, joints),
+        )
+        arrays = {
+            "embeddings": described["embedding"],
+            "joints": joints,
+            "peaks": described["peaks"],
+            "true_losses": described["loss"],
+        }
+        if norms is not None:
+            arrays["true_squared_norms"] = norms
+        return values, arrays
+
+    def _mean_pck(self, ids, predicted) -> float | None:
+        """PCK of images, None where there is nothing to measure."""
+        try:
+            return self._pck(ids, predicted).mean
+        except ValueError:
+            return None
+
+    def _pck(self, ids, predicted) -> pck.PckResult:
+        """PCK of `predicted`, image pixels, on the examples `ids`."""
+        data, config = self.dataset, self.config.evaluation
+        return pck.pck(
+            predicted,
+            data.joints[ids],
+            data.status[ids],
+            data.skeleton,
+            threshold=config.threshold,
+            count_occluded=config.occluded,
+            reference=config.reference,
+            head_sizes=None if data.head_sizes is None else data.head_sizes[ids],
+            average=config.joints,
         )
 
     def unlabelled(
@@ -293,6 +369,17 @@ class Problem:
     def has_labels(self, ids: np.ndarray) -> bool:
         """Are the labels of `ids` there? In simulation every label is."""
         return bool(np.isin(ids, self.dataset.pool).all())
+
+
+@functools.cache
+def own_label(spec: HeatmapSpec):
+    """The one target of an example whose label is known, for `Probe.squared_norms`."""
+
+    def target(row):
+        maps = spec.render(row["joints"], row["present"])
+        return maps[None], row["present"][None]
+
+    return target
 
 
 def engine_of(acquisition: ConfigDict, **changes) -> Engine:

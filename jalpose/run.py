@@ -164,12 +164,19 @@ def _warn_of_large_picks(config, problem, screen):
 
 
 def _new_clock() -> dict:
-    return {"seconds": 0.0, "acquisition": 0.0}
+    return {"seconds": 0.0, "acquisition": 0.0, "measures": 0.0}
 
 
 def _charge(clock, event, seconds):
-    kind = "acquisition" if event.kind in ("scoring", "selected") else "seconds"
-    clock[kind] += seconds
+    clock[_CHARGED.get(event.kind, "seconds")] += seconds
+
+
+_CHARGED = {
+    "scoring": "acquisition",
+    "selected": "acquisition",
+    "measuring": "measures",
+    "measured": "measures",
+}
 
 
 class Journalist:
@@ -198,17 +205,29 @@ class Journalist:
         getattr(self, f"_take_{event.kind}")(event, clock)
 
     def _take_steps(self, event, clock):
-        values = event.values
-        step = self._steps_before(event.cycle) + values["step"]
-        for name in ("loss", "heldout_loss", "learning_rate_scale"):
+        values, stage = event.values, event.values["stage"]
+        names = ["loss", "heldout_loss", "head_loss"]
+        if stage == "pose":
+            step = self._steps_before(event.cycle) + values["step"]
+            folder, shown = "train", "loss"
+            names.append("learning_rate_scale")
+        else:  # on an axis of its own in every cycle
+            step = values["step"]
+            folder = f"train_{stage.replace(' ', '_')}/cycle_{event.cycle:02d}"
+            shown = "head_loss" if stage == "head" else "loss"
+        for name in names:
             if name in values:
-                self._scalar(f"train/{name}", values[name], step)
+                self._scalar(f"{folder}/{name}", values[name], step)
+        what = "" if stage == "pose" else f" of {stage}"
         self._screen.progress(
-            f"cycle {event.cycle} training",
+            f"cycle {event.cycle} training{what}",
             values["step"],
             values["total"],
-            f"loss {values['loss']:.3f}",
+            f"{shown.replace('_', ' ')} {values[shown]:.3f}",
         )
+
+    def _take_stage(self, event, clock):
+        self._screen.end()
 
     def _take_trained(self, event, clock):
         metrics = event.values["metrics"]
@@ -248,18 +267,29 @@ class Journalist:
             f"cycle {event.cycle} {values['pass']}", values["done"], values["total"]
         )
 
+    def _take_measuring(self, event, clock):
+        self._take_scoring(event, clock)
+
     def _take_selected(self, event, clock):
-        arrays = {
-            **records.read_arrays(self._workdir, event.cycle),
-            **event.arrays,
-        }
-        records.write_arrays(self._workdir, event.cycle, **arrays)
+        self._add_arrays(event)
+        arrays = records.read_arrays(self._workdir, event.cycle)
         records.write_selection(
             self._workdir, event.cycle, selection_rows(self._problem.dataset, arrays)
         )
-        record = records.read_cycles(self._workdir)[event.cycle]
         acquisition = {**event.values, "seconds": clock["acquisition"]}
-        records.write_cycle(self._workdir, {**record, "acquisition": acquisition})
+        self._add_to_record(event.cycle, acquisition=acquisition)
+        self._screen.end()
+        self._screen.line(
+            f"cycle {event.cycle}: {len(event.arrays['selected'])} of "
+            f"{event.values['num_scored']} chosen by {event.values['method']} in "
+            f"{clock['acquisition']:.0f} s"
+        )
+
+    def _take_measured(self, event, clock):
+        self._add_arrays(event)
+        measures = {**event.values, "seconds": clock["measures"]}
+        self._add_to_record(event.cycle, measures=measures)
+        arrays = records.read_arrays(self._workdir, event.cycle)
         if self._config.output.images:
             sheet = pictures.chosen_sheet(
                 self._problem.dataset, arrays, self._config.output.images
@@ -268,19 +298,22 @@ class Journalist:
                 step = self._steps_before(event.cycle + 1)
                 self._picture("chosen", sheet, event.cycle, step)
         self._screen.end()
-        self._screen.line(
-            f"cycle {event.cycle}: {len(event.arrays['selected'])} of "
-            f"{event.values['num_scored']} chosen by {event.values['method']} in "
-            f"{clock['acquisition']:.0f} s"
-        )
         clock.update(_new_clock())
+
+    def _add_arrays(self, event):
+        before = records.read_arrays(self._workdir, event.cycle)
+        records.write_arrays(self._workdir, event.cycle, **{**before, **event.arrays})
+
+    def _add_to_record(self, cycle, **found):
+        record = records.read_cycles(self._workdir)[cycle]
+        records.write_cycle(self._workdir, {**record, **found})
 
     def _take_labelled(self, event, clock):
         clock.update(_new_clock())
 
     def _steps_before(self, number: int) -> int:
         """Training steps of all cycles before `number`, for TensorBoard's axis."""
-        return sum(self._problem.total_steps(c) for c in range(number))
+        return sum(self._problem.stages.total_steps(c) for c in range(number))
 
     def _scalar(self, name, value, step):
         if self._board is not None:

@@ -1,5 +1,6 @@
 """Training state, the one jitted step, and a bounded run of steps."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jalpose import heatmaps, losses, sharding
+from jalpose import heatmaps, losses, objectives, sharding
 from jalpose.data import augment
 from jalpose.data.skeletons import ABSENT, VISIBLE
 
@@ -22,8 +23,10 @@ class TrainState(flax.struct.PyTreeNode):
       params: of the network.
       batch_stats: running statistics of its batch norms.
       opt_state: of Adam.
+      head: parameters of the head trained beside the network; {} without one.
+      head_opt_state: of the head's own Adam.
       plateau: of the learning-rate reduction by held-out loss.
-      best: params and batch_stats of the lowest held-out loss so far.
+      best: variables of the lowest held-out loss so far, the head of that step too.
       best_loss: float32, that loss; infinity before the first evaluation.
     """
 
@@ -31,14 +34,27 @@ class TrainState(flax.struct.PyTreeNode):
     params: Any
     batch_stats: Any
     opt_state: Any
+    head: Any
+    head_opt_state: Any
     plateau: Any
     best: Any
     best_loss: jax.Array
 
     @property
     def variables(self) -> dict:
-        """The current Linen variables."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """The current Linen variables, and the parameters of the head if any."""
+        return join(self.params, self.batch_stats, self.head)
+
+
+def join(params, batch_stats, head) -> dict:
+    """Variables of a network, with a `head` where there is one."""
+    pose = {"params": params, "batch_stats": batch_stats}
+    return {**pose, "head": head} if head else pose
+
+
+def pose_of(variables) -> dict:
+    """Linen variables of the pose network alone."""
+    return {name: variables[name] for name in ("params", "batch_stats")}
 
 
 class HeatmapSpec(NamedTuple):
@@ -64,10 +80,14 @@ class Trainer:
       mirror: the skeleton's permutation under a flip.
       spec: of the label heatmaps.
       mesh: batches are split over it.
+      head: trained beside the network (`acquisition.method.Head`), or None.
     """
 
-    def __init__(self, model, config, ranges, mirror, spec: HeatmapSpec, mesh):
+    def __init__(
+        self, model, config, ranges, mirror, spec: HeatmapSpec, mesh, head=None
+    ):
         self.model, self.config, self.spec, self.mesh = model, config, spec, mesh
+        self.head = head
         self._ranges, self._mirror = ranges, mirror
         clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
         self._optimizer = optax.chain(*clip, optax.scale_by_adam())
@@ -78,29 +98,48 @@ class Trainer:
             min_scale=config.plateau_min,
         )
         whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        self._init = jax.jit(self.model.init)
+        self._init = jax.jit(self._init_fn)
+        self._init_head = jax.jit(self._init_head_fn)
         self._step = jax.jit(
-            self._step_fn, donate_argnums=0, out_shardings=(whole, whole)
+            self._step_fn,
+            donate_argnums=0,
+            out_shardings=(whole, whole),
+            static_argnames="attached",
+        )
+        self._head_step = jax.jit(
+            self._head_step_fn, donate_argnums=0, out_shardings=(whole, whole)
         )
         self._heldout = jax.jit(self._heldout_fn)
         self._keep = jax.jit(self._keep_fn, donate_argnums=0, out_shardings=whole)
 
     def init(self, key) -> TrainState:
-        """New weights and optimiser for `key`."""
-        image = jnp.zeros((1, self.spec.crop_size, self.spec.crop_size, 3))
-        variables = self._init(key, image)
+        """New weights, of the head too, and optimiser for `key`."""
+        variables = self._init(key)
+        if self.head is not None:
+            variables = {**variables, "head": self.new_head(key)}
         return self.restart(variables)
 
+    def new_head(self, key):
+        """New parameters of the head."""
+        return self._init_head(jax.random.fold_in(key, 1))
+
     def restart(self, variables) -> TrainState:
-        """Start a training from `variables`: fresh Adam, learning rate and best."""
+        """Start a training from `variables`: fresh Adam, learning rate and best.
+
+        Args:
+          variables: of the network, and of a head if one is to be trained.
+        """
         placed = sharding.replicate(self.mesh, dict(variables))
         # Copies: steps give the state's buffers away, and the caller's are not ours.
         variables, best = (jax.tree.map(jnp.copy, placed) for _ in range(2))
+        head = variables.get("head", {})
         state = TrainState(
             step=jnp.int32(0),
             params=variables["params"],
             batch_stats=variables["batch_stats"],
             opt_state=self._optimizer.init(variables["params"]),
+            head=head,
+            head_opt_state=self._optimizer.init(head),
             plateau=self._plateau.init({}),
             best=best,
             best_loss=jnp.float32(jnp.inf),
@@ -119,24 +158,48 @@ class Trainer:
         return rate
 
     def run(
-        self, state: TrainState, batches: Iterator, key, steps: int, total: int
-    ) -> tuple[TrainState, np.ndarray]:
+        self,
+        state: TrainState,
+        batches: Iterator,
+        key,
+        steps: int,
+        total: int,
+        *,
+        attached_steps: int = 0,
+        head_alone: bool = False,
+    ) -> tuple[TrainState, dict[str, np.ndarray]]:
         """Take `steps` steps; `key` is of the training, each step folds itself in.
 
+        Args:
+          state: its buffers are given away.
+          batches: of `pipeline.training_batches`.
+          key: of the training.
+          steps: to take.
+          total: steps of the whole training.
+          attached_steps: in how many first steps of the training the head's gradient
+            reaches the network.
+          head_alone: the head alone learns; the network is in evaluation mode, and
+            neither its weights nor its statistics move.
+
         Returns:
-          The new state (the old one's buffers are given away) and the losses.
+          The new state, and a value a step of loss and, with a head, head_loss.
         """
         history = []
         first = int(state.step)
         for step in range(first, first + steps):
             batch = sharding.split(self.mesh, arrays_only(next(batches)))
             rate = np.float32(self.learning_rate(step, total))
-            state, loss = self._step(state, batch, key, rate)
+            if head_alone:
+                state, found = self._head_step(state, batch, key, rate)
+            else:
+                attached = bool(state.head) and step < attached_steps
+                state, found = self._step(state, batch, key, rate, attached=attached)
             # Collectives queued on forced CPU devices can deadlock.
             if jax.default_backend() == "cpu":
-                loss.block_until_ready()
-            history.append(loss)
-        return state, np.array([float(loss) for loss in history])
+                jax.block_until_ready(found)
+            history.append(found)
+        names = history[0] if history else ("loss",)
+        return state, {k: np.array([float(h[k]) for h in history]) for k in names}
 
     def heldout_loss(self, variables, blocks) -> float:
         """Mean loss over held-out examples, evaluation mode, no augmentation.
@@ -172,17 +235,29 @@ class Trainer:
             "joints": jax.ShapeDtypeStruct((batch, joints, 2), jnp.float32),
             "status": jax.ShapeDtypeStruct((batch, joints), jnp.int8),
         }
-        return self._step.lower(state, rows, jax.random.key(0), np.float32(0))
+        return self._step.lower(
+            state, rows, jax.random.key(0), np.float32(0), attached=False
+        )
 
     def _present(self, status):
         if self.config.occluded:
             return status != ABSENT
         return status == VISIBLE
 
-    def _step_fn(self, state: TrainState, batch, key, rate):
-        step_key = jax.random.fold_in(key, state.step)
-        keys = jax.random.split(step_key, batch["image"].shape[0])
-        drop_key = jax.random.fold_in(step_key, 0)
+    def _init_fn(self, key):
+        return self.model.init(key, self._blank())
+
+    def _init_head_fn(self, key):
+        # Of the network's output only the shapes matter.
+        output, _ = self.model.init_with_output(key, self._blank())
+        return self.head.module.init(key, output)["params"]
+
+    def _blank(self):
+        return jnp.zeros((1, self.spec.crop_size, self.spec.crop_size, 3))
+
+    def _augmented(self, batch, key):
+        """(images, joints, present, target heatmaps) of a batch, augmented."""
+        keys = jax.random.split(key, batch["image"].shape[0])
         images, joints, present = jax.vmap(
             lambda k, image, xy, there: augment.augment(
                 k, image, xy, there, ranges=self._ranges, mirror=self._mirror
@@ -193,34 +268,97 @@ class Trainer:
             batch["joints"],
             self._present(batch["status"]),
         )
-        targets = jax.vmap(self.spec.render)(joints, present)
+        return images, joints, present, jax.vmap(self.spec.render)(joints, present)
 
-        def mean_loss(params):
+    def _objective(self, head, output, each, joints, present):
+        """The head's objective on a batch; `each` are the examples' losses."""
+        spec = self.spec
+        size = spec.heatmap_size
+        decode = functools.partial(
+            heatmaps.decode_heatmaps,
+            crop_size=spec.crop_size,
+            sigma=spec.sigma,
+            refine="none",
+        )
+        predicted, _ = jax.vmap(decode)(output.heatmaps[:, -1])
+        in_map = functools.partial(
+            heatmaps.crop_to_heatmap, crop_size=spec.crop_size, heatmap_size=size
+        )
+        truth = objectives.Truth(
+            losses=jax.lax.stop_gradient(each),
+            predicted=jax.lax.stop_gradient(in_map(predicted)),
+            joints=in_map(joints),
+            present=present,
+        )
+        outputs = self.head.module.apply({"params": head}, output)
+        return self.head.objective(outputs, truth)
+
+    def _step_fn(self, state: TrainState, batch, key, rate, *, attached: bool):
+        key = jax.random.fold_in(key, state.step)
+        images, joints, present, targets = self._augmented(batch, key)
+
+        def total_loss(learnt):
+            params, head = learnt
             output, changed = self.model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
                 train=True,
                 mutable=["batch_stats"],
-                rngs={"dropout": drop_key},
+                rngs={"dropout": jax.random.fold_in(key, 0)},
             )
             each = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
-            return jnp.mean(each), changed["batch_stats"]
+            found = {"loss": jnp.mean(each)}
+            total = found["loss"]
+            if head:
+                seen = output if attached else jax.lax.stop_gradient(output)
+                found["head_loss"] = self._objective(head, seen, each, joints, present)
+                total += self.head.weight * found["head_loss"]
+            return total, (found, changed["batch_stats"])
 
-        (loss, batch_stats), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
-            state.params
-        )
-        updates, opt_state = self._optimizer.update(gradient, state.opt_state)
+        learnt = (state.params, state.head)
+        (_, (found, batch_stats)), gradient = jax.value_and_grad(
+            total_loss, has_aux=True
+        )(learnt)
         rate = -rate * state.plateau.scale
-        params = jax.tree.map(lambda p, u: p + rate * u, state.params, updates)
+        # Each has its own Adam and clipping: a head that is not attached leaves the
+        # network's training as it would be without it.
+        params, opt_state = self._updated(
+            state.params, gradient[0], state.opt_state, rate
+        )
+        head, head_opt_state = self._updated(
+            state.head, gradient[1], state.head_opt_state, rate
+        )
         return state.replace(
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-        ), loss
+            head=head,
+            head_opt_state=head_opt_state,
+        ), found
+
+    def _head_step_fn(self, state: TrainState, batch, key, rate):
+        key = jax.random.fold_in(key, state.step)
+        images, joints, present, targets = self._augmented(batch, key)
+        output = self.model.apply(pose_of(state.variables), images)
+        each = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
+        loss, gradient = jax.value_and_grad(self._objective)(
+            state.head, output, each, joints, present
+        )
+        head, head_opt_state = self._updated(
+            state.head, gradient, state.head_opt_state, -rate
+        )
+        found = {"loss": jnp.mean(each), "head_loss": loss}
+        return state.replace(
+            step=state.step + 1, head=head, head_opt_state=head_opt_state
+        ), found
+
+    def _updated(self, params, gradient, opt_state, rate):
+        updates, opt_state = self._optimizer.update(gradient, opt_state)
+        return jax.tree.map(lambda p, u: p + rate * u, params, updates), opt_state
 
     def _heldout_fn(self, variables, rows):
-        output = self.model.apply(variables, scale_images(rows["image"]))
+        output = self.model.apply(pose_of(variables), scale_images(rows["image"]))
         present = self._present(rows["status"])
         targets = jax.vmap(self.spec.render)(rows["joints"], present)
         return jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)

@@ -19,6 +19,7 @@ from jalpose.evaluation.passes import Passes
 from jalpose.models.hourglass import PoseOutput
 from jalpose.pergrad.api import Engine
 from jalpose.problem import Problem
+from jalpose.stages import Stages
 from jalpose.training import HeatmapSpec, Trainer
 from jalpose.validation import validate
 
@@ -31,6 +32,7 @@ DELTA = {
     "model.convolution": "native",  # compiles faster
     "training.base_steps": 8,
     "training.cycle_steps": 4,
+    "evaluation.true_norms": False,  # compiles another pass
     "acquisition.pool_subset": 16,
     "acquisition.eglpp.neighbours": 4,
     "acquisition.pieces": 2,
@@ -68,11 +70,14 @@ def share_compiled(problem):
     config = problem.config
     training = {k: v for k, v in config.training.items() if k not in LENGTHS}
     parts = [config.data, config.model, config.heatmap, config.augment, training]
-    key = repr([*parts, config.evaluation, problem.mesh, config.seed])
+    key = repr(
+        [*parts, config.evaluation, problem.mesh, config.seed, problem.requires.head]
+    )
     if key not in _compiled:
         _compiled[key] = problem.trainer, problem.passes
         problem.trainer.init = remembered_init(problem.trainer)
-    problem.trainer, problem.passes = _compiled[key]
+    problem.stages.trainer, problem.passes = _compiled[key]
+    problem.stages.passes = problem.passes
     return problem
 
 
@@ -93,14 +98,15 @@ def remembered_init(trainer):
 
 def remember_templates(patch):
     """Find the shapes of a training state out once a network, not once a restore."""
-    find, found = checkpoints._train_template, {}
+    find, found = Stages.train_template, {}
 
-    def template(problem):
-        if problem.trainer not in found:
-            found[problem.trainer] = find(problem)
-        return found[problem.trainer]
+    def template(stages, structure):
+        key = stages.trainer, repr(structure)
+        if key not in found:
+            found[key] = find(stages, structure)
+        return found[key]
 
-    patch.setattr(checkpoints, "_train_template", template)
+    patch.setattr(Stages, "train_template", template)
 
 
 def problem(changes=None, devices=1, base=None) -> Problem:

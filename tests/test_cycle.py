@@ -98,12 +98,14 @@ def test_a_run_goes_from_start_to_done(trace):
             "trained": "t",
             "scoring": "p",
             "selected": "c",
+            "measuring": "m",
+            "measured": "d",
             "labelled": "l",
             "done": ".",
         }[event.kind]
         for event in trace.events
     )
-    assert re.fullmatch(r"(s+tp+cl){2}s+t\.", told), told
+    assert re.fullmatch(r"(s+tp+cm+dl){2}s+t\.", told), told
     assert [e.cycle for e in trace.events if e.kind == "trained"] == [0, 1, 2]
     last = trace.states[-1]
     assert "is Done" in last and last["cycle"] == 2
@@ -167,7 +169,8 @@ def test_from_every_saved_state_the_next_one_is_the_same_to_the_bit(trace):
         values = {k: v for k, v in event.values.items() if k != "peak_bytes"}
         assert values == {k: original.values[k] for k in values}
         assert_same(event.arrays, original.arrays)
-    assert phases == {"is Training", "is Scoring", "is AwaitingLabels", "is Done"}
+    wanted = {"Training", "Scoring", "Measuring", "AwaitingLabels", "Done"}
+    assert phases == {f"is {name}" for name in wanted}
 
 
 @pytest.mark.parametrize("kind", ["steps", "trained", "scoring", "selected"])
@@ -277,8 +280,8 @@ def test_lengths_in_epochs_are_of_the_labels_planned():
     }
     problem = small.problem(changes)
     # Nine tenths of 40, 48 and 56 labels in batches of 8: 4.5, 5.4 and 6.3.
-    assert [problem.steps_per_epoch(n) for n in range(3)] == [4, 5, 6]
-    assert [problem.total_steps(n) for n in range(3)] == [8, 10, 12]
+    assert [problem.stages.steps_per_epoch(n) for n in range(3)] == [4, 5, 6]
+    assert [problem.stages.total_steps(n) for n in range(3)] == [8, 10, 12]
 
 
 @pytest.fixture
@@ -328,7 +331,7 @@ def test_warm_starts_go_on_and_fresh_ones_begin_anew(awaiting):
     assert len(kernels) > 5
     assert all(not np.array_equal(after[name], before[name]) for name in kernels)
     # Of its own stream: neither the base model's start nor another cycle's.
-    base = leaves(problem.new_train_state(0).variables, "")
+    base = leaves(problem.stages.begin(0, problem.stages.of(0)[0]).variables, "")
     assert all(not np.array_equal(after[name], base[name]) for name in kernels)
     for train in (warm.phase.train, fresh.phase.train):
         assert int(train.step) == 0 and np.isinf(float(train.best_loss))

@@ -51,7 +51,11 @@ def test_twenty_real_images_are_learnt_by_heart(tmp_path):
         problem.passes.source(twenty), batch=8, seed=0, position=0, threads=2
     )
     state, history = problem.trainer.run(
-        problem.new_train_state(0), batches, rng.stream(0, "augment"), STEPS, STEPS
+        problem.stages.begin(0, problem.stages.of(0)[0]),
+        batches,
+        rng.stream(0, "augment"),
+        STEPS,
+        STEPS,
     )
     assert history[-20:].mean() < 0.05 * history[:5].mean()
 

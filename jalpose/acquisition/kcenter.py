@@ -80,10 +80,10 @@ def greedy(
     mesh = sharding.make_mesh() if mesh is None else mesh
     by_id = np.argsort(ids)
     exponent = _exponent(pool, centres)
-    blocks, padding = _blocks(pool, by_id, exponent, chunk, mesh.size)
+    # No name for the blocks here: they need not outlive their way to the devices.
     found = program(mesh, budget)(
         sharding.replicate(mesh, np.ldexp(centres, -exponent)),
-        sharding.split(mesh, (blocks, padding)),
+        sharding.split(mesh, _blocks(pool, by_id, exponent, chunk, mesh.size)),
     )
     order, sq_distances, sq_nearest, sq_radius = sharding.to_host(found)
     nearest = np.empty(len(pool), np.float32)

@@ -85,11 +85,14 @@ class Requires:
       members: trained after the pose network; `Probe.reduce(..., over="members")`.
       dropout: the pose network is to have `model.dropout` above 0;
         `Probe.reduce(..., over="dropout")`.
+      each_norm: gradient norms of each label by itself, not only the expectation of
+        their squares.
     """
 
     head: Head | None = None
     members: Members | None = None
     dropout: bool = False
+    each_norm: bool = False
 
 
 NOTHING = Requires()

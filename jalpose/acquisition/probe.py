@@ -9,8 +9,10 @@ method is written as one straight function, and still stops and resumes anywhere
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jalpose import losses
@@ -20,7 +22,7 @@ from jalpose.pergrad import api as pergrad
 from jalpose.pergrad import checks
 from jalpose.pergrad import memory as limits
 from jalpose.pergrad.api import Engine
-from jalpose.training import scale_images
+from jalpose.training import pose_of, scale_images
 
 Journal = dict[str, np.ndarray]
 
@@ -67,6 +69,16 @@ class Probe:
         """How label heatmaps are drawn; `spec.render(joints, present)` draws them."""
         return self._walker.spec
 
+    @property
+    def skeleton(self):
+        """Of the joints."""
+        return self._walker.skeleton
+
+    @property
+    def mesh(self):
+        """Of the devices."""
+        return self._walker.mesh
+
     def embeddings(self, ids: np.ndarray) -> np.ndarray:
         """Embedding of each example: float32 [len(ids), C]."""
         return self.describe(ids)["embedding"]
@@ -78,7 +90,9 @@ class Probe:
         """
         return self._pass("describe", self._walker.describe, ids, self._forward_block)
 
-    def reduce(self, fn: Callable, ids: np.ndarray, key=None) -> dict:
+    def reduce(
+        self, fn: Callable, ids: np.ndarray, key=None, *, over="network", samples=0
+    ) -> dict[str, np.ndarray]:
         """Compute `fn(output, key)` of each example's `PoseOutput`, on the device.
 
         Args:
@@ -86,53 +100,74 @@ class Probe:
             same function object each time, or it is compiled anew.
           ids: example ids.
           key: of the pass; each example's own is folded with its id.
+          over: network | members (of the committee) | dropout (`samples` of the
+            network); of the latter two the `PoseOutput` has a leading axis.
+          samples: under dropout, each with channels dropped by the example's key.
         """
         key = jax.random.key(0) if key is None else key
-        which = (fn, jax.random.key_data(key).tobytes())
+        digest = _digest(jax.random.key_data(key))
+        which = (fn, digest, over, samples)
         reduction = self._walker.once(
-            which, lambda: _reduction(self._walker.model, fn, key)
+            which, lambda: _reduction(self._walker, fn, key, over, samples)
         )
-        name = f"reduce-{fn.__name__}-{_digest(jax.random.key_data(key))}"
+        name = f"reduce {fn.__name__} {over}-{digest}"
         return self._pass(name, reduction, ids, self._forward_block)
 
     def squared_norms(
-        self, targets_fn: Callable, ids: np.ndarray, weights: np.ndarray, context
+        self,
+        targets_fn: Callable,
+        ids: np.ndarray,
+        weights: np.ndarray,
+        context: Callable = lambda positions: {},
+        *,
+        loss_fn: Callable = losses.labelled_loss,
+        value: str = "squared",
+        approximate: bool = True,
     ) -> dict[str, np.ndarray]:
         """Squared norms of the loss's gradient for K candidate labels an example.
 
         Args:
-          targets_fn: (one row of context) -> (target heatmaps [K, ..., J], present
-            bool [K, J]); called inside the block, on the device; the same function
-            object each time, or it is compiled anew.
+          targets_fn: (one row of context) -> K targets, any tree of arrays [K, ...],
+            as `loss_fn` takes them; called inside the block, on the device.
           ids: example ids, M of them.
           weights: float32 [M, K].
           context: positions in `ids` -> dict of arrays with a row for each position.
+          loss_fn: (heatmaps [S, h, w, J] of one example, one target) -> scalar; by
+            default the training loss, of targets (maps [..., J], present bool [J]).
+          value: of each gradient: "squared" norm | "norm" | "tensors" (sum of the
+            parameter tensors' own norms; the other two are of all of them together).
+          approximate: by the configured engine; False: by one that is exact.
+
+        The functions must be the same objects each time, or it is compiled anew.
 
         Returns:
-          expected float32 [M], the weighted sum of the squared norms; those
-          themselves, norms float32 [M, K], from every engine but `sketch`; its
-          standard_error [M], where it estimates one.
+          expected float32 [M], the weighted sum of the values; those themselves,
+          norms float32 [M, K], from every engine but `sketch`; its standard_error
+          [M], where it estimates one.
 
         Raises:
-          FloatingPointError: a norm is not finite; names the example ids.
+          FloatingPointError: a value is not finite; names the example ids.
         """
 
         def rows_of(positions):
             return {**context(positions), "weights": weights[positions]}
 
+        functions, engine = Functions(targets_fn, loss_fn, value), self._engine
+        if not approximate and engine.name not in ("exact", "ghost"):
+            engine = dataclasses.replace(engine, name="ghost")
         block = self._gradient_block // self._walker.num_devices
-        which = (targets_fn, self._engine, block, weights.shape[1], self._memory)
+        which = (functions, engine, block, weights.shape[1], self._memory)
         norms = self._walker.once(which, lambda: self._fitted(*which))
         name = f"norms-{targets_fn.__name__}"
         found = self._pass(name, norms, ids, self._gradient_block, rows_of)
         checks.finite(found["expected"], [f"id {i}" for i in ids])
         return found
 
-    def _fitted(self, targets_fn, engine, block, num_labels, memory):
+    def _fitted(self, functions, engine, block, num_labels, memory):
         """The pass of gradient norms, its microbatch yet to be found where it is 0."""
         model = self._walker.gradient_model
         return fitted(
-            lambda sized: _norms(model, targets_fn, sized),
+            lambda sized: _norms(model, functions, sized),
             engine,
             block=block,
             num_labels=num_labels,
@@ -211,20 +246,37 @@ def _digest(numbers) -> str:
     return hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
 
 
-def _reduction(model, fn, key):
+def _reduction(walker, fn, key, over, samples):
     def reduction(variables, rows):
-        output = model.apply(variables, scale_images(rows["image"]))
-        return jax.vmap(fn)(output, example_keys(key, rows["id"]))
+        keys = example_keys(key, rows["id"])
+        images = rows["image"]
+        if over == "network":
+            return jax.vmap(fn)(walker.output(variables, images), keys)
+        if over == "members":
+            output = walker.members_output(variables, images)
+        else:
+            fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+            draws = jax.vmap(fold, in_axes=(0, None))(keys, jnp.arange(samples))
+            output = walker.dropout_output(variables, images, draws)
+        return jax.vmap(fn, in_axes=(1, 0))(output, keys)
 
     return reduction
 
 
-def norm_arguments(model, targets_fn: Callable, variables, rows):
+class Functions(NamedTuple):
+    """What gradient norms are taken of; see `Probe.squared_norms`."""
+
+    targets_fn: Callable
+    loss_fn: Callable = losses.labelled_loss
+    value: str = "squared"
+
+
+def norm_arguments(model, functions: Functions, variables, rows):
     """What `pergrad.expected_squared_norm` takes after the engine, a tuple.
 
     Args:
       model: Linen module returning `PoseOutput`.
-      targets_fn: see `Probe.squared_norms`.
+      functions: its targets and loss.
       variables: of the network.
       rows: of one device; rows["context"] holds what `targets_fn` takes, and weights.
     """
@@ -232,21 +284,22 @@ def norm_arguments(model, targets_fn: Callable, variables, rows):
     def apply_fn(variables, images):
         return model.apply(variables, images).heatmaps
 
-    def loss_fn(maps, candidate):
-        return losses.heatmap_loss(maps, *candidate)
-
     context = dict(rows["context"])
     weights = context.pop("weights")
-    images, targets = scale_images(rows["image"]), jax.vmap(targets_fn)(context)
-    return apply_fn, loss_fn, variables, images, targets, weights
+    images = scale_images(rows["image"])
+    # An example without context has a row of it all the same: its targets.
+    targets = jax.vmap(lambda row, _: functions.targets_fn(row))(context, weights)
+    return apply_fn, functions.loss_fn, pose_of(variables), images, targets, weights
 
 
-def _norms(model, targets_fn, engine):
+def _norms(model, functions, engine):
     def norms(variables, rows):
-        arguments = norm_arguments(model, targets_fn, variables, rows)
+        arguments = norm_arguments(model, functions, variables, rows)
         if engine.name != "sketch":
             *others, weights = arguments
-            each = pergrad.squared_norms(engine, *others).total
+            by_tensor = functions.value == "tensors"
+            result = pergrad.squared_norms(engine, *others, by_tensor=by_tensor)
+            each = _VALUES[functions.value](result)
             return {"norms": each, "expected": (weights * each).sum(axis=1)}
         keys = example_keys(jax.random.key(0), rows["id"])
         result = pergrad.expected_squared_norm(engine, *arguments, keys=keys)
@@ -256,3 +309,10 @@ def _norms(model, targets_fn, engine):
         return found
 
     return norms
+
+
+_VALUES = {
+    "squared": lambda result: result.total,
+    "norm": lambda result: jnp.sqrt(result.total),
+    "tensors": lambda result: sum(map(jnp.sqrt, jax.tree.leaves(result.by_tensor))),
+}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from jalpose.acquisition.probe import norm_arguments
+from jalpose.acquisition.probe import Functions, norm_arguments
 from jalpose.config import ConfigError, one_of
 from jalpose.evaluation.passes import example_keys
 from jalpose.pergrad.api import ENGINES, Engine, expected_squared_norm
@@ -120,7 +120,7 @@ def norms_pass(model, targets_fn: Callable, engine: Engine, names: Sequence[str]
     """
 
     def norms(variables, rows):
-        arguments = norm_arguments(model, targets_fn, variables, rows)
+        arguments = norm_arguments(model, Functions(targets_fn), variables, rows)
         # The signs that an acquisition would draw.
         keys = example_keys(jax.random.key(0), rows["id"])
         result = expected_squared_norm(engine, *arguments, keys=keys, by_tensor=True)
@@ -143,7 +143,7 @@ def residual_pass(model, targets_fn: Callable):
     """
 
     def residual(variables, rows):
-        arguments = norm_arguments(model, targets_fn, variables, rows)
+        arguments = norm_arguments(model, Functions(targets_fn), variables, rows)
         apply_fn, loss_fn, variables, images, targets, weights = arguments
 
         def energies(output, candidates):  # [K]

@@ -18,7 +18,7 @@ from jalpose.data import pipeline
 from jalpose.data.dataset import PoseDataset
 from jalpose.data.skeletons import ABSENT
 from jalpose.pergrad.memory import compiled_bytes, largest_fitting
-from jalpose.training import HeatmapSpec, scale_images
+from jalpose.training import HeatmapSpec, pose_of, scale_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Passes:
       mesh: blocks are split over it.
       threads: reading ahead.
       gradient_model: the same network as gradient norms are taken of it; None: as is.
+      head: Linen module of a head beside the network, or None.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class Passes:
         mesh,
         threads: int,
         gradient_model=None,
+        head=None,
     ):
-        self.model, self.spec = model, spec
+        self.model, self.spec, self.head = model, spec, head
+        self.skeleton, self.mesh = dataset.skeleton, mesh
         self.gradient_model = model if gradient_model is None else gradient_model
         self._dataset, self._refine = dataset, refine
-        self._mesh, self._threads = mesh, threads
+        self._threads = threads
         self.num_devices = mesh.size
         self._compiled: dict = {}
         self._built: dict = {}
@@ -138,7 +141,7 @@ class Passes:
             padding = (0, len(rows["id"]) - count)
             rows["context"] = context(np.pad(positions, padding, mode="edge"))
         rows["id"] = rows["id"].astype(np.uint32)
-        return sharding.split(self._mesh, rows)
+        return sharding.split(self.mesh, rows)
 
     def once(self, key, build: Callable[[], Callable]) -> Callable:
         """The function `build` makes for `key`, the same object at every call.
@@ -149,13 +152,51 @@ class Passes:
             self._built[key] = build()
         return self._built[key]
 
+    def output(self, variables, images):
+        """What the network, and the head if any, says of uint8 [B, S, S, 3]."""
+        output = self.model.apply(pose_of(variables), scale_images(images))
+        if "head" in variables:
+            said = self.head.apply({"params": variables["head"]}, output)
+            output = output._replace(head=said)
+        return output
+
+    def members_output(self, variables, images):
+        """What each member of a committee says: `PoseOutput` of [K, B, ...]."""
+        members = [
+            variables["members"][k] for k in sorted(variables["members"], key=int)
+        ]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        images = scale_images(images)
+        return jax.lax.map(lambda member: self.model.apply(member, images), stacked)
+
+    def dropout_output(self, variables, images, keys):
+        """What the network says of each image under dropout: `PoseOutput` [K, B, ...].
+
+        Args:
+          variables: of the network.
+          images: uint8 [B, S, S, 3].
+          keys: [B, K], so that what is dropped depends on the example alone.
+        """
+        variables, images = pose_of(variables), scale_images(images)
+
+        def one(image, key):
+            return self.model.apply(
+                variables, image[None], drop=True, rngs={"dropout": key}
+            )
+
+        def sample(keys):
+            output = jax.vmap(one)(images, keys)
+            return jax.tree.map(lambda leaf: leaf[:, 0], output)
+
+        return jax.lax.map(sample, jnp.swapaxes(keys, 0, 1))
+
     def describe(self, variables, rows) -> dict:
         """Pass: embedding [C], joints [J, 2] (crop pixels), peaks [J] and loss.
 
         The loss is of the example's own label; only records and reports may look at
         it for examples whose label is not bought.
         """
-        output = self.model.apply(variables, scale_images(rows["image"]))
+        output = self.output(variables, rows["image"])
         joints, peaks = jax.vmap(self.decode)(output.heatmaps[:, -1])
         present = rows["status"] != ABSENT
         targets = jax.vmap(self.spec.render)(rows["joints"], present)
@@ -185,7 +226,7 @@ class Passes:
         if key not in self._compiled:
 
             def compile_one(fn):
-                jitted = jax.jit(sharding.per_device(self._mesh, fn))
+                jitted = jax.jit(sharding.per_device(self.mesh, fn))
                 return jitted.lower(variables, rows).compile()
 
             microbatch = 0

@@ -1,0 +1,219 @@
+"""The trainings a cycle is made of: of the network, and of what a method requires."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jalpose import rng
+from jalpose.acquisition.method import Requires
+from jalpose.data import pipeline
+from jalpose.data.dataset import PoseDataset
+from jalpose.evaluation.passes import Passes
+from jalpose.training import Trainer, pose_of
+
+
+class Stage(NamedTuple):
+    """One of the trainings a cycle is made of.
+
+    Attributes:
+      kind: pose (the network, and a head with it) | head (alone) | member.
+      steps: how many.
+      number: of a member, from 0.
+    """
+
+    kind: str
+    steps: int
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """For screen, records and random streams."""
+        return f"member {self.number + 1}" if self.kind == "member" else self.kind
+
+
+class Stages:
+    """Every training of a run: how long, on what, from what, and what it leaves.
+
+    Args:
+      config: of the run.
+      dataset: whose labels are learnt.
+      trainer: of the network.
+      passes: reads the examples.
+      requires: of the run's method.
+      base: variables of a base model, or None to train one.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        dataset: PoseDataset,
+        trainer: Trainer,
+        passes: Passes,
+        requires: Requires,
+        base,
+    ):
+        self.config, self.dataset = config, dataset
+        self.trainer, self.passes = trainer, passes
+        self.requires, self.base = requires, base
+        self._batches: tuple | None = None
+
+    def steps_per_epoch(self, cycle: int) -> int:
+        """Of the training of `cycle`, by the labels planned for it.
+
+        Planned, not bought, so that a control without new labels trains as long.
+        """
+        planned = len(self.dataset.initial) + cycle * self.config.acquisition.budget
+        return max(1, round(0.9 * planned / self.config.training.batch))
+
+    def total_steps(self, cycle: int) -> int:
+        """Length of the training of `cycle` in steps."""
+        training = self.config.training
+        epochs, steps = (
+            (training.base_epochs, training.base_steps)
+            if cycle == 0
+            else (training.cycle_epochs, training.cycle_steps)
+        )
+        return steps or round(epochs * self.steps_per_epoch(cycle))
+
+    def heldout_interval(self, cycle: int) -> int:
+        """Steps between held-out evaluations in the training of `cycle`."""
+        epochs = self.config.training.heldout_epochs
+        return max(1, round(epochs * self.steps_per_epoch(cycle)))
+
+    def of(self, cycle: int) -> list[Stage]:
+        """The trainings of `cycle`, in their order; the first is of the network.
+
+        A base model that is given is a training of no steps.
+        """
+        given = cycle == 0 and self.base is not None
+        stages = [Stage("pose", 0 if given else self.total_steps(cycle))]
+        if given and self.requires.head is not None:
+            stages.append(Stage("head", self.requires.head.steps))
+        if self.requires.members is not None:
+            count, steps, _ = dataclasses.astuple(self.requires.members)
+            stages += [Stage("member", steps, number) for number in range(count)]
+        return stages
+
+    def begin(self, cycle: int, stage: Stage, variables=None):
+        """The training state `stage` begins in.
+
+        Args:
+          cycle: whose training it is.
+          stage: one of `of(cycle)`.
+          variables: before the stage; for the first stage of all they are not used.
+        """
+        trainer, seed = self.trainer, self.config.seed
+        if stage.kind == "head":
+            head = trainer.new_head(rng.stream(seed, "head", cycle))
+            return trainer.restart({**pose_of(variables), "head": head})
+        if stage.kind == "member":
+            members = self.requires.members
+            if members is not None and members.start == "fresh":
+                key = rng.stream(seed, "init", *_names(cycle, stage))
+                variables = trainer.init(key).variables
+            return trainer.restart(pose_of(variables))
+        if cycle == 0 and self.base is not None:
+            return trainer.restart(self.base)
+        if cycle == 0 or self.config.training.start == "fresh":
+            return trainer.init(rng.stream(seed, "init", cycle))
+        return trainer.restart({k: v for k, v in variables.items() if k != "members"})
+
+    def finish(self, stage: Stage, train, variables) -> dict:
+        """Variables after `stage`: those before it with what it has trained."""
+        if stage.kind == "pose":
+            return self.trainer.chosen(train)
+        if stage.kind == "head":
+            return {**variables, "head": train.head}
+        members = {
+            **variables.get("members", {}),
+            str(stage.number): pose_of(self.trainer.chosen(train)),
+        }
+        return {**variables, "members": members}
+
+    def advance(self, state, labelled, cycle: int, stage: Stage, steps: int):
+        """Take `steps` steps of a training of `cycle`: (new state, values a step)."""
+        place = (cycle, stage.name, len(labelled))
+        batches = self._training_batches(labelled, place, stage, int(state.step))
+        key = rng.stream(self.config.seed, "augment", *_names(cycle, stage))
+        detach_after = self.requires.head.detach_after if self.requires.head else 0
+        state, history = self.trainer.run(
+            state,
+            batches,
+            key,
+            steps,
+            stage.steps,
+            attached_steps=round(detach_after * self.steps_per_epoch(cycle)),
+            head_alone=stage.kind == "head",
+        )
+        self._batches = ((*place, int(state.step)), batches)
+        return state, history
+
+    def _training_batches(self, labelled, place, stage, position):
+        # A running iterator is kept while it stands where the state says; its
+        # position is nothing but the number of steps taken.
+        if self._batches and self._batches[0] == (*place, position):
+            return self._batches[1]
+        trained_on = labelled[~self.dataset.held_out(labelled)]
+        names = _names(place[0], stage)
+        if stage.kind == "member":  # a bootstrap: as many, with replacement
+            seed = rng.stream_seed(self.config.seed, "bootstrap", *names)
+            draws = np.random.default_rng(seed)
+            trained_on = draws.choice(trained_on, len(trained_on))
+        return pipeline.training_batches(
+            self.passes.source(trained_on),
+            batch=self.config.training.batch,
+            seed=rng.stream_seed(self.config.seed, "order", *names),
+            position=position,
+            threads=self.config.data.threads,
+        )
+
+    def heldout_loss(self, variables, labelled) -> float:
+        """Mean loss over the held-out tenth of `labelled`."""
+        ids = labelled[self.dataset.held_out(labelled)]
+        blocks = pipeline.blocks_in_order(
+            self.passes.source(ids),
+            block=self.config.evaluation.block,
+            threads=self.config.data.threads,
+        )
+        return self.trainer.heldout_loss(variables, blocks)
+
+    def train_template(self, structure: dict):
+        """Shapes and shardings of a training state of this `structure`."""
+        shapes = jax.eval_shape(self.trainer.init, jax.random.key(0))
+        if not structure["head"]:
+            bare = pose_of(shapes.variables)
+            shapes = jax.eval_shape(self.trainer.restart, bare)
+        return self._on_every_device(shapes)
+
+    def variables_template(self, structure: dict):
+        """Shapes and shardings of variables of this `structure`."""
+        shapes = jax.eval_shape(self.trainer.init, jax.random.key(0)).variables
+        found = shapes if structure["head"] else pose_of(shapes)
+        if structure["members"]:
+            members = {str(k): pose_of(shapes) for k in range(structure["members"])}
+            found = {**found, "members": members}
+        return self._on_every_device(found)
+
+    def _on_every_device(self, shapes):
+        whole = jax.sharding.NamedSharding(
+            self.trainer.mesh, jax.sharding.PartitionSpec()
+        )
+        return jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes
+        )
+
+
+def structure_of(variables) -> dict:
+    """What there is beside the pose network: head (bool) and members (how many)."""
+    return {
+        "head": bool(variables.get("head")),
+        "members": len(variables.get("members", {})),
+    }
+
+
+def _names(cycle: int, stage: Stage) -> tuple:
+    """Of the random streams of a training."""
+    return (cycle,) if stage.kind == "pose" else (cycle, stage.name)
