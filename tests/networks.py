@@ -83,6 +83,27 @@ def norms_of(engines, apply_fn, variables, inputs, targets, loss_fn=square_loss)
     return norms(variables, inputs, targets)
 
 
+def expected_norm(
+    engine, apply_fn, variables, inputs, targets, weights, by_tensor=False
+):
+    """Expected squared norm for `square_loss`, compiled as one program."""
+
+    @jax.jit
+    def expected(variables, inputs, targets, weights):
+        return api.expected_squared_norm(
+            engine,
+            apply_fn,
+            square_loss,
+            variables,
+            inputs,
+            targets,
+            weights,
+            by_tensor=by_tensor,
+        )
+
+    return expected(variables, inputs, targets, weights)
+
+
 def slow_norms(apply_fn, variables, inputs, targets, loss_fn=square_loss):
     """A batch of one at a time, a candidate at a time: a tree of [B, K]."""
 

@@ -206,16 +206,14 @@ def test_expected_squared_norm_is_the_weighted_sum(plain, by_tensor):
     variables, apply_fn, loss_fn, inputs, targets, norms = plain
     weights = np.random.default_rng(3).random((B, K)).astype(np.float32)
     each = norms(inputs, targets, by_tensor=True)
-    expected = api.expected_squared_norm(
-        "exact",
-        apply_fn,
-        loss_fn,
-        variables,
-        inputs,
-        targets,
-        weights,
-        by_tensor=by_tensor,
-    )
+
+    @jax.jit
+    def expect(*arguments):
+        return api.expected_squared_norm(
+            "exact", apply_fn, loss_fn, *arguments, by_tensor=by_tensor
+        )
+
+    expected = expect(variables, inputs, targets, weights)
     assert expected.total.shape == (B,)
     wanted = np.sum(weights * np.asarray(each.total), axis=1)
     np.testing.assert_allclose(expected.total, wanted, rtol=1e-5)

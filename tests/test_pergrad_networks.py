@@ -25,9 +25,10 @@ from tests.networks import (
 B, K = 2, 2
 
 
-class ResNet18(nn.Module):
-    """Eight basic blocks, batch norm in evaluation mode; a small stem."""
+class ResNet(nn.Module):
+    """Four stages of basic blocks, batch norm in evaluation mode; a small stem."""
 
+    blocks: int  # a stage; two of them are ResNet-18
     width: int = 2
 
     @nn.compact
@@ -41,7 +42,7 @@ class ResNet18(nn.Module):
         x = nn.max_pool(nn.relu(norm(conv(x, self.width))), (2, 2), (2, 2))
         for stage in range(4):
             width = self.width * 2**stage
-            for stride in (1 + (stage > 0), 1):
+            for stride in (1 + (stage > 0), *[1] * (self.blocks - 1)):
                 y = nn.relu(norm(conv(x, width, stride=stride)))
                 y = norm(conv(y, width))
                 if y.shape != x.shape:
@@ -64,20 +65,21 @@ class Transformer(nn.Module):
         return nn.Dense(7)(nn.LayerNorm()(x))
 
 
-def resnet():
-    return ResNet18(), ResNet18().apply, random(0, B, 16, 16, 3)
+IMAGES = random(0, B, 16, 16, 3)
+IDS = np.random.default_rng(0).integers(0, 7, (B, 5))
 
 
-def transformer():
-    ids = np.random.default_rng(0).integers(0, 7, (B, 5))
-    return Transformer(), Transformer().apply, ids
-
-
-@pytest.mark.parametrize("network", [resnet, transformer])
-def test_whole_networks_are_exact_without_a_fallback(network):
-    model, apply_fn, inputs = network()
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        pytest.param(ResNet(1), IMAGES, id="resnet10"),
+        pytest.param(ResNet(2), IMAGES, id="resnet18", marks=pytest.mark.slow),
+        pytest.param(Transformer(), IDS, id="transformer"),
+    ],
+)
+def test_whole_networks_are_exact_without_a_fallback(model, inputs):
     variables = variables_of(model, inputs)
-    arguments = apply_fn, variables, inputs
+    arguments = model.apply, variables, inputs
     targets = targets_for(*arguments, K)
     (ghost,) = norms_of(("ghost",), *arguments, targets)
     # Deeper than the layers alone: roundings add up.

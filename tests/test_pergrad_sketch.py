@@ -12,6 +12,7 @@ from jalpose.pergrad import api
 from jalpose.pergrad.api import Engine
 from tests.networks import (
     Net,
+    expected_norm,
     norms_of,
     random,
     square_loss,
@@ -162,9 +163,7 @@ def test_extrapolation_is_exact_where_the_last_layer_is_all_there_is(
     net = Net(lambda m, x: nn.Conv(2, (1, 1), 2, name="head")(x))
     variables = variables_of(net, INPUTS)
     found, wanted, bound = (
-        api.expected_squared_norm(
-            engine, net.apply, square_loss, variables, INPUTS, TARGETS, WEIGHTS
-        ).total
+        expected_norm(engine, net.apply, variables, INPUTS, TARGETS, WEIGHTS).total
         for engine in (
             Engine("sketch", passes=passes, split_mean=split_mean),
             Engine("exact"),

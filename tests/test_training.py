@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,10 @@ from jalpose.config import default
 from jalpose.data import pipeline
 from jalpose.data.augment import Ranges
 from jalpose.data.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
+from jalpose.models.hourglass import PoseOutput
 from jalpose.models.registry import create_model
 from jalpose.training import HeatmapSpec, Trainer
+from tests.small import FLAT
 
 SIZE, BATCH = 32, 8
 SPEC = HeatmapSpec(SIZE, SIZE // 4, 8.0, 30.0)  # sigma: one heatmap pixel
@@ -106,10 +109,8 @@ def test_the_loss_of_bfloat16_maps_is_taken_in_float32():
 # Trainers.
 
 
-def make_trainer(changes=None, *, devices=None, dtype="float32", ranges=RANGES):
-    config = default().training
-    config.update({"learning_rate": 0.01, **(changes or {})})
-    model = create_model(
+def hourglass(dtype):
+    return create_model(
         "hourglass",
         14,
         stacks=1,
@@ -118,6 +119,12 @@ def make_trainer(changes=None, *, devices=None, dtype="float32", ranges=RANGES):
         dtype=dtype,
         convolution="native",  # compiled the fastest
     )
+
+
+def make_trainer(changes=None, *, model=FLAT, devices=None, ranges=RANGES):
+    """Of a network that compiles in no time: what is tested is the training."""
+    config = default().training
+    config.update({"learning_rate": 0.01, **(changes or {})})
     mesh = sharding.make_mesh(jax.devices()[:devices])
     return Trainer(model, config, ranges, LSP.mirror, SPEC, mesh)
 
@@ -294,23 +301,53 @@ def test_the_variables_a_training_starts_from_are_not_spent(trainer, variables):
 
 def test_new_weights_are_those_of_the_key(trainer, variables):
     other = trainer.init(jax.random.key(1)).params
-    kernels = [p["stem"]["conv"]["kernel"] for p in (other, variables["params"])]
+    kernels = [p["stem"]["kernel"] for p in (other, variables["params"])]
     assert not np.array_equal(*kernels)
     assert np.std(kernels[0]) == pytest.approx(np.std(kernels[1]), rel=0.2)
 
 
-def test_one_device_and_eight_take_the_same_first_steps(trainer, variables):
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(FLAT, id="flat"),
+        pytest.param(hourglass("float32"), id="hourglass", marks=pytest.mark.slow),
+    ],
+)
+def test_one_device_and_eight_take_the_same_first_steps(model):
     batches = [make_batch(seed) for seed in range(3)]
-    state, expected = train(trainer, variables, batches, 3)
+    changes = {"schedule": "constant"}
+    together, alone = (make_trainer(changes, model=model, devices=d) for d in (8, 1))
+    variables = sharding.to_host(together.init(jax.random.key(0)).variables)
+    state, expected = train(together, variables, batches, 3)
     assert len(state.step.sharding.device_set) == 8
-    alone = make_trainer({"schedule": "constant"}, devices=1)
     state, history = train(alone, variables, batches, 3)
     assert len(state.step.sharding.device_set) == 1
     np.testing.assert_allclose(history, expected, rtol=1e-4)
 
 
-def test_bfloat16_trains_float32_weights(variables):
-    half = make_trainer({"schedule": "constant"}, dtype="bfloat16", ranges=Ranges())
+class Half(nn.Module):
+    """A layer of each kind, computed in bfloat16."""
+
+    @nn.compact
+    def __call__(self, images, train: bool = False) -> PoseOutput:
+        x = nn.Conv(6, (4, 4), (4, 4), dtype=jnp.bfloat16)(images)
+        x = nn.BatchNorm(not train, momentum=0.9, dtype=jnp.bfloat16)(x)
+        maps = nn.Conv(14, (3, 3), dtype=jnp.bfloat16)(jnp.tanh(x))
+        assert maps.dtype == jnp.bfloat16
+        return PoseOutput(10 * maps[:, None], jnp.mean(x, axis=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(Half(), id="flat"),
+        pytest.param(hourglass("bfloat16"), id="hourglass", marks=pytest.mark.slow),
+    ],
+)
+def test_bfloat16_trains_float32_weights(model):
+    options = {"model": model, "ranges": Ranges(), "devices": 1}
+    half = make_trainer({"schedule": "constant"}, **options)
+    variables = sharding.to_host(half.init(jax.random.key(0)).variables)
     state, history = train(half, variables, itertools.repeat(make_batch()), 15)
     assert np.isfinite(history).all()
     assert history[-1] < 0.95 * history[0]
@@ -340,10 +377,10 @@ def test_heldout_loss_is_the_slow_loop(trainer, variables, figures):
         for n in range(len(source)):
             row = source[n]
             image = np.float32(row["image"][None]) / 255
-            maps = np.asarray(apply(variables, image).heatmaps)[0, 0]
+            maps = np.asarray(apply(variables, image).heatmaps)[0]  # [S, h, w, J]
             present = np.isin(row["status"], counted)
             target = np.asarray(render(row["joints"], present))
-            each = np.square(maps - target).mean(axis=(0, 1))
+            each = np.square(maps - target).mean(axis=(0, 1, 2))
             values.append(each[present].mean())
         other = trainer if occluded else make_trainer({"occluded": False})
         loss = other.heldout_loss(variables, heldout_blocks(figures, ids))
