@@ -17,7 +17,7 @@ from jalpose.evaluation.passes import example_keys
 from jalpose.models.hourglass import PoseOutput
 from jalpose.training import scale_images
 from tests import small
-from tests.test_heatmaps import slow_peaks
+from tests.test_peaks import slow_peaks
 
 POOL = np.arange(40, 52)  # unlabelled examples of the small problem
 MULTI = {"peaks": 5, "min_distance": 5.0, "normalise": "sum", "border": 0}
