@@ -50,7 +50,7 @@ def acquire(key, probe, labelled, unlabelled, budget) -> Selection:
         min(budget, len(unlabelled)),
         ids=unlabelled,
         centre_ids=labelled.ids,
-        mesh=getattr(probe, "mesh", None),
+        mesh=probe.mesh,
     )
     picked = np.full(len(unlabelled), np.nan, np.float32)
     picked[cover.order] = cover.distances
