@@ -135,8 +135,7 @@ class Stages:
 
     def advance(self, state, labelled, cycle: int, stage: Stage, steps: int):
         """Take `steps` steps of a training of `cycle`: (new state, values a step)."""
-        place = (cycle, stage.name, len(labelled))
-        batches = self._training_batches(labelled, place, stage, int(state.step))
+        batches = self.batches(labelled, cycle, stage, int(state.step))
         key = rng.stream(self.config.seed, "augment", *_names(cycle, stage))
         detach_after = self.requires.head.detach_after if self.requires.head else 0
         state, history = self.trainer.run(
@@ -148,16 +147,18 @@ class Stages:
             attached_steps=round(detach_after * self.steps_per_epoch(cycle)),
             head_alone=stage.kind == "head",
         )
-        self._batches = ((*place, int(state.step)), batches)
+        self._batches = (cycle, stage.name, int(state.step), len(labelled)), batches
         return state, history
 
-    def _training_batches(self, labelled, place, stage, position):
+    def batches(self, labelled, cycle: int, stage: Stage, position: int):
+        """Endless batches of a training, from the `position`-th on."""
         # A running iterator is kept while it stands where the state says; its
         # position is nothing but the number of steps taken.
-        if self._batches and self._batches[0] == (*place, position):
+        place = (cycle, stage.name, position, len(labelled))
+        if self._batches and self._batches[0] == place:
             return self._batches[1]
         trained_on = labelled[~self.dataset.held_out(labelled)]
-        names = _names(place[0], stage)
+        names = _names(cycle, stage)
         if stage.kind == "member":  # a bootstrap: as many, with replacement
             seed = rng.stream_seed(self.config.seed, "bootstrap", *names)
             draws = np.random.default_rng(seed)

@@ -353,7 +353,10 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_steps():
         labelled=problem.dataset.initial,
         phase=Training(train=problem.trainer.restart(variables)),
     )
-    message = r"loss of cycle 0, training of pose, became nan or infinite within steps 1 to 4: .*learning_rate"
+    message = (
+        "loss of cycle 0, training of pose, became nan or infinite within steps 1 to "
+        "4: .*learning_rate"
+    )
     with pytest.raises(FloatingPointError, match=message):
         cycle.advance(state, problem)
 
