@@ -306,15 +306,18 @@ def known_keys(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def check_key(config: ConfigDict, key: str) -> None:
-    """Raise ConfigError with the known keys unless the dotted `key` exists."""
+    """Raise ConfigError with the known keys of its section unless `key` exists.
+
+    A key of no known section is answered with all there are.
+    """
     known = known_keys(config)
     if key in known:
         return
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(
-        f"unknown config key {key!r}.{hint} Known keys:\n  " + "\n  ".join(known)
-    )
+    beside = [k for k in known if k.startswith(key.partition(".")[0] + ".")]
+    listed = "\n  ".join(beside or known)
+    raise ConfigError(f"unknown config key {key!r}.{hint} Known keys:\n  {listed}")
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

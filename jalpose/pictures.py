@@ -3,27 +3,26 @@
 import numpy as np
 
 from jalpose.data.dataset import PoseDataset
-from jalpose.evaluation.pck import torso_lengths
 from jalpose.report import drawings
 
 
-def test_sheet(dataset: PoseDataset, arrays: dict, count: int) -> np.ndarray:
+def test_sheet(dataset: PoseDataset, arrays: dict, count: int, reach) -> np.ndarray:
     """Evenly spaced test images with predicted and true joints: uint8 [H, W, 3].
 
     Args:
       dataset: the benchmark.
       arrays: of a finished model, with test_ids and test_joints (image pixels).
       count: images.
+      reach: [test images], image pixels within which a joint counts as found, NaN where
+        an image has nothing to measure in.
     """
     ids, predicted = arrays["test_ids"], arrays["test_joints"]
     rows = np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))
-    joints, status = dataset.joints[ids[rows]], dataset.status[ids[rows]]
-    torso = torso_lengths(joints, status, dataset.skeleton)
-    distance = np.linalg.norm(predicted[rows] - joints, axis=-1) / torso[:, None]
+    distance = np.linalg.norm(predicted[rows] - dataset.joints[ids[rows]], axis=-1)
     captions = [
-        f"{dataset.keys[ids[row]]}  {np.mean(d[~np.isnan(d)] < 0.2):.0%} within 0.2"
-        if not np.isnan(d).all()
-        else f"{dataset.keys[ids[row]]}  no torso"
+        f"{dataset.keys[ids[row]]}  {np.mean(d[~np.isnan(d)] < reach[row]):.0%} found"
+        if reach[row] > 0
+        else f"{dataset.keys[ids[row]]}  not measured"
         for row, d in zip(rows, distance, strict=True)
     ]
     return _sheet(dataset, ids[rows], predicted[rows], captions)

@@ -209,6 +209,7 @@ class Problem:
         )
         metrics = {
             "pck": result.mean,
+            "pck_name": pck.score_name(config.reference, config.threshold),
             "pck_threshold": config.threshold,
             "pck_reference": config.reference,
             "pck_joints": config.joints,
@@ -327,6 +328,17 @@ class Problem:
             return self._pck(ids, predicted).mean
         except ValueError:
             return None
+
+    def reference_lengths(self, ids) -> np.ndarray:
+        """Lengths that PCK measures in, image pixels; NaN where there is none."""
+        data = self.dataset
+        return pck.reference_lengths(
+            data.joints[ids],
+            data.status[ids],
+            data.skeleton,
+            self.config.evaluation.reference,
+            None if data.head_sizes is None else data.head_sizes[ids],
+        )
 
     def _pck(self, ids, predicted) -> pck.PckResult:
         """PCK of `predicted`, image pixels, on the examples `ids`."""

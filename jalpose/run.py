@@ -249,14 +249,18 @@ class Journalist:
         for joint, value in metrics["pck_per_joint"].items():
             self._scalar(f"test_pck/{joint.replace(' ', '_')}", value, step)
         if self._config.output.images:
+            lengths = self._problem.reference_lengths(event.arrays["test_ids"])
             sheet = pictures.test_sheet(
-                self._problem.dataset, event.arrays, self._config.output.images
+                self._problem.dataset,
+                event.arrays,
+                self._config.output.images,
+                reach=metrics["pck_threshold"] * lengths,
             )
             self._picture("test", sheet, event.cycle, step)
         self._screen.end()
         self._screen.line(
             f"cycle {event.cycle}: {event.values['num_labelled']} labelled, "
-            f"PCK@{metrics['pck_threshold']:g} {metrics['pck']:.1%} on "
+            f"{metrics['pck_name']} {metrics['pck']:.1%} on "
             f"{metrics['num_images']} test images ({metrics['num_left_out']} left out; "
             f"mean pose {metrics['mean_pose_pck']:.1%}), {clock['seconds']:.0f} s"
         )
@@ -367,10 +371,10 @@ def _conclude(workdir, runs, screen):
         Path(workdir) / "pictures" / "learning_curves.png",
         curves,
         title="Test score after each acquisition",
-        ylabel=f"PCK@{metrics['pck_threshold']:g}",
+        ylabel=metrics["pck_name"],
         baseline=metrics["mean_pose_pck"],
     )
     columns = tables.comparison_columns(list(runs), reference)
-    screen.line("PCK in percent, and points above the reference:")
+    screen.line(f"{metrics['pck_name']} in percent, and points above the reference:")
     screen.line(tables.format_table(rows, columns))
     screen.line(f"records and pictures: {workdir}")

@@ -29,7 +29,10 @@ def disagreement(measure: str):
         count, height, width, joints = maps.shape
         highest = jnp.argmax(maps.reshape(count, height * width, joints), axis=1)
         places = jnp.stack([highest % width, highest // width]).astype(jnp.float32)
-        return {"variance": jnp.var(places, axis=1).sum(axis=0)}
+        apart = jnp.var(places, axis=1).sum(axis=0)
+        # A map with a NaN has a highest pixel too.
+        known = jnp.isfinite(maps).all(axis=(0, 1, 2))
+        return {"variance": jnp.where(known, apart, jnp.nan)}
 
     reduction.__name__ = f"disagreement_{measure}"
     return reduction

@@ -154,7 +154,7 @@ def _loss(spec):
         drawn = jax.vmap(
             lambda points: spec.render(points, target["present"]), in_axes=1, out_axes=3
         )(target["points"])  # [h, w, J, P]
-        label = jnp.sum(drawn * target["factors"], axis=-1)
+        label = jnp.sum(drawn * target["factors"][None, None], axis=-1)
         # The loss of a label that is `label` away from what the network says has the
         # gradient that differs by `label` between two labels.
         away = jax.lax.stop_gradient(maps) - label[None]

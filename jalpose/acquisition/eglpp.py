@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jalpose.acquisition import kcenter
 from jalpose.acquisition.method import Method, Selection, highest
 from jalpose.acquisition.neighbours import nearest_labels
 
@@ -85,6 +86,10 @@ def acquire(
       renormalise: let the K probabilities sum to one. The published code does not;
         an example whose mass is spread over more than K labels then scores lower
         for that alone, and it is the one least like its neighbours. Hence True.
+
+    Raises:
+      ValueError: no labelled example can be a neighbour.
+      FloatingPointError: an embedding or a norm is not finite; names the example ids.
     """
     del key
     found = candidates(
@@ -126,10 +131,20 @@ def candidates(
     # A label without a joint would have no gradient at all.
     possible = np.flatnonzero(~labelled.held_out & labelled.present.any(axis=1))
 
+    if not len(possible):
+        raise ValueError(
+            "EGL++ takes the labels of labelled examples outside the held-out tenth, "
+            "and there are none: set data.initial above 0"
+        )
+
     def search():
+        pool = probe.embeddings(unlabelled)
+        known = probe.embeddings(labelled.ids[possible])
+        kcenter.check_finite(pool, unlabelled, "pool")
+        kcenter.check_finite(known, labelled.ids[possible], "labelled")
         found = nearest_labels(
-            probe.embeddings(unlabelled),
-            probe.embeddings(labelled.ids[possible]),
+            pool,
+            known,
             perplexity=perplexity,
             num_neighbours=neighbours,
             renormalise=renormalise,

@@ -74,9 +74,9 @@ def greedy(
     pool, centres = np.asarray(embeddings, np.float32), np.asarray(centres, np.float32)
     ids = np.asarray(ids)
     _check(pool, centres, budget, ids, chunk)
-    _check_finite(pool, ids, "pool")
+    check_finite(pool, ids, "pool")
     centre_ids = np.arange(len(centres)) if centre_ids is None else centre_ids
-    _check_finite(centres, centre_ids, "centres")
+    check_finite(centres, centre_ids, "centres")
     mesh = sharding.make_mesh() if mesh is None else mesh
     by_id = np.argsort(ids)
     exponent = _exponent(pool, centres)
@@ -204,7 +204,8 @@ def _check(pool, centres, budget, ids, chunk) -> None:
         raise ValueError(f"{chunk=} must be at least 1")
 
 
-def _check_finite(embeddings, ids, name) -> None:
+def check_finite(embeddings, ids, name) -> None:
+    """Raise FloatingPointError naming the ids whose embeddings are not finite."""
     bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(bad):
         listed = ", ".join(f"id {ids[i]}" for i in bad[:10])

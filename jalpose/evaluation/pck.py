@@ -69,6 +69,12 @@ def torso_lengths(
     return np.where(whole.any(axis=1), longest, np.nan)
 
 
+def score_name(reference: str, threshold: float) -> str:
+    """What a PCK is called: PCK@0.2 of the torso, PCKh@0.5 of the head."""
+    name = {"torso": "PCK", "head": "PCKh", "head_full": "PCKh of the full head box"}
+    return f"{name[reference]}@{threshold:g}"
+
+
 def pck(
     predicted: np.ndarray,
     joints: np.ndarray,
@@ -112,7 +118,7 @@ def pck(
         )
     if average not in JOINTS:
         raise ValueError(f"unknown {average=}; known: {', '.join(JOINTS)}")
-    lengths = _lengths(joints, status, skeleton, reference, head_sizes)
+    lengths = reference_lengths(joints, status, skeleton, reference, head_sizes)
     measured = lengths > 0  # False for NaN, and for ends on the same pixel
     if not measured.any():
         raise ValueError(
@@ -148,7 +154,7 @@ _NEEDS = {
 }
 
 
-def _lengths(joints, status, skeleton, reference, head_sizes) -> np.ndarray:
+def reference_lengths(joints, status, skeleton, reference, head_sizes) -> np.ndarray:
     """Length of the reference in each image: float64 [N], NaN where there is none."""
     if reference not in REFERENCES:
         raise ValueError(f"unknown {reference=}; known: {', '.join(REFERENCES)}")

@@ -141,7 +141,7 @@ def _scores(cycles: list[dict]) -> dict[int, float | None]:
 
 
 def _check_scored_alike(cycles: dict[str, list[dict]]) -> None:
-    for key in ("pck_threshold", "num_images"):
+    for key in ("pck_threshold", "pck_reference", "num_images"):
         seen: dict[Any, str] = {}
         for label, run in cycles.items():
             for record in run:

@@ -1,0 +1,10 @@
+"""No new labels, only further training: the control, from LSP to LSPET.
+
+    python -m jalpose.main --config=configs/lsp_control.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("lsp", "control")

@@ -1,0 +1,10 @@
+"""Expected gradient length over the heatmaps' peaks, from LSP to LSPET.
+
+    python -m jalpose.main --config=configs/lsp_egl.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("lsp", "egl")

@@ -1,0 +1,10 @@
+"""Query by committee, from LSP to LSPET.
+
+    python -m jalpose.main --config=configs/lsp_ensemble.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("lsp", "ensemble")

@@ -1,0 +1,10 @@
+"""Entropy-gradnorm, from LSP to LSPET.
+
+    python -m jalpose.main --config=configs/lsp_entropy_gradnorm.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("lsp", "entropy_gradnorm")

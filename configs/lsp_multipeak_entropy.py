@@ -1,0 +1,10 @@
+"""Multi-peak entropy, from LSP to LSPET.
+
+    python -m jalpose.main --config=configs/lsp_multipeak_entropy.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("lsp", "multipeak_entropy")

@@ -1,0 +1,10 @@
+"""Entropy of the softmax over pixels, from LSP to LSPET.
+
+    python -m jalpose.main --config=configs/lsp_softmax_entropy.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("lsp", "softmax_entropy")

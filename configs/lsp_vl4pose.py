@@ -1,0 +1,10 @@
+"""VL4Pose: likelihood of the links' lengths, from LSP to LSPET.
+
+    python -m jalpose.main --config=configs/lsp_vl4pose.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("lsp", "vl4pose")

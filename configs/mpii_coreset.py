@@ -1,0 +1,10 @@
+"""Core-set (k-centre greedy), on MPII.
+
+    python -m jalpose.main --config=configs/mpii_coreset.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "coreset")

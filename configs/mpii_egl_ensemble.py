@@ -1,0 +1,10 @@
+"""Expected gradient length with an ensemble's labels, on MPII.
+
+    python -m jalpose.main --config=configs/mpii_egl_ensemble.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "egl_ensemble")

@@ -1,0 +1,10 @@
+"""Query by committee, on MPII.
+
+    python -m jalpose.main --config=configs/mpii_ensemble.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "ensemble")

@@ -1,0 +1,10 @@
+"""Entropy-gradnorm, on MPII.
+
+    python -m jalpose.main --config=configs/mpii_entropy_gradnorm.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "entropy_gradnorm")

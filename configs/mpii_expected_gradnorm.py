@@ -1,0 +1,10 @@
+"""Expected-gradnorm, on MPII.
+
+    python -m jalpose.main --config=configs/mpii_expected_gradnorm.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "expected_gradnorm")

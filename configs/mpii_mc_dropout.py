@@ -1,0 +1,10 @@
+"""MC dropout, on MPII.
+
+    python -m jalpose.main --config=configs/mpii_mc_dropout.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "mc_dropout")

@@ -1,0 +1,10 @@
+"""Random choice, on MPII.
+
+    python -m jalpose.main --config=configs/mpii_random.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "random")

@@ -1,0 +1,10 @@
+"""Entropy of the softmax over pixels, on MPII.
+
+    python -m jalpose.main --config=configs/mpii_softmax_entropy.py:scale=small
+
+The protocol, the same for all methods, is in jalpose/protocols.py.
+"""
+
+from jalpose.protocols import protocol
+
+get_config = protocol("mpii", "softmax_entropy")
