@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jalpose import checkpoints, cycle, run, sharding, training
 from jalpose.acquisition.method import Labelled
@@ -16,7 +17,7 @@ from jalpose.acquisition.probe import Probe
 from jalpose.config import assemble
 from jalpose.data.registry import load_dataset
 from jalpose.evaluation.passes import Passes
-from jalpose.models.hourglass import PoseOutput
+from jalpose.models.hourglass import Features, PoseOutput
 from jalpose.pergrad.api import Engine
 from jalpose.problem import Problem
 from jalpose.stages import Stages
@@ -69,7 +70,7 @@ def share_compiled(problem):
     """Give `problem` the compiled steps of an earlier one that has the same."""
     config = problem.config
     training = {k: v for k, v in config.training.items() if k not in LENGTHS}
-    parts = [config.data, config.model, config.heatmap, config.augment, training]
+    parts = [config.data, problem.model, config.heatmap, config.augment, training]
     key = repr(
         [*parts, config.evaluation, problem.mesh, config.seed, problem.requires.head]
     )
@@ -114,6 +115,17 @@ def problem(changes=None, devices=1, base=None) -> Problem:
     return share_compiled(made)
 
 
+def flat_problem(changes=None, devices=1, base=None) -> Problem:
+    """`problem` whose network is `Flat`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Problem,
+            "_network",
+            lambda problem, convolution: Flat(dropout=problem.config.model.dropout),
+        )
+        return problem(changes, devices, base)
+
+
 def advance_until(state, problem, *kinds):
     """Advance to the first event of one of `kinds`: (state, events)."""
     events = []
@@ -139,18 +151,28 @@ def copied(tree):
 class Flat(nn.Module):
     """Nearly nothing of a pose network: compiles in no time, has every kind of layer.
 
-    Two stacks, so that intermediate supervision counts.
+    Two stacks, so that intermediate supervision counts, and features for heads.
     """
 
     num_joints: int = 14
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images, train: bool = False) -> PoseOutput:
+    def __call__(
+        self, images, train: bool = False, drop: bool | None = None
+    ) -> PoseOutput:
         x = nn.Conv(6, (4, 4), (4, 4), name="stem")(images)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
         x = jnp.tanh(x)
+        if self.dropout:
+            dropped = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
+            x = dropped(x, not (train if drop is None else drop))
         maps = [nn.Conv(self.num_joints, (3, 3), name=f"maps{s}")(x) for s in (0, 1)]
-        return PoseOutput(10 * jnp.stack(maps, axis=1), jnp.mean(x, axis=(1, 2)))
+        return PoseOutput(
+            10 * jnp.stack(maps, axis=1),
+            jnp.mean(x, axis=(1, 2)),
+            Features(stacks=(x, x), levels=(x, x[:, ::2, ::2])),
+        )
 
 
 FLAT = Flat()
