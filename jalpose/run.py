@@ -374,7 +374,16 @@ def _conclude(workdir, runs, screen):
         ylabel=metrics["pck_name"],
         baseline=metrics["mean_pose_pck"],
     )
-    columns = tables.comparison_columns(list(runs), reference)
-    screen.line(f"{metrics['pck_name']} in percent, and points above the reference:")
-    screen.line(tables.format_table(rows, columns))
+    if len(runs) > tables.WIDEST:
+        below = tables.runs_below_each_other(rows, list(runs))
+        screen.line(f"{metrics['pck_name']} in percent, by labelled images:")
+        screen.line(tables.format_table(*below))
+    else:
+        columns = tables.comparison_columns(list(runs), reference)
+        screen.line(f"{metrics['pck_name']} in percent, points above the reference:")
+        screen.line(tables.format_table(rows, columns))
+    measures = tables.measures_table(runs)
+    if measures:
+        screen.line("What was chosen, and what choosing cost:")
+        screen.line(tables.format_table(measures, tables.MEASURE_COLUMNS))
     screen.line(f"records and pictures: {workdir}")

@@ -29,6 +29,25 @@ SPENT_COLUMNS = (
     Column("engine"),
 )
 
+MEASURE_COLUMNS = (
+    Column("run"),
+    Column("cycle"),
+    Column("seconds", ".1f"),
+    Column("peak_mib", ".0f", "MiB"),
+    Column("selected_pck", ".1f", "PCK chosen"),
+    Column("pool_pck", ".1f", "of all"),
+    Column("ranking_accuracy", ".2f", "ranking"),
+    Column("pearson", "+z.2f"),
+    Column("spearman", "+z.2f"),
+    Column("loss_overlap", ".0f", "top loss %"),
+    Column("sq_norm_overlap", ".0f", "top norm %"),
+    Column("chance_overlap", ".0f", "chance %"),
+    Column("mean_distance", ".3g", "distance"),
+    Column("smallest_distance", ".2g", "smallest"),
+    Column("near_duplicates", "d", "near"),
+)
+WIDEST = 4  # runs side by side; more are one below the other
+
 
 def compare_runs(workdirs: Workdirs, *, reference: str | None = None) -> list[dict]:
     """One row for each cycle any run has reached.
@@ -75,6 +94,39 @@ def comparison_columns(
         *(Column(label, ".1f") for label in labels),
         *(Column(f"{label} - {reference}", "+z.1f") for label in others),
     ]
+
+
+def runs_below_each_other(rows: Sequence[Mapping], labels: Sequence[str]):
+    """The scores of `compare_runs` with a row a run: rows and columns."""
+    below = [
+        {"run": label, **{str(row["num_labelled"]): row[label] for row in rows}}
+        for label in labels
+    ]
+    counts = [str(row["num_labelled"]) for row in rows]
+    return below, [Column("run"), *(Column(count, ".1f") for count in counts)]
+
+
+def measures_table(workdirs: Workdirs) -> list[dict]:
+    """One row for each acquisition of each run: what it cost and what it chose.
+
+    Fractions are in percent, except the ranking accuracy. Shown with
+    `format_table(rows, MEASURE_COLUMNS)`.
+    """
+    percent = "selected_pck", "pool_pck", "loss_overlap", "sq_norm_overlap"
+    rows = []
+    for label, path in workdirs.items():
+        for record in _cycles(path):
+            acquisition = record.get("acquisition")
+            if acquisition is None:
+                continue
+            row = {"run": label, "cycle": record["cycle"], **(record.get("measures") or {})}
+            for key in (*percent, "chance_overlap"):
+                if row.get(key) is not None:
+                    row[key] = 100 * row[key]
+            row["seconds"] = acquisition["seconds"]
+            row["peak_mib"] = acquisition["peak_bytes"] / 2**20
+            rows.append(row)
+    return rows
 
 
 def spent_table(workdirs: Workdirs) -> list[dict]:
