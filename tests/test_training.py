@@ -154,8 +154,15 @@ def make_batch(seed=0):
     }
 
 
+def run(trainer, state, batches, steps, total=100, key=KEY):
+    """The state after `steps`, and the loss of each."""
+    state, history = trainer.run(state, iter(batches), key, steps, total)
+    assert list(history) == ["loss"]
+    return state, history["loss"]
+
+
 def train(trainer, variables, batches, steps, total=100):
-    return trainer.run(trainer.restart(variables), iter(batches), KEY, steps, total)
+    return run(trainer, trainer.restart(variables), batches, steps, total)
 
 
 def assert_trees_equal(got, expected):
@@ -242,17 +249,16 @@ def test_pieces_of_a_training_are_the_whole(trainer, variables):
     batches = [make_batch(seed) for seed in range(4)]
     whole, history = train(trainer, variables, batches, 4)
     state, first = train(trainer, variables, batches[:1], 1)
-    state, rest = trainer.run(state, iter(batches[1:]), KEY, 3, 100)
+    state, rest = run(trainer, state, batches[1:], 3)
     assert np.array_equal(np.concatenate([first, rest]), history)
     assert_trees_equal(state, whole)
 
 
 def test_the_key_decides_the_augmentation(trainer, variables):
     batch = make_batch()
+    _, (loss,) = train(trainer, variables, [batch], 1)
     state = trainer.restart(variables)
-    _, (loss,) = trainer.run(state, iter([batch]), KEY, 1, 100)
-    state = trainer.restart(variables)
-    _, (other,) = trainer.run(state, iter([batch]), jax.random.key(6), 1, 100)
+    _, (other,) = run(trainer, state, [batch], 1, key=jax.random.key(6))
     assert loss != other
 
 
