@@ -252,7 +252,9 @@ def _measure(state, phase: Measuring, problem: Problem):
     ids = problem.unlabelled(state.labelled, state.cycle)
     probe = problem.probe(phase.variables, phase.journal)
     try:
-        values, arrays = problem.measure(probe, ids, phase.chosen, phase.scores)
+        values, arrays = problem.judge.measure(
+            probe, problem.labelled_set(ids), phase.chosen, phase.scores
+        )
     except Paused:
         return _paused(state, probe)
     event = Event(kind="measured", cycle=state.cycle, values=values, arrays=arrays)

@@ -1,7 +1,6 @@
 """What stays the same through a run: data, network, method, and how they are used."""
 
 import copy
-import functools
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,11 +11,11 @@ from jalpose.acquisition.probe import Probe
 from jalpose.acquisition.registry import METHODS
 from jalpose.config import ConfigError
 from jalpose.data.augment import Ranges
-from jalpose.data.crops import from_crop, to_crop
+from jalpose.data.crops import to_crop
 from jalpose.data.dataset import PoseDataset
 from jalpose.data.skeletons import ABSENT, VISIBLE
-from jalpose.evaluation import baseline, measures, pck
-from jalpose.evaluation.passes import Passes, collect
+from jalpose.evaluation.judge import Judge
+from jalpose.evaluation.passes import Passes
 from jalpose.models.registry import create_model
 from jalpose.pergrad.api import Engine
 from jalpose.stages import Stages
@@ -44,7 +43,7 @@ class Problem:
         self.method = METHODS[config.acquisition.method]
         self.requires = self._requires(config.acquisition.method)
         self._check_budget()
-        self._check_reference()
+        self.judge = Judge(config.evaluation, dataset)
         size = config.data.size
         self.spec = HeatmapSpec(
             size, size // 4, config.heatmap.sigma, config.heatmap.peak
@@ -119,18 +118,6 @@ class Problem:
         other.passes.peak_bytes = 0
         return other
 
-    def _check_reference(self):
-        """Raise ConfigError where no test image has what PCK is measured in."""
-        reference, sizes = self.config.evaluation.reference, self.dataset.head_sizes
-        if reference == "torso":
-            return
-        if sizes is None or not (sizes[self.dataset.test] > 0).any():
-            raise ConfigError(
-                f"evaluation.reference={reference} needs head boxes, but no test image "
-                f"of data.name={self.config.data.name} has one (HRNet's JSON of MPII "
-                "has none either); set evaluation.reference=torso"
-            )
-
     def _check_budget(self):
         acquisition, cycles = self.config.acquisition, self.config.loop.cycles
         wanted, there = cycles * acquisition.budget, len(self.dataset.pool)
@@ -191,44 +178,9 @@ class Problem:
         """The section of `config.acquisition` of a method's name, if there is one."""
         return dict(self.config.acquisition.get(name, {}))
 
-    # Evaluation.
-
     def evaluate(self, variables) -> tuple[dict, dict]:
-        """Test metrics, and arrays: ids, predicted joints (image pixels) and losses."""
-        data, config = self.dataset, self.config.evaluation
-        ids = data.test
-        walk = self.passes.walk(
-            self.passes.describe, variables, ids, block=config.block
-        )
-        found = collect(walk)
-        predicted = from_crop(found["joints"], data.windows[ids], self.spec.crop_size)
-        result = self._pck(ids, predicted)
-        known = (a[data.initial] for a in (data.joints, data.status, data.windows))
-        guess = baseline.predict_mean_pose(
-            baseline.mean_crop_pose(*known), data.windows[ids]
-        )
-        metrics = {
-            "pck": result.mean,
-            "pck_name": pck.score_name(config.reference, config.threshold),
-            "pck_threshold": config.threshold,
-            "pck_reference": config.reference,
-            "pck_joints": config.joints,
-            "pck_per_joint": dict(
-                zip(data.skeleton.joints, result.per_joint.tolist(), strict=True)
-            ),
-            "num_images": result.num_images,
-            "num_left_out": result.num_left_out,
-            "mean_pose_pck": self._pck(ids, guess).mean,
-            "test_loss": float(found["loss"].mean(dtype=np.float64)),
-        }
-        arrays = {
-            "test_ids": ids,
-            "test_joints": predicted.astype(np.float32),
-            "test_losses": found["loss"],
-        }
-        return metrics, arrays
-
-    # Acquisition.
+        """Test metrics and arrays of a model, see `Judge.evaluate`."""
+        return self.judge.evaluate(self.passes, variables)
 
     def probe(self, variables, journal) -> Probe:
         """A probe of `variables` on a journal."""
@@ -269,92 +221,6 @@ class Problem:
             held_out=data.held_out(labelled),
         )
 
-    def measure(self, probe, ids, chosen, scores) -> tuple[dict, dict]:
-        """Measure a choice by the labels of all that was scored, in simulation.
-
-        Args:
-          probe: of the network that chose.
-          ids: of what was scored, M.
-          chosen: of what was chosen.
-          scores: float32 [M].
-
-        Returns:
-          Measures for the record (see `measures.summarise`), and arrays.
-        """
-        described = probe.describe(ids)
-        joints = self.in_image(ids, described["joints"]).astype(np.float32)
-        norms = None
-        if self.config.evaluation.true_norms:
-            labels = self.labelled_set(ids)
-
-            def context(positions):
-                return {
-                    "joints": labels.joints[positions],
-                    "present": labels.present[positions],
-                }
-
-            found = probe.squared_norms(
-                own_label(self.spec),
-                ids,
-                np.ones((len(ids), 1), np.float32),
-                context,
-                approximate=False,
-            )
-            norms = found["expected"]
-        picked = np.isin(ids, chosen)
-        values = measures.summarise(
-            ids,
-            scores,
-            chosen,
-            described["loss"],
-            sq_norms=norms,
-            embeddings=described["embedding"],
-            selected_pck=self._mean_pck(ids[picked], joints[picked]),
-            pool_pck=self._mean_pck(ids, joints),
-        )
-        arrays = {
-            "embeddings": described["embedding"],
-            "joints": joints,
-            "peaks": described["peaks"],
-            "true_losses": described["loss"],
-        }
-        if norms is not None:
-            arrays["true_squared_norms"] = norms
-        return values, arrays
-
-    def _mean_pck(self, ids, predicted) -> float | None:
-        """PCK of images, None where there is nothing to measure."""
-        try:
-            return self._pck(ids, predicted).mean
-        except ValueError:
-            return None
-
-    def reference_lengths(self, ids) -> np.ndarray:
-        """Lengths that PCK measures in, image pixels; NaN where there is none."""
-        data = self.dataset
-        return pck.reference_lengths(
-            data.joints[ids],
-            data.status[ids],
-            data.skeleton,
-            self.config.evaluation.reference,
-            None if data.head_sizes is None else data.head_sizes[ids],
-        )
-
-    def _pck(self, ids, predicted) -> pck.PckResult:
-        """PCK of `predicted`, image pixels, on the examples `ids`."""
-        data, config = self.dataset, self.config.evaluation
-        return pck.pck(
-            predicted,
-            data.joints[ids],
-            data.status[ids],
-            data.skeleton,
-            threshold=config.threshold,
-            count_occluded=config.occluded,
-            reference=config.reference,
-            head_sizes=None if data.head_sizes is None else data.head_sizes[ids],
-            average=config.joints,
-        )
-
     def unlabelled(
         self, labelled: np.ndarray, cycle: int, size: int | None = None
     ) -> np.ndarray:
@@ -374,24 +240,9 @@ class Problem:
         draws = np.random.default_rng(seed).random(len(self.dataset.keys))
         return np.sort(left[np.argsort(draws[left], kind="stable")[:size]])
 
-    def in_image(self, ids: np.ndarray, joints: np.ndarray) -> np.ndarray:
-        """Crop pixels -> image pixels of the examples `ids`."""
-        return from_crop(joints, self.dataset.windows[ids], self.spec.crop_size)
-
     def has_labels(self, ids: np.ndarray) -> bool:
         """Are the labels of `ids` there? In simulation every label is."""
         return bool(np.isin(ids, self.dataset.pool).all())
-
-
-@functools.cache
-def own_label(spec: HeatmapSpec):
-    """The one target of an example whose label is known, for `Probe.squared_norms`."""
-
-    def target(row):
-        maps = spec.render(row["joints"], row["present"])
-        return maps[None], row["present"][None]
-
-    return target
 
 
 def engine_of(acquisition: ConfigDict, **changes) -> Engine:

@@ -249,7 +249,7 @@ class Journalist:
         for joint, value in metrics["pck_per_joint"].items():
             self._scalar(f"test_pck/{joint.replace(' ', '_')}", value, step)
         if self._config.output.images:
-            lengths = self._problem.reference_lengths(event.arrays["test_ids"])
+            lengths = self._problem.judge.reference_lengths(event.arrays["test_ids"])
             sheet = pictures.test_sheet(
                 self._problem.dataset,
                 event.arrays,

@@ -119,7 +119,11 @@ def measures_table(workdirs: Workdirs) -> list[dict]:
             acquisition = record.get("acquisition")
             if acquisition is None:
                 continue
-            row = {"run": label, "cycle": record["cycle"], **(record.get("measures") or {})}
+            row = {
+                "run": label,
+                "cycle": record["cycle"],
+                **(record.get("measures") or {}),
+            }
             for key in (*percent, "chance_overlap"):
                 if row.get(key) is not None:
                     row[key] = 100 * row[key]
