@@ -115,14 +115,14 @@ def problem(changes=None, devices=1, base=None) -> Problem:
     return share_compiled(made)
 
 
-def flat_problem(changes=None, devices=1, base=None) -> Problem:
-    """`problem` whose network is `Flat`."""
+def flat_problem(changes=None, devices=1, base=None, network=None) -> Problem:
+    """`problem` whose network is `Flat`, or `network`."""
+
+    def make(problem, convolution):
+        return network or Flat(dropout=problem.config.model.dropout)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Problem,
-            "_network",
-            lambda problem, convolution: Flat(dropout=problem.config.model.dropout),
-        )
+        patch.setattr(Problem, "_network", make)
         return problem(changes, devices, base)
 
 
