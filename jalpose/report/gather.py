@@ -1,0 +1,309 @@
+"""Find runs on disk and read them as one experiment, finished or not.
+
+    found = gather(["runs/lsp"])
+    found.methods, found.seeds, found.missing
+
+A path is a run, a run with others in `compare/` below it, or a folder of such at any
+depth. Nothing is written, no JAX is imported, and a run that goes on meanwhile is read
+as far as it has come.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jalpose import records
+from jalpose.config import RUNTIME_KEYS
+from jalpose.report import sameness
+
+
+class GatherError(records.WorkdirError):
+    """No runs, or runs that cannot stand in one table."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One method with one seed, as read.
+
+    Attributes:
+      path: workdir.
+      method: label: `acquisition.method` and, where runs of it differ in its options,
+        those: "learning_loss objective=margin".
+      seed: `config.seed`; runs of one seed are pairs.
+      config: the resolved config.
+      about: the rest of `config.json`: versions, device, revision.
+      cycles: the records, rising by cycle; some may be missing.
+    """
+
+    path: Path
+    method: str
+    seed: int
+    config: dict[str, Any]
+    about: dict[str, Any]
+    cycles: list[dict]
+
+    @property
+    def last_cycle(self) -> int:
+        """The cycle with which the run is finished."""
+        return int(self.config["loop"]["cycles"])
+
+    def record(self, cycle: int) -> dict | None:
+        """The record of a cycle; None where there is none."""
+        return next((r for r in self.cycles if r["cycle"] == cycle), None)
+
+    def arrays(self, cycle: int) -> dict[str, np.ndarray]:
+        """The arrays of a cycle, all of them; {} where there are none.
+
+        Raises:
+          WorkdirError: the file is damaged.
+        """
+        try:
+            return records.read_arrays(self.path, cycle)
+        except FileNotFoundError:
+            return {}
+
+    def selection(self, cycle: int) -> list[dict]:
+        """The rows of a selection's CSV; [] where there is none.
+
+        Raises:
+          WorkdirError: the file is damaged.
+        """
+        try:
+            return records.read_selection(self.path, cycle)
+        except FileNotFoundError:
+            return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """The runs of an experiment, comparable with each other.
+
+    Attributes:
+      runs: by method, then seed, whatever the order of the folders.
+      missing: sentences: which cycles of which runs are not there yet.
+      warnings: sentences: damaged lines, devices that differ and the like.
+      bases: runs without an acquisition (`loop.cycles=0`): base models, or one trained
+        on all labels. They stand in no table and need not be of the same protocol.
+    """
+
+    runs: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    bases: tuple[Run, ...] = ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Labels, sorted."""
+        return tuple(sorted({run.method for run in self.runs}))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of any method, rising."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    def by(self, method: str) -> tuple[Run, ...]:
+        """The runs of a method by rising seed; () for an unknown one."""
+        return tuple(run for run in self.runs if run.method == method)
+
+    def run(self, method: str, seed: int) -> Run | None:
+        """The run of a method and seed; None where there is none."""
+        return next((run for run in self.by(method) if run.seed == seed), None)
+
+
+def gather(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
+    """Read all runs at and below `paths`.
+
+    Raises:
+      GatherError: a path is no folder, no run was found, runs differ in protocol or
+        data (the keys are named), or a method has a seed twice.
+    """
+    asked = [Path(path) for path in paths]
+    for path in asked:
+        if not path.is_dir():
+            raise GatherError(f"{path} is not a folder: it holds no runs")
+    warnings: list[str] = []
+    missing: list[str] = []
+    read = []
+    for folder in _folders(asked):
+        run = _read(folder, warnings)
+        if run is None:
+            continue
+        if run.cycles:
+            read.append(run)
+        else:
+            missing.append(f"{folder}: no cycle is there yet")
+    bases = tuple(run for run in read if run.last_cycle == 0)
+    runs = [run for run in read if run.last_cycle > 0]
+    if not runs:
+        _refuse_nothing(asked, bases, missing, warnings)
+    _refuse_other_protocols(runs)
+    labels = sameness.labels([run.config for run in runs], [r.cycles for r in runs])
+    runs = [
+        dataclasses.replace(run, method=label)
+        for run, label in zip(runs, labels, strict=True)
+    ]
+    runs.sort(key=lambda run: (run.method, run.seed, str(run.path)))
+    _refuse_twins(runs)
+    seeds = sorted({run.seed for run in runs})
+    missing += _missing_runs(runs, seeds)
+    missing += [line for run in runs for line in _missing_cycles(run)]
+    warnings += sameness.cautions(runs)
+    return Gathered(tuple(runs), tuple(missing), tuple(warnings), bases)
+
+
+# Finding and reading
+
+
+def _folders(paths: Sequence[Path]) -> list[Path]:
+    """Folders with a `config.json` at or below `paths`, each once, sorted."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for folder, names in _walk(path):
+            if records.CONFIG in names:
+                # Whatever way it was asked for, a folder is one run.
+                found.setdefault(folder.resolve(), folder)
+    return [found[key] for key in sorted(found)]
+
+
+# Of a run's own folders, none holds a run; checkpoints have thousands of files.
+_NO_RUNS = {"arrays", "checkpoints", "pictures", "selections", "tensorboard"}
+
+
+def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    for folder, below, names in os.walk(path):
+        if records.CONFIG in names:
+            below[:] = [name for name in below if name not in _NO_RUNS]
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield Path(folder), names
+
+
+def _read(folder: Path, warnings: list[str]) -> Run | None:
+    """The run in `folder`, its method not yet labelled; None where there is none."""
+    try:
+        about = dict(records.read_config(folder) or {})
+    except records.WorkdirError as error:
+        warnings.append(f"{error}: this run is left out")
+        return None
+    config = about.pop("config", None)
+    try:
+        method, seed = config["acquisition"]["method"], int(config["seed"])
+        int(config["loop"]["cycles"])
+    except (KeyError, TypeError, ValueError):
+        return None  # another program's config.json
+    cycles = _read_cycles(folder / records.CYCLES, warnings)
+    return Run(folder, method, seed, config, about, cycles)
+
+
+def _read_cycles(path: Path, warnings: list[str]) -> list[dict]:
+    """All whole records, by cycle; of a cycle that is there twice, the last."""
+    if not path.exists():
+        return []
+    cycles: dict[int, dict] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            cycle, metrics = record["cycle"], record["metrics"]
+            if not isinstance(cycle, int) or not isinstance(metrics, dict):
+                raise ValueError("cycle or metrics are of another type")
+            int(record["num_labelled"])
+        except (ValueError, TypeError, KeyError) as error:
+            warnings.append(
+                f"{path}:{number} is damaged and left out "
+                f"({type(error).__name__}: {error})"
+            )
+            continue
+        if cycle in cycles:
+            warnings.append(f"{path}:{number} repeats cycle {cycle}: this line counts")
+        cycles[cycle] = record
+    return [cycles[cycle] for cycle in sorted(cycles)]
+
+
+# What is missing
+
+
+def _missing_cycles(run: Run) -> list[str]:
+    have = {record["cycle"] for record in run.cycles}
+    absent = [cycle for cycle in range(run.last_cycle + 1) if cycle not in have]
+    if not absent:
+        return []
+    which = f"cycle {absent[0]}" if len(absent) == 1 else _listed(absent)
+    verb = "is" if len(absent) == 1 else "are"
+    return [
+        f"{run.method}, seed {run.seed}: {which} of 0 to {run.last_cycle} {verb} not "
+        f"there yet ({run.path})"
+    ]
+
+
+def _listed(cycles: list[int]) -> str:
+    if cycles == list(range(cycles[0], cycles[-1] + 1)):
+        return f"cycles {cycles[0]} to {cycles[-1]}"
+    return "cycles " + ", ".join(map(str, cycles))
+
+
+def _missing_runs(runs: Sequence[Run], seeds: Sequence[int]) -> list[str]:
+    there = {(run.method, run.seed) for run in runs}
+    methods = sorted({run.method for run in runs})
+    return [
+        f"{method}: there is no run of seed {seed}"
+        for method in methods
+        for seed in seeds
+        if (method, seed) not in there
+    ]
+
+
+# Refusals
+
+
+def _refuse_nothing(asked, bases, missing, warnings) -> None:
+    where = ", ".join(map(str, asked)) or "no folder"
+    found = "it holds only base models (loop.cycles=0)" if bases else "nothing found"
+    reasons = "".join(f"\n  {line}" for line in [*missing, *warnings])
+    raise GatherError(
+        f"no run to report on in {where}: {found}. A run is a folder with "
+        f"{records.CONFIG} and {records.CYCLES}{reasons}"
+    )
+
+
+def _refuse_other_protocols(runs: Sequence[Run]) -> None:
+    protocols = [
+        sameness.protocol(run.config, ignore=RUNTIME_KEYS)
+        | sameness.scoring(run.cycles)
+        for run in runs
+    ]
+    lines = []
+    for key in sorted(set().union(*protocols)):
+        values: dict[str, list[Path]] = {}
+        for run, keys in zip(runs, protocols, strict=True):
+            if key.startswith("metrics.") and key not in keys:
+                continue  # nothing scored yet
+            text = json.dumps(keys[key]) if key in keys else "(absent)"
+            values.setdefault(text, []).append(run.path)
+        if len(values) > 1:
+            lines.append(f"{key}: " + "; ".join(map(_holders, values.items())))
+    if lines:
+        raise GatherError(
+            "runs of different protocols or data cannot be in one table. They differ "
+            "in\n  " + "\n  ".join(lines)
+        )
+
+
+def _holders(item: tuple[str, list[Path]]) -> str:
+    value, paths = item
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{value} in {paths[0]}{more}"
+
+
+def _refuse_twins(runs: Sequence[Run]) -> None:
+    for first, second in itertools.pairwise(runs):
+        if (first.method, first.seed) == (second.method, second.seed):
+            raise GatherError(
+                f"{first.method} with seed {first.seed} is there twice: in "
+                f"{first.path} and in {second.path}. Name the folders to report on, "
+                "or move one away"
+            )

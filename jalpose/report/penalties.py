@@ -1,0 +1,58 @@
+"""Which method beats which: the pairwise penalty matrix of BADGE.
+
+Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds
+(ICLR 2020), as their published script computes it (scripts/agg_results.py of
+JordanAsh/badge at 7532c8f).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jalpose.report import statistics
+
+STOP = 0.99  # of the reference's final score
+
+
+def checkpoints(reference: np.ndarray) -> list[int]:
+    """The cycles BADGE's rule compares at.
+
+    Cycle 0, then cycles 1, 2, 4, 8, ... (labels of the start plus 2^k budgets) until
+    the reference's mean score is above 0.99 of its last: later ones would count the
+    plateau again and again.
+
+    Args:
+      reference: [cycles], mean scores of random selection.
+    """
+    found, cycle = [0], 1
+    while cycle < len(reference) and reference[cycle] <= STOP * reference[-1]:
+        found.append(cycle)
+        cycle *= 2
+    return found
+
+
+def penalty_matrix(scores: np.ndarray, cycles: Sequence[int]) -> np.ndarray:
+    """How often, of the cycles compared, a method beats another significantly.
+
+    Entry [i, j] grows by 1 / len(cycles) at each cycle where i's mean is above j's
+    and a two-tailed t-test of the differences, paired by seed, has p < 0.05: where the
+    statistic is beyond the critical value. It is j's penalty: the lower the mean of a
+    column (over all rows, its own 0 among them), the better the method.
+
+    We differ: all seeds two methods share are used, the script takes five at most; and
+    pairs under three have no p-value and no penalty, the script takes two.
+
+    Args:
+      scores: [methods, seeds, cycles], NaN where there is none.
+      cycles: what to compare at, as `checkpoints` gives them.
+    """
+    count = len(scores)
+    penalties = np.zeros((count, count))
+    for i in range(count):
+        for j in range(count):
+            for cycle in cycles if i != j else ():
+                found = statistics.compare(scores[i, :, cycle], scores[j, :, cycle])
+                p = found.two_tailed
+                if p is not None and p < statistics.LEVEL and (found.t or 0) > 0:
+                    penalties[i, j] += 1 / len(cycles)
+    return penalties
