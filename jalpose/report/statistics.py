@@ -1,7 +1,8 @@
 """Tests and estimates for a handful of paired runs; arrays in, numbers out.
 
-Scores are [seeds], place for place of the same seed in both methods; NaN stands for a run that is not there, and its pair is left out. A p-value that would
-mean nothing is None and the result says why.
+Scores are [seeds], place for place of the same seed in both methods; NaN stands for a
+run that is not there, and its pair is left out. A p-value that would mean nothing is
+None and the result says why.
 """
 
 import dataclasses
@@ -24,6 +25,10 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+    def __format__(self, spec: str) -> str:
+        """`[low, high]`, each by `spec`."""
+        return f"[{self.low:{spec}}, {self.high:{spec}}]"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""One number of every run and cycle as an array, which the tables are made from."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from jalpose.report.gather import Gathered, GatherError
+from jalpose.report.text_formats import MeanSd
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A number by method, seed and cycle.
+
+    Attributes:
+      methods: labels, the order of the first axis.
+      seeds: the order of the second.
+      labelled: [cycles], images labelled when that cycle's network was trained: of the
+        run with most, so that a control, which buys no labels, stands beside those
+        that bought them.
+      values: float64 [methods, seeds, cycles]; NaN where there is none.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    labelled: np.ndarray
+    values: np.ndarray
+
+    def of(self, method: str) -> np.ndarray:
+        """A method's [seeds, cycles]."""
+        return self.values[self.methods.index(method)]
+
+    @property
+    def means(self) -> np.ndarray:
+        """[methods, cycles], over the seeds that are there; NaN without one."""
+        known = np.isfinite(self.values)
+        sums = np.where(known, self.values, 0.0).sum(axis=1)
+        counts = known.sum(axis=1)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def make_grid(gathered: Gathered, read: Callable[[dict], float | None]) -> Grid:
+    """Lay out what `read` finds in the records; None is not there."""
+    recorded = [r["cycle"] for run in gathered.runs for r in run.cycles]
+    methods, seeds = gathered.methods, gathered.seeds
+    labelled = np.zeros(1 + max(recorded, default=-1), np.int64)
+    values = np.full((len(methods), len(seeds), len(labelled)), np.nan)
+    for run in gathered.runs:
+        row = values[methods.index(run.method), seeds.index(run.seed)]
+        for record in run.cycles:
+            cycle, value = record["cycle"], read(record)
+            row[cycle] = np.nan if value is None else value
+            labelled[cycle] = max(labelled[cycle], record["num_labelled"])
+    return Grid(methods, seeds, labelled, values)
+
+
+def pck_percent(record: dict) -> float | None:
+    """PCK of the test images in percent."""
+    pck = record["metrics"].get("pck")
+    return None if pck is None else 100 * pck
+
+
+def score_name(gathered: Gathered) -> str:
+    """What the scores are called: PCK@0.2, PCKh@0.5."""
+    for run in gathered.runs:
+        for record in run.cycles:
+            if "pck_name" in record["metrics"]:
+                return record["metrics"]["pck_name"]
+    return "PCK"
+
+
+def choose_reference(methods: Iterable[str], asked: str | None = None) -> str:
+    """The method others are compared with: `asked`, else random, else the first.
+
+    Raises:
+      GatherError: there is no method of that label.
+    """
+    known = sorted(methods)
+    if asked is not None and asked not in known:
+        raise GatherError(
+            f"unknown reference method {asked!r}. Known: {', '.join(known)}"
+        )
+    return asked or ("random" if "random" in known else known[0])
+
+
+def summary(values: np.ndarray) -> MeanSd | None:
+    """Mean and deviation of what is there: [seeds] or any shape; None of nothing."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    if len(known) == 0:
+        return None
+    sd = float(known.std(ddof=1)) if len(known) > 1 else None
+    return MeanSd(float(known.mean()), sd)
