@@ -84,6 +84,16 @@ def choose_reference(methods: Iterable[str], asked: str | None = None) -> str:
     return asked or ("random" if "random" in known else known[0])
 
 
+def controls(gathered: Gathered) -> tuple[str, ...]:
+    """Methods that buy no labels: training goes on with those of cycle 0."""
+    found = []
+    for method in gathered.methods:
+        runs = [[r["num_labelled"] for r in run.cycles] for run in gathered.by(method)]
+        if any(len(run) > 1 for run in runs) and all(len(set(r)) == 1 for r in runs):
+            found.append(method)
+    return tuple(found)
+
+
 def summary(values: np.ndarray) -> MeanSd | None:
     """Mean and deviation of what is there: [seeds] or any shape; None of nothing."""
     known = np.asarray(values, np.float64)

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Of a config: who and where a run is, not how it is run.
-_IDENTITY = ("name", "base", "seed", "seeds", "acquisition.method")
+_IDENTITY = (
+    "acquisition.method",
+    "base",
+    "experiment",
+    "name",
+    "seed",
+    "seeds",
+)
 # Sizes of the work taken at once: they change time and memory, not the choice.
 _EFFORT = (
     "acquisition.block",

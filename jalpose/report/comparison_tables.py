@@ -1,0 +1,331 @@
+"""Methods against each other: scores, area under the curve, penalties, labels saved.
+
+Every function takes what `gather` found and gives a `Table`; scores are PCK in percent.
+"""
+
+import numpy as np
+
+from jalpose.report import budgets, penalties, statistics
+from jalpose.report.gather import Gathered
+from jalpose.report.grid import (
+    Grid,
+    choose_reference,
+    controls,
+    make_grid,
+    pck_percent,
+    score_name,
+    summary,
+)
+from jalpose.report.statistics import LEVEL, Comparison
+from jalpose.report.tables import Column
+from jalpose.report.text_formats import Table, mark_best, p_value
+
+TEST_COLUMNS = (
+    Column("difference", "+.2f"),
+    Column("interval", "+.2f", "95 % interval"),
+    Column("one_tailed", "", "p one-tailed"),
+    Column("two_tailed", "", "p two-tailed"),
+    Column("holm", "", "p Holm"),
+    Column("wilcoxon", "", "p Wilcoxon"),
+    Column("wilcoxon_holm", "", "p Wilcoxon Holm"),
+    Column("detectable", ".2f"),
+)
+LEGEND = (
+    "Difference: method minus {reference}, over the seeds both have, with Student's "
+    "interval. p one-tailed: paired t-test that the method is better; two-tailed: that "
+    "they differ; Wilcoxon: exact signed-rank test, two-tailed. Holm: corrected over "
+    "the {family} comparisons of this table. Detectable: the smallest true difference "
+    "that a two-tailed paired t-test at 0.05 would find with 80 % power."
+)
+
+
+def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
+    """Mean and deviation of each method at each budget, tested against a reference.
+
+    Cycle 0 comes before any choice: it is shown and not tested.
+    """
+    grid = make_grid(gathered, pck_percent)
+    reference = choose_reference(grid.methods, reference)
+    rows: list[dict] = []
+    comparisons: list[Comparison] = []
+    for cycle, labelled in enumerate(grid.labelled.tolist()):
+        for method in _ordered(grid, reference):
+            scores = grid.of(method)[:, cycle]
+            row = {
+                "labelled": labelled,
+                "method": method,
+                "runs": int(np.isfinite(scores).sum()),
+                "score": summary(scores),
+            }
+            if row["runs"] and cycle > 0 and method != reference:
+                found = statistics.compare(scores, grid.of(reference)[:, cycle])
+                comparisons.append(found)
+                row |= _cells(found)
+            if row["runs"]:
+                rows.append(row)
+    family = _correct(rows)
+    columns = (
+        Column("labelled"),
+        Column("method"),
+        Column("runs"),
+        Column("score", ".2f", score_name(gathered)),
+        *TEST_COLUMNS,
+    )
+    name = score_name(gathered)
+    return Table(
+        "scores",
+        f"{name} in percent by labelled images: mean±standard deviation over runs, "
+        f"compared with {reference}",
+        columns,
+        tuple(rows),
+        (
+            LEGEND.format(reference=reference, family=family),
+            *_control_notes(gathered),
+            *_test_notes(comparisons, rows, reference, family),
+        ),
+        bold=_best_of_each(rows),
+    )
+
+
+def area_table(gathered: Gathered, reference: str | None = None) -> Table:
+    """Area under the budget curve of each method, tested against a reference."""
+    grid = make_grid(gathered, pck_percent)
+    reference = choose_reference(grid.methods, reference)
+    low, high = grid.labelled[0], grid.labelled[-1]
+    rising = bool((np.diff(grid.labelled) > 0).all())
+    areas = np.full(grid.values.shape[:2], np.nan)
+    if rising:
+        areas = budgets.area_under_curve(grid.labelled, grid.values)
+    rows: list[dict] = []
+    comparisons = []
+    for method in _ordered(grid, reference):
+        own = areas[grid.methods.index(method)]
+        row = {"method": method, "runs": int(np.isfinite(own).sum())}
+        row["area"] = summary(own)
+        if method != reference and row["runs"]:
+            found = statistics.compare(own, areas[grid.methods.index(reference)])
+            comparisons.append(found)
+            row |= _cells(found)
+        rows.append(row)
+    family = _correct(rows)
+    notes = [LEGEND.format(reference=reference, family=family)]
+    if not rising:
+        notes.append("Budgets do not rise: there is no area under the curve.")
+    if any(row["runs"] < len(gathered.by(row["method"])) for row in rows):
+        notes.append(f"Only runs that have every budget up to {high} are counted.")
+    return Table(
+        "area",
+        f"Area under the budget curve: mean {score_name(gathered)} in percent over "
+        f"{low} to {high} labelled images (trapezoids)",
+        (Column("method"), Column("runs"), Column("area", ".2f"), *TEST_COLUMNS),
+        tuple(rows),
+        (
+            *notes,
+            *_control_notes(gathered),
+            *_test_notes(comparisons, rows, reference, family),
+        ),
+        bold=mark_best(rows, ["area"]),
+    )
+
+
+def penalty_table(
+    gathered: Gathered, reference: str | None = None, *, every_budget: bool = False
+) -> Table:
+    """BADGE's pairwise penalty matrix; `every_budget`: at all after cycle 0."""
+    grid = make_grid(gathered, pck_percent)
+    reference = choose_reference(grid.methods, reference)
+    if every_budget:
+        cycles, which = list(range(1, len(grid.labelled))), "every budget"
+    else:
+        curve = grid.means[grid.methods.index(reference)]
+        cycles = penalties.checkpoints(curve[np.isfinite(curve)])
+        which = (
+            f"BADGE's budgets: doubling until {reference} is above "
+            f"{penalties.STOP:.0%} of its last score"
+        )
+    matrix = penalties.penalty_matrix(grid.values, cycles)
+    rows = [
+        {"method": name, **dict(zip(grid.methods, row.tolist(), strict=True))}
+        for name, row in zip(grid.methods, matrix, strict=True)
+    ]
+    means = dict(zip(grid.methods, matrix.mean(axis=0).tolist(), strict=True))
+    rows.append({"method": "mean of the column", **means})
+    last = len(rows) - 1
+    lowest = min(means.values())
+    bold = {(last, name) for name, mean in means.items() if mean == lowest}
+    notes = [
+        "A cell is the share of the budgets at which the row's method beats the "
+        "column's: its mean is higher and a two-tailed paired t-test has p < "
+        f"{LEVEL}. The lower a column's mean, the better the method (Ash et al., "
+        "ICLR 2020). Not corrected for the number of comparisons.",
+        f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images.",
+    ]
+    if len(grid.seeds) < statistics.FEWEST:
+        notes.append(
+            f"With {_runs(len(grid.seeds))} a method there is no p-value, hence no "
+            "penalty: this matrix says nothing."
+        )
+    return Table(
+        "penalties_all" if every_budget else "penalties",
+        f"Pairwise penalty matrix, at {'every budget' if every_budget else which}",
+        (Column("method"), *(Column(name, ".2f") for name in grid.methods)),
+        tuple(rows),
+        tuple(notes),
+        bold=frozenset(bold) if len(set(means.values())) > 1 else frozenset(),
+    )
+
+
+def saved_table(
+    gathered: Gathered, reference: str | None = None, target: float | None = None
+) -> Table:
+    """Labels each method saves against a reference.
+
+    Args:
+      gathered: the runs.
+      reference: label of a method.
+      target: score in percent; by default the reference's mean at the last budget.
+    """
+    grid = make_grid(gathered, pck_percent)
+    reference = choose_reference(grid.methods, reference)
+    rows = []
+    for method in _ordered(grid, reference):
+        found = None
+        if method in controls(gathered):
+            continue
+        if method != reference and (np.diff(grid.labelled) > 0).all():
+            found = budgets.labels_saved(
+                grid.labelled, grid.of(method), grid.of(reference), target
+            )
+        if found is None:
+            continue
+        factor = None
+        if found.reference is not None and found.method:
+            factor = found.reference / found.method
+        rows.append(
+            {
+                "method": method,
+                "runs": found.num_pairs,
+                "target": found.target,
+                "reference": found.reference,
+                "needed": found.method,
+                "saved": found.saved,
+                "interval": found.interval,
+                "factor": factor,
+            }
+        )
+    notes = [
+        "Linear between the budgets of the mean curves. A missing number: the curve "
+        "never reaches the target. Factor: labels of the reference over those of the "
+        "method. Interval: seeds resampled in pairs; -inf: some never reach it."
+    ]
+    if len(grid.seeds) < statistics.FEWEST:
+        notes.append(f"No interval under {statistics.FEWEST} seeds.")
+    elif len(grid.seeds) < statistics.FEW:
+        notes.append(
+            f"Intervals from {len(grid.seeds)} seeds are too narrow: they show the "
+            "order of magnitude."
+        )
+    return Table(
+        "labels_saved",
+        f"Labels saved against {reference} at a target {score_name(gathered)}",
+        (
+            Column("method"),
+            Column("runs"),
+            Column("target", ".2f"),
+            Column("reference", ".0f", f"labels of {reference}"),
+            Column("needed", ".0f", "labels of the method"),
+            Column("saved", "+.0f"),
+            Column("interval", "+.0f", "95 % interval"),
+            Column("factor", ".2f"),
+        ),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+# Parts
+
+
+def _ordered(grid: Grid, reference: str) -> list[str]:
+    """The reference, then the others."""
+    return [reference, *(name for name in grid.methods if name != reference)]
+
+
+def _cells(found: Comparison) -> dict:
+    return {
+        "difference": found.difference,
+        "interval": found.interval,
+        "one_tailed": p_value(found.greater),
+        "two_tailed": p_value(found.two_tailed),
+        "wilcoxon": p_value(found.wilcoxon),
+        "detectable": found.detectable,
+    }
+
+
+def _correct(rows: list[dict]) -> int:
+    """Add Holm's p-values to the rows; the size of the family."""
+    family = 0
+    for key, into in (("two_tailed", "holm"), ("wilcoxon", "wilcoxon_holm")):
+        p_values = [row.get(key) for row in rows]
+        family = max(family, sum(p is not None for p in p_values))
+        for row, p in zip(rows, statistics.holm(p_values), strict=True):
+            row[into] = p_value(p)
+    return family
+
+
+def _best_of_each(rows: list[dict]) -> frozenset[tuple[int, str]]:
+    bold: set[tuple[int, str]] = set()
+    for labelled in {row["labelled"] for row in rows}:
+        places = [i for i, row in enumerate(rows) if row["labelled"] == labelled]
+        best = mark_best([rows[i] for i in places], ["score"])
+        bold |= {(places[i], key) for i, key in best}
+    return frozenset(bold)
+
+
+def _test_notes(comparisons, rows, reference: str, family: int) -> list[str]:
+    """Why p-values are missing, what they cannot show, and what is significant."""
+    notes = sorted({c.reason for c in comparisons} | {c.caution for c in comparisons})
+    notes = [f"{note[0].upper()}{note[1:]}." for note in notes if note]
+    known = [c.smallest_wilcoxon for c in comparisons if c.smallest_wilcoxon]
+    if family > 1 and known and min(known) <= LEVEL < family * min(known):
+        notes.append(
+            f"Corrected over {family} comparisons Wilcoxon cannot be significant: its "
+            f"p cannot fall below {min(1.0, family * min(known)):.3g}."
+        )
+    if not any(row.get("two_tailed") is not None for row in rows):
+        return [*notes, "Nothing here is shown to be significant."]
+    found = [row for row in rows if row.get("holm") is not None and row["holm"] < LEVEL]
+    if not found:
+        notes.append(
+            f"After Holm's correction no method differs significantly from {reference} "
+            f"at {LEVEL} (paired t-test)."
+        )
+    for sign, word in ((1, "better"), (-1, "worse")):
+        names = [_where(row) for row in found if sign * row["difference"] > 0]
+        if names:
+            notes.append(
+                f"Significantly {word} than {reference} at {LEVEL} after Holm's "
+                f"correction (paired t-test): {', '.join(names)}."
+            )
+    return notes
+
+
+def _where(row: dict) -> str:
+    return (
+        f"{row['method']} at {row['labelled']}" if "labelled" in row else row["method"]
+    )
+
+
+def _control_notes(gathered: Gathered) -> list[str]:
+    return [
+        f"{method} buys no labels: it stands where the others are at its cycle."
+        for method in controls(gathered)
+    ]
+
+
+def _numbers(values: np.ndarray) -> str:
+    return ", ".join(map(str, values.tolist())) or "no"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

@@ -1,0 +1,52 @@
+"""All tables of a report, in its order."""
+
+from jalpose.report import comparison_tables, paper_tables, selection_tables
+from jalpose.report.gather import Gathered
+from jalpose.report.grid import choose_reference
+from jalpose.report.text_formats import Table
+
+
+def make_tables(
+    gathered: Gathered,
+    *,
+    reference: str | None = None,
+    proposed: str | None = None,
+    target: float | None = None,
+) -> list[Table]:
+    """Make every table there is something to say in.
+
+    Args:
+      gathered: the runs.
+      reference: method that others are tested against; by default random.
+      proposed: method EGL++'s table tests for; by default eglpp.
+      target: score in percent of the labels saved; by default the reference's last.
+
+    Raises:
+      GatherError: a method of that label is not there.
+    """
+    reference = choose_reference(gathered.methods, reference)
+    compared = len(gathered.methods) > 1
+    tables = [
+        comparison_tables.scores_table(gathered, reference),
+        comparison_tables.area_table(gathered, reference),
+    ]
+    if compared:
+        tables += [
+            comparison_tables.saved_table(gathered, reference, target),
+            comparison_tables.penalty_table(gathered, reference),
+            comparison_tables.penalty_table(gathered, reference, every_budget=True),
+        ]
+    tables += [
+        paper_tables.eglpp_table(gathered, proposed),
+        paper_tables.llpp_selected_table(gathered),
+        paper_tables.llpp_test_table(gathered),
+        selection_tables.joints_table(gathered),
+        selection_tables.measures_table(gathered),
+    ]
+    if compared:
+        tables += [
+            selection_tables.overlap_matrix(gathered),
+            selection_tables.overlap_table(gathered),
+        ]
+    tables.append(selection_tables.cost_table(gathered))
+    return [table for table in tables if table.rows]

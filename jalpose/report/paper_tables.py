@@ -1,0 +1,144 @@
+"""The layouts of the papers' tables: EGL++ Table 1 and LL++ Table 3."""
+
+import numpy as np
+
+from jalpose.report import statistics
+from jalpose.report.gather import Gathered
+from jalpose.report.grid import (
+    Grid,
+    choose_reference,
+    make_grid,
+    pck_percent,
+    score_name,
+    summary,
+)
+from jalpose.report.tables import Column
+from jalpose.report.text_formats import MU, SIGMA, Table, mark_best, p_value
+
+PROPOSED = "eglpp"
+
+
+def eglpp_table(gathered: Gathered, proposed: str | None = None) -> Table:
+    """Table 1 of EGL++: mean, deviation and p by the budget, the proposed method last.
+
+    As there, p is that of a one-tailed paired t-test that the proposed method is
+    better, not corrected, and cycle 0, which all methods share, is left out.
+
+    Args:
+      gathered: the runs.
+      proposed: label of a method; by default eglpp where it is there, else as
+        `choose_reference` says.
+    """
+    grid = make_grid(gathered, pck_percent)
+    if proposed is None and PROPOSED in grid.methods:
+        proposed = PROPOSED
+    proposed = choose_reference(grid.methods, proposed)
+    others = [name for name in grid.methods if name != proposed]
+    # Random first, as printed.
+    others.sort(key=lambda name: (name != "random", name))
+    rows, reasons = [], set()
+    for method in [*others, proposed]:
+        row: dict = {"method": method}
+        for cycle in range(1, len(grid.labelled)):
+            scores = grid.of(method)[:, cycle]
+            found = summary(scores)
+            row[f"mean {cycle}"] = found and found.mean
+            row[f"sd {cycle}"] = found and found.sd
+            if method != proposed:
+                result = statistics.compare(scores, grid.of(proposed)[:, cycle])
+                row[f"p {cycle}"] = p_value(result.less)
+                reasons |= {result.reason} - {""}
+        rows.append(row)
+    columns, groups = [Column("method")], [""]
+    for cycle, labelled in enumerate(grid.labelled.tolist()):
+        if cycle > 0:
+            columns += [
+                Column(f"mean {cycle}", ".2f", MU),
+                Column(f"sd {cycle}", ".2f", SIGMA),
+                Column(f"p {cycle}", "", "p"),
+            ]
+            groups += [str(labelled)] * 3
+    means = [column.key for column in columns if column.key.startswith("mean ")]
+    return Table(
+        "eglpp_table_1",
+        f"{score_name(gathered)} in percent by labelled images, in the layout of "
+        f"Table 1 of EGL++: mean, standard deviation over {_seeds(grid)}, and p of a "
+        f"one-tailed paired t-test that {proposed} is better",
+        tuple(columns),
+        tuple(rows),
+        tuple(f"{reason[0].upper()}{reason[1:]}." for reason in sorted(reasons)),
+        tuple(groups),
+        mark_best(rows, means, digits=".2f"),
+    )
+
+
+def llpp_selected_table(gathered: Gathered) -> Table:
+    """Table 3a of LL++: PCK of the images selected, before training on them.
+
+    The lower, the better a method finds failures. A control selects none.
+    """
+
+    def selected_pck(record: dict) -> float | None:
+        return (record.get("measures") or {}).get("selected_pck")
+
+    grid = make_grid(gathered, selected_pck)
+    stages = range(len(grid.labelled) - 1)
+    return _llpp_table(
+        grid,
+        [(cycle, str(grid.labelled[cycle + 1])) for cycle in stages],
+        name="llpp_table_3a",
+        caption=f"{score_name(gathered)} of the images selected to reach that many "
+        "labels, before training on them (lower: better at finding failures), in the "
+        "layout of Table 3a of LL++",
+        lowest=True,
+    )
+
+
+def llpp_test_table(gathered: Gathered) -> Table:
+    """Table 3b of LL++: test PCK after each stage."""
+    grid = make_grid(gathered, lambda record: record["metrics"].get("pck"))
+    stages = range(1, len(grid.labelled))
+    return _llpp_table(
+        grid,
+        [(cycle, f"S{cycle}") for cycle in stages],
+        name="llpp_table_3b",
+        caption=f"{score_name(gathered)} of the test images after each stage, in the "
+        "layout of Table 3b of LL++",
+        lowest=False,
+        notes=[
+            "Labelled images: "
+            + ", ".join(f"S{cycle} {grid.labelled[cycle]}" for cycle in stages)
+            + "."
+        ]
+        if stages
+        else [],
+    )
+
+
+def _llpp_table(grid: Grid, stages, *, name, caption, lowest, notes=()) -> Table:
+    rows = []
+    for method in sorted(grid.methods, key=lambda label: (label != "random", label)):
+        row: dict = {"method": method}
+        row |= {str(cycle): summary(grid.of(method)[:, cycle]) for cycle, _ in stages}
+        if any(row[str(cycle)] is not None for cycle, _ in stages):
+            rows.append(row)
+    columns = [Column(str(cycle), "!.3f", heading) for cycle, heading in stages]
+    return Table(
+        name,
+        f"{caption}: mean±standard deviation over {_seeds(grid)}",
+        (Column("method"), *columns),
+        tuple(rows),
+        tuple(notes),
+        bold=mark_best(rows, [c.key for c in columns], lowest=lowest, digits=".3f"),
+    )
+
+
+def _seeds(grid: Grid) -> str:
+    """How many runs a method has, where some have fewer at some budget."""
+    counts = np.isfinite(grid.values).sum(axis=1)
+    counts = counts[counts > 0]
+    if not counts.size:
+        return "no runs"
+    low, high = int(counts.min()), int(counts.max())
+    runs = "run" if high == 1 else "runs"
+    return f"{high} {runs}" if low == high else f"{low} to {high} {runs}"

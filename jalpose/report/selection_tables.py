@@ -1,0 +1,324 @@
+"""What methods chose and what it cost: overlap, measures, time, memory, joints."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from jalpose import records
+from jalpose.report.gather import Gathered, Run
+from jalpose.report.grid import make_grid, pck_percent, score_name, summary
+from jalpose.report.tables import Column
+from jalpose.report.text_formats import MeanSd, Table, mark_best
+
+# Key of the measures, its heading, format and factor.
+MEASURES = (
+    ("selected_pck", "PCK selected", ".1f", 100),
+    ("pool_pck", "PCK scored", ".1f", 100),
+    ("ranking_accuracy", "ranking accuracy", ".3f", 1),
+    ("pearson", "Pearson", ".2f", 1),
+    ("spearman", "Spearman", ".2f", 1),
+    ("loss_overlap", "top losses %", ".1f", 100),
+    ("sq_norm_overlap", "top norms %", ".1f", 100),
+    ("chance_overlap", "chance %", ".1f", 100),
+    ("mean_distance", "mean distance", ".3g", 1),
+    ("smallest_distance", "smallest distance", ".2g", 1),
+    ("near_duplicates", "near duplicates", ".1f", 1),
+)
+
+
+# Overlap of selections
+
+
+def jaccard(first: set[int], second: set[int]) -> float:
+    """Size of what both hold over that of what either holds; 1 for two empty sets."""
+    either = len(first | second)
+    return len(first & second) / either if either else 1.0
+
+
+def share_in_common(first: set[int], second: set[int]) -> float:
+    """Share of the smaller set's members that the other holds too; 1 of none."""
+    smaller = min(len(first), len(second))
+    return len(first & second) / smaller if smaller else 1.0
+
+
+def overlap_table(gathered: Gathered) -> Table:
+    """Overlap of the selections of every two methods, with the same seed, by cycle."""
+    selections, damaged = _selections(gathered)
+    last = max((cycle for _, _, cycle in selections), default=-1)
+    rows = []
+    for cycle in range(last + 1):
+        for first, second in itertools.combinations(gathered.methods, 2):
+            jaccards, shares, so_far = [], [], []
+            for seed in gathered.seeds:
+                a = selections.get((first, seed, cycle))
+                b = selections.get((second, seed, cycle))
+                if a is None or b is None:
+                    continue
+                jaccards.append(jaccard(a, b))
+                shares.append(share_in_common(a, b))
+                all_a, all_b = (
+                    _picked_until(selections, method, seed, cycle)
+                    for method in (first, second)
+                )
+                if all_a is not None and all_b is not None:
+                    so_far.append(share_in_common(all_a, all_b))
+            if jaccards:
+                rows.append(
+                    {
+                        "cycle": cycle,
+                        "first": first,
+                        "second": second,
+                        "runs": len(jaccards),
+                        "jaccard": summary(np.array(jaccards)),
+                        "share": summary(np.array(shares)),
+                        "so_far": summary(np.array(so_far)),
+                    }
+                )
+    return Table(
+        "selection_overlap",
+        "Overlap of the selections of two methods with the same seed",
+        (
+            Column("cycle"),
+            Column("first", heading="method"),
+            Column("second", heading="and"),
+            Column("runs"),
+            Column("jaccard", ".3f", "Jaccard"),
+            Column("share", ".3f", "share in common"),
+            Column("so_far", ".3f", "share of all so far"),
+        ),
+        tuple(rows),
+        (
+            "Jaccard: chosen by both over chosen by either. Share in common: of one "
+            "method's choice, chosen by the other too in that cycle; of all so far: "
+            "the same of all choices up to that cycle. From cycle 1 on what is left to "
+            "choose from differs.",
+            *_chance_note(gathered),
+            *damaged,
+        ),
+    )
+
+
+def overlap_matrix(gathered: Gathered, cycle: int = 0) -> Table:
+    """Mean share in common of every two methods in one cycle, as a matrix."""
+    selections, damaged = _selections(gathered)
+    methods = [m for m in gathered.methods if any(k[0] == m for k in selections)]
+    rows = []
+    for first in methods:
+        row: dict = {"method": first}
+        for second in methods:
+            shares = [
+                share_in_common(
+                    selections[first, s, cycle], selections[second, s, cycle]
+                )
+                for s in gathered.seeds
+                if {(first, s, cycle), (second, s, cycle)} <= selections.keys()
+            ]
+            row[second] = float(np.mean(shares)) if shares else None
+        rows.append(row)
+    return Table(
+        f"selection_overlap_{cycle}",
+        f"Share of the selection of cycle {cycle} that two methods have in common, "
+        "mean over seeds",
+        (Column("method"), *(Column(name, ".2f") for name in methods)),
+        tuple(rows),
+        (*_chance_note(gathered), *damaged),
+    )
+
+
+_Selections = Mapping[tuple[str, int, int], set[int]]
+
+
+def _selections(gathered: Gathered) -> tuple[_Selections, list[str]]:
+    """Ids chosen by method, seed and cycle; sentences about what cannot be read."""
+    found, damaged = {}, []
+    for run in gathered.runs:
+        for record in run.cycles:
+            if record.get("acquisition") is None:
+                continue
+            try:
+                rows = run.selection(record["cycle"])
+            except records.WorkdirError as error:
+                damaged.append(f"{error}: left out.")
+                continue
+            if rows:  # a control chooses nothing
+                key = run.method, run.seed, record["cycle"]
+                found[key] = {row["id"] for row in rows}
+    return found, damaged
+
+
+def _picked_until(
+    selections: _Selections, method: str, seed: int, cycle: int
+) -> set[int] | None:
+    keys = [(method, seed, c) for c in range(cycle + 1)]
+    if not all(key in selections for key in keys):
+        return None
+    return set().union(*(selections[key] for key in keys))
+
+
+def _chance_note(gathered: Gathered) -> list[str]:
+    """What two selections at random have in common in cycle 0."""
+    chances = set()
+    for run in gathered.runs:
+        acquisition = (run.record(0) or {}).get("acquisition") or {}
+        if acquisition.get("num_scored"):
+            chances.add(acquisition["budget"] / acquisition["num_scored"])
+    if len(chances) != 1:
+        return []
+    return [f"Two random selections of cycle 0 have {chances.pop():.3f} in common."]
+
+
+# Measures, joints, cost
+
+
+def measures_table(gathered: Gathered) -> Table:
+    """What the papers measure about each acquisition, mean and deviation over seeds."""
+    grids = {
+        key: make_grid(gathered, _measure(key, factor))
+        for key, _, _, factor in MEASURES
+    }
+    rows = []
+    for cycle, method in itertools.product(
+        range(len(next(iter(grids.values())).labelled)), gathered.methods
+    ):
+        found = {k: summary(grid.of(method)[:, cycle]) for k, grid in grids.items()}
+        if any(v is not None for k, v in found.items() if k not in _OF_THE_POOL):
+            labelled = int(grids["pool_pck"].labelled[cycle])
+            rows.append({"labelled": labelled, "method": method, **found})
+    columns = [
+        Column(key, format_, heading)
+        for key, heading, format_, _ in MEASURES
+        if any(row[key] is not None for row in rows)
+    ]
+    return Table(
+        "measures",
+        "Measures of each acquisition: mean±standard deviation over runs",
+        (Column("labelled"), Column("method"), *columns),
+        tuple(rows),
+        (
+            f"{score_name(gathered)} of the images selected and of all scored, before "
+            "training on them. Ranking accuracy (1/2 is chance) and correlations: of "
+            "the scores with the true losses. Top losses and norms: share of the "
+            "selected among as many of truly highest loss or gradient norm. Distances: "
+            "between embeddings of the selected.",
+        ),
+    )
+
+
+_OF_THE_POOL = ("pool_pck", "chance_overlap", "near_duplicates")
+
+
+def _measure(key: str, factor: int) -> Callable[[dict], float | None]:
+    def read(record: dict) -> float | None:
+        value = (record.get("measures") or {}).get(key)
+        return None if value is None else factor * value
+
+    return read
+
+
+def joints_table(gathered: Gathered) -> Table:
+    """PCK of each joint at the last budget that every method has reached."""
+    grid = make_grid(gathered, pck_percent)
+    reached = np.isfinite(grid.values).any(axis=1).all(axis=0)
+    cycle = int(np.flatnonzero(reached).max(initial=0))
+    names: dict[str, None] = {}
+    for run in gathered.runs:
+        names |= dict.fromkeys(_joints(run, cycle))
+    rows: list[dict] = []
+    for name in names:
+        values = {
+            method: [
+                100 * value
+                for run in gathered.by(method)
+                if (value := _joints(run, cycle).get(name)) is not None
+            ]
+            for method in grid.methods
+        }
+        found = {m: summary(np.array(v, np.float64)) for m, v in values.items()}
+        rows.append({"joint": name, **found})
+    bold = set()
+    for place, row in enumerate(rows):
+        down = [{"value": row[method]} for method in grid.methods]
+        for index, _ in mark_best(down, ["value"]):
+            bold.add((place, grid.methods[index]))
+    whole = {m: summary(grid.of(m)[:, cycle]) for m in grid.methods}
+    rows.append({"joint": "all", **whole})
+    counts = [len([r for r in gathered.by(m) if r.record(cycle)]) for m in grid.methods]
+    notes = []
+    if len(set(counts)) > 1:
+        pairs = zip(grid.methods, counts, strict=True)
+        notes.append(f"Runs: {', '.join(f'{m} {count}' for m, count in pairs)}.")
+    return Table(
+        "joints",
+        f"{score_name(gathered)} in percent of each joint with {grid.labelled[cycle]} "
+        "labelled images: mean±standard deviation over runs",
+        (Column("joint"), *(Column(name, ".1f") for name in grid.methods)),
+        tuple(rows),
+        tuple(notes),
+        bold=frozenset(bold),
+    )
+
+
+def _joints(run: Run, cycle: int) -> dict[str, float | None]:
+    record = run.record(cycle)
+    return (record["metrics"].get("pck_per_joint") or {}) if record else {}
+
+
+def cost_table(gathered: Gathered) -> Table:
+    """Seconds and memory of the acquisitions, and seconds of training a cycle."""
+    rows = []
+    for method in gathered.methods:
+        runs = gathered.by(method)
+        taken = [[r["acquisition"] for r in run.cycles if r.get("acquisition")]
+                 for run in runs]  # fmt: skip
+        first = [run[0]["seconds"] for run in taken if run]
+        later = [np.mean([a["seconds"] for a in run[1:]]) for run in taken if run[1:]]
+        peaks = [a["peak_bytes"] / 2**20 for run in taken for a in run]
+        engines = {a.get("engine") for run in taken for a in run} - {None}
+        training = [_mean_training(run) for run in runs]
+        rows.append(
+            {
+                "method": method,
+                "runs": len(runs),
+                "first": _summary(first),
+                "later": _summary(later),
+                "peak": max(peaks, default=None),
+                "engine": ", ".join(sorted(engines)) or None,
+                "training": _summary([t for t in training if t is not None]),
+            }
+        )
+    kinds = {str((r.about.get("device") or {}).get("kind")) for r in gathered.runs}
+    notes = [
+        "Acquisition seconds include compilation, which the first of a process pays "
+        "for. Peak: of the largest pass of any acquisition, on one device, by the "
+        "compiler's account. Training: of a cycle after the base model, with its test. "
+        f"Devices: {_list(kinds)}."
+    ]
+    return Table(
+        "cost",
+        "Time and memory of choosing: mean±standard deviation over runs",
+        (
+            Column("method"),
+            Column("runs"),
+            Column("first", ".2f", "first acquisition s"),
+            Column("later", ".2f", "later acquisitions s"),
+            Column("peak", ".0f", "peak MiB"),
+            Column("engine"),
+            Column("training", ".1f", "training s"),
+        ),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def _mean_training(run: Run) -> float | None:
+    seconds = [r["seconds"] for r in run.cycles if r["cycle"] > 0 and "seconds" in r]
+    return float(np.mean(seconds)) if seconds else None
+
+
+def _summary(values: Sequence[float]) -> MeanSd | None:
+    return summary(np.array(values, np.float64))
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names))
