@@ -53,8 +53,16 @@ def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, PDF or SVG by its name's end, whole or not at all."""
+    kind = os.path.splitext(path)[1][1:] or "png"
     buffer = io.BytesIO()
-    # Without a version in the file: equal records give equal plots.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    # Without versions and dates in the file: equal records give equal plots.
+    figure.savefig(buffer, format=kind, metadata=dict.fromkeys(_STAMPS[kind]))
     records.atomic_write_bytes(path, buffer.getvalue())
+
+
+_STAMPS = {
+    "png": ("Software",),
+    "pdf": ("Creator", "Producer", "CreationDate"),
+    "svg": ("Creator", "Date"),
+}

@@ -1,0 +1,71 @@
+"""Report on finished or unfinished runs, from their records alone.
+
+    python -m jalpose.report runs/lsp runs/more --out=report --reference=random
+
+Writes index.html, one page that needs nothing else, and beside it tables/, plots/ and
+label_check.csv.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jalpose import records
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report: 0, or 2 with the message where there is none to write."""
+    given = _parser().parse_args(arguments)
+    # Imported late: --help need not wait for the plots.
+    from jalpose.report.gather import gather
+    from jalpose.report.write import Options, Report
+
+    options = Options(
+        reference=given.reference,
+        photographs=given.images,
+        data_dir=given.data_dir,
+    )
+    try:
+        records.check_workdir(given.out)
+        found = gather(given.folders)
+        report = Report(found, given.folders, given.out, options)
+        path = report.write()
+    except records.WorkdirError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for line in (*found.missing, *report.warnings):
+        print(f"note: {line}", file=sys.stderr)
+    print(f"{len(found.runs)} runs; the report is {path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jalpose.report", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        help="a run, a folder of runs, or an experiment",
+    )
+    parser.add_argument("--out", default="report", help="folder of the report")
+    parser.add_argument(
+        "--reference",
+        help="method that the others are compared with; default random, if there",
+    )
+    parser.add_argument(
+        "--no-images",
+        dest="images",
+        action="store_false",
+        help="leave out photographs; poses are drawn alone",
+    )
+    parser.add_argument(
+        "--data_dir",
+        help="folder of the data, where it is not the one that the runs recorded",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

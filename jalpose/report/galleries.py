@@ -1,0 +1,237 @@
+"""Pictures that explain choices, as the papers show them, and suspicious labels."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jalpose.data import skeletons
+from jalpose.data.source import DataError
+from jalpose.report import images, interpret, page
+from jalpose.report.page import Markup
+
+NEIGHBOURS = 5  # drawn beside an example
+EXTREMES = 5  # of each end of a ranking
+CHOSEN = 6  # of each method
+SUSPICIOUS = 18  # of each ranking of labels
+
+
+class Album:
+    """Pictures of every run's data, opened once for each data set and seed.
+
+    Attributes:
+      problems: sentences on what could not be read, in the order it was found out.
+    """
+
+    def __init__(self, photographs: bool = True, data_dir: str | None = None):
+        self.photographs = photographs
+        self.problems: list[str] = []
+        self._data_dir = data_dir
+        self._opened: dict[str, images.Pictures] = {}
+        self._shown: set[str] = set()
+
+    def of(self, run: Any) -> images.Pictures:
+        """The pictures of a run's examples."""
+        data = run.config.get("data") or {}
+        seed = run.config.get("seed") if data.get("name") == "figures" else None
+        name = json.dumps([data, seed], sort_keys=True, default=str)
+        if name not in self._opened:
+            self._opened[name] = self._open(run, data)
+        return self._opened[name]
+
+    def tile(self, run: Any, example: int, predicted=None, **options) -> Markup | None:
+        """A picture as markup; None where nothing can be drawn."""
+        pictures = self.of(run)
+        drawn = pictures.tile(example, predicted, **options)
+        if drawn is None:
+            return None
+        if drawn.photograph and pictures.library is not None:
+            self._shown.add(pictures.library.name)
+        return page.picture(drawn.data, drawn.mime, pictures.key(example))
+
+    def terms(self) -> list[str]:
+        """Whose images were shown, and under what terms."""
+        return [images.TERMS[name] for name in sorted(self._shown)]
+
+    def unreadable(self) -> list[str]:
+        """A sentence for each data set of which images could not be read."""
+        lines = []
+        for pictures in self._opened.values():
+            if pictures.unreadable:
+                first = next(iter(pictures.unreadable.values()))
+                count = len(pictures.unreadable)
+                lines.append(f"{count} images could not be read; the first: {first}")
+        return lines
+
+    def _open(self, run, data) -> images.Pictures:
+        mpii = data.get("name") == "mpii"
+        skeleton = skeletons.MPII if mpii else skeletons.LSP
+        library = None
+        try:
+            library = images.open_library(run.config, self._data_dir)
+            for cycle in interpret.scored_cycles(run):
+                images.check_keys(library, run.selection(cycle))
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            why = f"missing {error} in the config" if type(error) is KeyError else error
+            self.problems.append(
+                f"images and labels of {run.path} cannot be read, poses are drawn "
+                f"without: {why}"
+            )
+            library = None
+        return images.Pictures(library, skeleton, self.photographs)
+
+
+Choice = tuple[Any, int, Mapping[str, np.ndarray]]
+
+
+def chosen(choices: Sequence[Choice], album: Album) -> Markup:
+    """The first examples that each method chose, a row of pictures for each."""
+    rows = []
+    for run, cycle, arrays in choices:
+        found = []
+        for rank, example in enumerate(arrays["selected"][:CHOSEN].tolist(), start=1):
+            row = int(np.searchsorted(arrays["ids"], example))
+            lines = _scores(arrays, row)
+            found.append(_tile(album, run, arrays, row, lines, f"{rank}. ", size=176))
+        rows.append(page.element("h3", _whose(run, cycle)))
+        rows.append(page.tiles(found, "tiles small"))
+    return page.join(rows)
+
+
+def neighbours(choice: Choice, album: Album) -> Markup:
+    """Highest and lowest EGL++ scores, each with its nearest labelled neighbours."""
+    run, cycle, arrays = choice
+    parts = [
+        page.paragraph(
+            f"{_whose(run, cycle)}: the pool examples of the highest and the lowest "
+            "expected gradient norms, each with the labelled neighbours in the "
+            "embedding that stand in for its unknown label, likeliest first, with "
+            "their probabilities p and their labels drawn. Neighbours far from the "
+            "prediction make a score high."
+        )
+    ]
+    for title, rows in zip(
+        ("Highest scores", "Lowest scores"),
+        interpret.extremes(arrays["scores"], EXTREMES),
+        strict=True,
+    ):
+        lines = []
+        for row in rows.tolist():
+            first = _tile(album, run, arrays, row, _scores(arrays, row), kind="query")
+            others = [
+                page.tile(
+                    album.tile(run, example, size=176),
+                    f"p = {probability:.3f}",
+                    album.of(run).key(example),
+                )
+                for example, probability in interpret.neighbours_of(
+                    arrays, row, NEIGHBOURS
+                )
+            ]
+            lines.append(page.tiles([first, *others], "row"))
+        parts += [page.element("h3", title), page.tiles(lines, "rows")]
+    return page.join(parts)
+
+
+def entropies(choice: Choice, album: Album) -> Markup:
+    """Highest and lowest multi-peak entropies, with the joint of the greatest."""
+    run, cycle, arrays = choice
+    joints = album.of(run).skeleton.joints
+
+    def lines(row):
+        name, entropy, peaks = interpret.most_uncertain_joint(arrays, row, joints)
+        most = f"{name}: {entropy:.2f} from {peaks} peak{'s' * (peaks != 1)}"
+        return [*_scores(arrays, row), most]
+
+    intro = page.paragraph(
+        f"{_whose(run, cycle)}: the pool examples of the highest and the lowest "
+        "entropies over the peaks of their heatmaps, with the joint whose entropy is "
+        "greatest. Runs record entropies and numbers of peaks, not the heatmaps, so "
+        "the predicted joints are drawn in their place."
+    )
+    return page.join([intro, _ends(album, choice, arrays["scores"], "entropy", lines)])
+
+
+def confidences(choice: Choice, album: Album) -> Markup:
+    """Most and least confident predictions by the height of their peaks."""
+    run, cycle, arrays = choice
+    values = interpret.confidence(arrays)
+    perfect = (run.config.get("heatmap") or {}).get("peak")
+    scale = "" if perfect is None else f"; a perfect heatmap has {perfect:g}"
+    intro = page.paragraph(
+        f"{_whose(run, cycle)}: the pool examples whose heatmaps have the highest and "
+        f"the lowest peaks, mean over the joints{scale}."
+    )
+
+    def lines(row):
+        said = [f"mean peak {values[row]:.2f}"]
+        if "true_losses" in arrays:
+            said.append(f"true loss {arrays['true_losses'][row]:.3g}")
+        return said
+
+    return page.join([intro, _ends(album, choice, values, "peaks", lines)])
+
+
+def label_check(
+    bought: Sequence[interpret.Bought], runs: Mapping[Any, Any], album: Album
+) -> Markup:
+    """Suspicious labels by gradient norm and by loss, drawn with predictions.
+
+    Args:
+      bought: in the order of `interpret.bought_labels`.
+      runs: a run by (method, seed), to read its pictures.
+    """
+    by_loss = interpret.by_loss(bought)
+    rankings = [("By loss", by_loss)]
+    if any(b.gradient_norm is not None for b in bought):
+        rankings.insert(0, ("By gradient norm", list(bought)))
+    parts = []
+    for title, ranked in rankings:
+        found = []
+        for rank, b in enumerate(ranked[:SUSPICIOUS], start=1):
+            lines = [
+                f"gradient norm {_short(b.gradient_norm)}, loss {_short(b.loss)}",
+                f"{b.method}, seed {b.seed}, cycle {b.cycle}"
+                + (f"; bought {b.purchases} times" if b.purchases > 1 else ""),
+            ]
+            drawn = album.tile(runs[b.method, b.seed], b.example, b.predicted)
+            found.append(page.tile(drawn, f"{rank}. {b.key}", *lines))
+        parts += [page.element("h3", title), page.tiles(found)]
+    return page.join(parts)
+
+
+def _ends(album, choice: Choice, values, what: str, lines) -> Markup:
+    run, _, arrays = choice
+    parts = []
+    for title, rows in zip(
+        (f"Highest {what}", f"Lowest {what}"),
+        interpret.extremes(values, EXTREMES),
+        strict=True,
+    ):
+        found = [_tile(album, run, arrays, row, lines(row)) for row in rows.tolist()]
+        parts += [page.element("h3", title), page.tiles(found)]
+    return page.join(parts)
+
+
+def _tile(album, run, arrays, row, lines, rank="", kind="", size=208) -> Markup:
+    example = int(arrays["ids"][row])
+    predicted = arrays["joints"][row] if "joints" in arrays else None
+    drawn = album.tile(run, example, predicted, size=size)
+    return page.tile(drawn, f"{rank}{album.of(run).key(example)}", *lines, kind=kind)
+
+
+def _scores(arrays, row: int) -> list[str]:
+    score = float(arrays["scores"][row]) if "scores" in arrays else float("nan")
+    lines = [f"score {score:.3g}"] if np.isfinite(score) else []
+    if "true_losses" in arrays:
+        lines.append(f"true loss {arrays['true_losses'][row]:.3g}")
+    return lines
+
+
+def _whose(run, cycle: int) -> str:
+    return f"{run.method}, seed {run.seed}, choice of cycle {cycle}"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

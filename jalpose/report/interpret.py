@@ -1,0 +1,200 @@
+"""Which examples explain a choice: from the arrays of a run alone, without images.
+
+Every function takes arrays as `arrays/cycle_NN.npz` holds them, rows of pool examples
+under `ids`, and gives rows or numbers; what is drawn of them is another module's.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def scored_cycles(run: Any) -> list[int]:
+    """The cycles in which a run chose, by its records, whatever files there are."""
+    return [r["cycle"] for r in run.cycles if r.get("acquisition")]
+
+
+def extremes(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the highest and of the lowest values, each from the extreme inwards.
+
+    Rows that are not finite are left out; of few rows none is in both; equal values
+    stand in the order of their rows.
+    """
+    values = np.asarray(values, np.float64)
+    known = np.flatnonzero(np.isfinite(values))
+    falling = known[np.argsort(-values[known], kind="stable")]
+    high = min(count, -(-len(falling) // 2))
+    low = min(count, len(falling) - high)
+    return falling[:high], falling[len(falling) - low :][::-1]
+
+
+def neighbours_of(arrays: Arrays, row: int, count: int) -> list[tuple[int, float]]:
+    """Ids and probabilities of the likeliest labelled neighbours of a pool row."""
+    probabilities = np.asarray(arrays["neighbour_probabilities"][row], np.float64)
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    ids = np.asarray(arrays["neighbour_ids"][row])[order]
+    return list(zip(ids.tolist(), probabilities[order].tolist(), strict=True))
+
+
+def confidence(arrays: Arrays) -> np.ndarray:
+    """Mean height of the heatmaps' peaks of each pool row: float64 [N]."""
+    return np.asarray(arrays["peaks"], np.float64).mean(axis=1)
+
+
+def most_uncertain_joint(
+    arrays: Arrays, row: int, joints: Sequence[str]
+) -> tuple[str, float, int]:
+    """Joint of the greatest multi-peak entropy of a row: name, entropy, peaks."""
+    entropies = np.asarray(arrays["joint_entropy"][row], np.float64)
+    joint = int(np.argmax(np.where(np.isfinite(entropies), entropies, -np.inf)))
+    return joints[joint], float(entropies[joint]), int(arrays["num_peaks"][row][joint])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingMap:
+    """Principal components of a pool's embeddings.
+
+    Attributes:
+      places: float64 [N, 2].
+      explained: share of the variance along each of the two.
+      selected: bool [N].
+    """
+
+    places: np.ndarray
+    explained: tuple[float, float]
+    selected: np.ndarray
+
+
+def map_embeddings(arrays: Arrays) -> EmbeddingMap:
+    """Project the embeddings onto the two directions in which they vary most.
+
+    The signs are fixed (the largest coefficient of a direction is positive): equal
+    embeddings give equal maps, so that methods on one base model can be compared.
+    """
+    embeddings = np.asarray(arrays["embeddings"], np.float64)
+    centred = embeddings - embeddings.mean(axis=0)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[:2]
+    largest = np.abs(directions).argmax(axis=1)
+    signs = np.sign(directions[np.arange(len(directions)), largest])
+    places = centred @ (directions * signs[:, None]).T
+    if places.shape[1] < 2:  # a single example or dimension: nothing else varies
+        places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    total = max(float((lengths**2).sum()), 1e-30)
+    shares = [*(lengths[:2] ** 2 / total).tolist(), 0.0, 0.0]
+    return EmbeddingMap(
+        places=places,
+        explained=(shares[0], shares[1]),
+        selected=np.isin(arrays["ids"], arrays["selected"]),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bought:
+    """An example whose label was bought, as it stood when it was scored.
+
+    Attributes:
+      loss: against the label that was then bought; None where not recorded.
+      gradient_norm: of that loss in all parameters; None where not recorded.
+      predicted: [J, 2], image pixels, by the model of that cycle.
+      purchases: how many runs bought it.
+    """
+
+    example: int
+    key: str
+    file: str
+    loss: float | None
+    gradient_norm: float | None
+    cycle: int
+    method: str
+    seed: int
+    predicted: np.ndarray | None
+    purchases: int
+
+
+def bought_labels(runs: Iterable[Any]) -> list[Bought]:
+    """Every example bought by any run, the most suspicious label first.
+
+    An example bought by several runs stands there once, as of the run in which its
+    gradient norm (or, without norms, its loss) was greatest.
+    """
+    found: dict[str, list[Bought]] = {}
+    for run in runs:
+        for cycle in scored_cycles(run):
+            arrays = run.arrays(cycle)
+            if not {"ids", "true_losses"} <= arrays.keys():
+                continue  # chosen but not yet measured, or the file is lost
+            for row in run.selection(cycle):
+                found.setdefault(row["key"], []).append(
+                    _bought(run, cycle, arrays, row)
+                )
+    once = [
+        dataclasses.replace(max(many, key=_suspicion), purchases=len(many))
+        for many in found.values()
+    ]
+    return sorted(once, key=lambda b: (*(-s for s in _suspicion(b)), b.key))
+
+
+def _bought(run, cycle: int, arrays: Arrays, row: Mapping) -> Bought:
+    position = int(np.searchsorted(arrays["ids"], row["id"]))
+    squared = arrays.get("true_squared_norms")
+    norm = None if squared is None else _finite(np.sqrt(max(squared[position], 0.0)))
+    return Bought(
+        example=row["id"],
+        key=row["key"],
+        file=row["file"],
+        loss=_finite(arrays["true_losses"][position]),
+        gradient_norm=norm,
+        cycle=cycle,
+        method=run.method,
+        seed=run.seed,
+        predicted=arrays["joints"][position] if "joints" in arrays else None,
+        purchases=1,
+    )
+
+
+def by_loss(bought: Iterable[Bought]) -> list[Bought]:
+    """The same examples, the greatest loss first."""
+    return sorted(bought, key=lambda b: (-_or_least(b.loss), b.key))
+
+
+LABEL_CHECK_COLUMNS = (
+    "key",
+    "file",
+    "loss",
+    "gradient_norm",
+    "cycle",
+    "method",
+    "seed",
+    "rank_by_loss",
+    "purchases",
+)
+
+
+def label_check_rows(bought: Sequence[Bought]) -> list[dict]:
+    """Rows of `label_check.csv`, in the order of `bought_labels`."""
+    ranks = {b.key: rank for rank, b in enumerate(by_loss(bought), start=1)}
+    return [
+        {
+            **{name: getattr(b, name) for name in LABEL_CHECK_COLUMNS[:7]},
+            "rank_by_loss": ranks[b.key],
+            "purchases": b.purchases,
+        }
+        for b in bought
+    ]
+
+
+def _suspicion(bought: Bought) -> tuple[float, float]:
+    return _or_least(bought.gradient_norm), _or_least(bought.loss)
+
+
+def _or_least(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,207 @@
+"""One HTML file that needs nothing else: style, script and pictures are in it.
+
+Text comes from records that anybody may have written: whatever is not markup made
+here goes through `text` or `attribute`, and nothing is ever loaded from elsewhere.
+"""
+
+import base64
+import dataclasses
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from typing import Any
+
+_PACKAGE = "jalpose.report"
+# No script or picture from anywhere but this file, whatever a record smuggles in.
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+
+
+class Markup(str):
+    """HTML made here; any other string is text, to be escaped."""
+
+    __slots__ = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of the page with an entry in its table of contents."""
+
+    anchor: str
+    title: str
+    body: Markup
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a table shows, and what it sorts by where that is another thing."""
+
+    shown: str
+    value: float | None = None
+
+
+def text(value: Any) -> Markup:
+    """A value as text: markup as it is, everything else escaped, None as a dash."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(html.escape("-" if value is None else str(value), quote=True))
+
+
+def join(parts: Iterable[Any], between: str = "") -> Markup:
+    """Parts one after the other, each as `text` gives it."""
+    return Markup(between.join(text(part) for part in parts))
+
+
+def element(tag: str, *content: Any, **attributes: Any) -> Markup:
+    """An element; `class_` and `data_x` are attributes `class` and `data-x`."""
+    inside = join(content)
+    return Markup(f"<{tag}{_attributes(attributes)}>{inside}</{tag}>")
+
+
+def _attributes(attributes: dict[str, Any]) -> str:
+    given = ((k, v) for k, v in attributes.items() if v is not None and v is not False)
+    return "".join(
+        f" {key.rstrip('_').replace('_', '-')}"
+        + ("" if value is True else f'="{html.escape(str(value), quote=True)}"')
+        for key, value in given
+    )
+
+
+def paragraph(*content: Any, class_: str | None = None) -> Markup:
+    """A paragraph of text."""
+    return element("p", *content, class_=class_)
+
+
+def bullets(lines: Iterable[Any]) -> Markup:
+    """A list, or nothing at all of no lines."""
+    items = [element("li", line) for line in lines]
+    return element("ul", *items) if items else Markup("")
+
+
+def picture(data: bytes, mime: str, alt: str, width: int | None = None) -> Markup:
+    """An inlined picture."""
+    source = f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+    attributes = _attributes({"src": source, "alt": alt, "width": width})
+    return Markup(f'<img loading="lazy" decoding="async"{attributes}>')
+
+
+def plot(data: bytes, caption: Any, alt: str, files: Any = None) -> Markup:
+    """A plot on its white card, with a caption and the names of its files."""
+    below = [caption] if files is None else [caption, " ", files]
+    card = element("div", picture(data, "image/png", alt), class_="card")
+    return element("figure", card, element("figcaption", *below), class_="plot")
+
+
+def tile(image: Markup | None, title: Any, *lines: Any, kind: str = "") -> Markup:
+    """A small picture and what is known of it."""
+    shown = element("div", "no picture", class_="blank") if image is None else image
+    said = [element("strong", title), *(element("span", line) for line in lines)]
+    classes = f"tile {kind}".strip()
+    return element("figure", shown, element("figcaption", *said), class_=classes)
+
+
+def tiles(items: Iterable[Markup], class_: str = "tiles") -> Markup:
+    """Pictures in rows, as many in one as the screen is wide."""
+    return element("div", *items, class_=class_)
+
+
+def table(
+    columns: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
+    caption: Any = None,
+    notes: Iterable[Any] = (),
+) -> Markup:
+    """A table that sorts by a press on a heading.
+
+    Args:
+      columns: headings.
+      rows: of cells, numbers, text or None.
+    """
+    lines = [list(row) for row in rows]
+    numeric = [
+        any(_number(row[index]) is not None for row in lines)
+        for index in range(len(columns))
+    ]
+    head = [
+        element(
+            "th",
+            element("button", name, type="button"),
+            scope="col",
+            class_="number" if number else None,
+        )
+        for name, number in zip(columns, numeric, strict=True)
+    ]
+    body = [
+        element("tr", *(_cell(c, n) for c, n in zip(row, numeric, strict=True)))
+        for row in lines
+    ]
+    parts = [] if caption is None else [element("caption", caption)]
+    parts += [element("thead", element("tr", *head)), element("tbody", *body)]
+    frame = element(
+        "div",
+        element("table", *parts, class_="sortable"),
+        class_="scroll",
+        tabindex="0",
+        role="region",
+        aria_label=re.sub(r"\s+", " ", str(caption or "table")),
+    )
+    said = [paragraph(note, class_="note") for note in notes]
+    return join([frame, *said])
+
+
+def _cell(cell: Any, numeric: bool) -> Markup:
+    value = _number(cell)
+    shown = cell.shown if isinstance(cell, Cell) else cell
+    if isinstance(shown, float):
+        shown = None if math.isnan(shown) else f"{shown:.4g}"
+    return element(
+        "td",
+        shown,
+        class_="number" if numeric else None,
+        data_value=None if value is None else repr(value),
+    )
+
+
+def _number(cell: Any) -> float | None:
+    value = cell.value if isinstance(cell, Cell) else cell
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def details(summary: Any, *content: Any) -> Markup:
+    """A part that opens on a press."""
+    return element("details", element("summary", summary), *content)
+
+
+def render(title: str, lead: Any, sections: Sequence[Section]) -> str:
+    """The page: heading, table of contents and sections."""
+    style, script = (_resource(name) for name in ("page_style.css", "page_script.js"))
+    entries = [
+        element("li", element("a", part.title, href=f"#{part.anchor}"))
+        for part in sections
+    ]
+    contents = element("nav", element("ol", *entries), aria_label="Contents")
+    parts = [
+        element("section", element("h2", part.title), part.body, id=part.anchor)
+        for part in sections
+    ]
+    policy = html.escape(_POLICY, quote=True)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"{element('header', element('h1', title), lead)}\n{contents}\n"
+        f"{element('main', *parts)}\n<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _resource(name: str) -> str:
+    return resources.files(_PACKAGE).joinpath(name).read_text("utf-8")
