@@ -30,13 +30,6 @@ TEST_COLUMNS = (
     Column("wilcoxon_holm", "", "p Wilcoxon Holm"),
     Column("detectable", ".2f"),
 )
-LEGEND = (
-    "Difference: method minus {reference}, over the seeds both have, with Student's "
-    "interval. p one-tailed: paired t-test that the method is better; two-tailed: that "
-    "they differ; Wilcoxon: exact signed-rank test, two-tailed. Holm: corrected over "
-    "the {family} comparisons of this table. Detectable: the smallest true difference "
-    "that a two-tailed paired t-test at 0.05 would find with 80 % power."
-)
 
 
 def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
@@ -79,7 +72,7 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
         columns,
         tuple(rows),
         (
-            LEGEND.format(reference=reference, family=family),
+            *_legend(comparisons, reference, family),
             *_control_notes(gathered),
             *_test_notes(comparisons, rows, reference, family),
         ),
@@ -108,7 +101,7 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
             row |= _cells(found)
         rows.append(row)
     family = _correct(rows)
-    notes = [LEGEND.format(reference=reference, family=family)]
+    notes = _legend(comparisons, reference, family)
     if not rising:
         notes.append("Budgets do not rise: there is no area under the curve.")
     if any(row["runs"] < len(gathered.by(row["method"])) for row in rows):
@@ -160,6 +153,11 @@ def penalty_table(
         "ICLR 2020). Not corrected for the number of comparisons.",
         f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images.",
     ]
+    if cycles == [0]:
+        notes.append(
+            f"{reference} is above {penalties.STOP:.0%} of its last score at once: the "
+            "rule compares before any choice alone. See the matrix at every budget."
+        )
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(
             f"With {_runs(len(grid.seeds))} a method there is no p-value, hence no "
@@ -218,6 +216,11 @@ def saved_table(
         "never reaches the target. Factor: labels of the reference over those of the "
         "method. Interval: seeds resampled in pairs; -inf: some never reach it."
     ]
+    if any(row["reference"] == grid.labelled[0] for row in rows):
+        notes.append(
+            f"{reference} reaches the target before any choice: there is nothing to "
+            "save. Name another target."
+        )
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(f"No interval under {statistics.FEWEST} seeds.")
     elif len(grid.seeds) < statistics.FEW:
@@ -260,6 +263,28 @@ def _cells(found: Comparison) -> dict:
         "wilcoxon": p_value(found.wilcoxon),
         "detectable": found.detectable,
     }
+
+
+def _legend(comparisons: list[Comparison], reference: str, family: int) -> list[str]:
+    """What the columns mean, as far as there is something in them."""
+    notes = []
+    if comparisons:
+        notes.append(
+            f"Difference: method minus {reference}, over the seeds both have, with "
+            "Student's interval."
+        )
+    if family:
+        notes.append(
+            "p one-tailed: paired t-test that the method is better; two-tailed: that "
+            "they differ. Wilcoxon: exact signed-rank test, two-tailed. Holm: "
+            f"corrected over the {family} comparisons of this table."
+        )
+    if any(found.detectable is not None for found in comparisons):
+        notes.append(
+            "Detectable: the smallest true difference that a two-tailed paired t-test "
+            f"at {LEVEL} would find with {statistics.POWER:.0%} power."
+        )
+    return notes
 
 
 def _correct(rows: list[dict]) -> int:

@@ -70,8 +70,10 @@ def score_name(gathered: Gathered) -> str:
     return "PCK"
 
 
-def choose_reference(methods: Iterable[str], asked: str | None = None) -> str:
-    """The method others are compared with: `asked`, else random, else the first.
+def choose_reference(
+    methods: Iterable[str], asked: str | None = None, usual: str = "random"
+) -> str:
+    """The method others are compared with: `asked`, else `usual`, else the first.
 
     Raises:
       GatherError: there is no method of that label.
@@ -81,7 +83,13 @@ def choose_reference(methods: Iterable[str], asked: str | None = None) -> str:
         raise GatherError(
             f"unknown reference method {asked!r}. Known: {', '.join(known)}"
         )
-    return asked or ("random" if "random" in known else known[0])
+    # A label may have options behind the method's name.
+    return asked or next((m for m in known if m.split()[0] == usual), known[0])
+
+
+def random_first(methods: Iterable[str]) -> list[str]:
+    """Labels sorted, random before all others, as the papers print them."""
+    return sorted(methods, key=lambda label: (label.split()[0] != "random", label))
 
 
 def controls(gathered: Gathered) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from jalpose.report.gather import Gathered
 from jalpose.report.grid import (
     Grid,
     choose_reference,
+    controls,
     make_grid,
     pck_percent,
+    random_first,
     score_name,
     summary,
 )
@@ -26,16 +28,15 @@ def eglpp_table(gathered: Gathered, proposed: str | None = None) -> Table:
 
     Args:
       gathered: the runs.
-      proposed: label of a method; by default eglpp where it is there, else as
-        `choose_reference` says.
+      proposed: label of a method; by default eglpp, or the first that is neither
+        random nor a control.
     """
     grid = make_grid(gathered, pck_percent)
-    if proposed is None and PROPOSED in grid.methods:
-        proposed = PROPOSED
+    rivals = {"random", *controls(gathered)}
+    usual = [m for m in grid.methods if m.split()[0] not in rivals] or grid.methods
+    proposed = proposed or choose_reference(usual, None, PROPOSED)
     proposed = choose_reference(grid.methods, proposed)
-    others = [name for name in grid.methods if name != proposed]
-    # Random first, as printed.
-    others.sort(key=lambda name: (name != "random", name))
+    others = [name for name in random_first(grid.methods) if name != proposed]
     rows, reasons = [], set()
     for method in [*others, proposed]:
         row: dict = {"method": method}
@@ -47,7 +48,8 @@ def eglpp_table(gathered: Gathered, proposed: str | None = None) -> Table:
             if method != proposed:
                 result = statistics.compare(scores, grid.of(proposed)[:, cycle])
                 row[f"p {cycle}"] = p_value(result.less)
-                reasons |= {result.reason} - {""}
+                if found:
+                    reasons |= {result.reason} - {""}
         rows.append(row)
     columns, groups = [Column("method")], [""]
     for cycle, labelled in enumerate(grid.labelled.tolist()):
@@ -117,7 +119,7 @@ def llpp_test_table(gathered: Gathered) -> Table:
 
 def _llpp_table(grid: Grid, stages, *, name, caption, lowest, notes=()) -> Table:
     rows = []
-    for method in sorted(grid.methods, key=lambda label: (label != "random", label)):
+    for method in random_first(grid.methods):
         row: dict = {"method": method}
         row |= {str(cycle): summary(grid.of(method)[:, cycle]) for cycle, _ in stages}
         if any(row[str(cycle)] is not None for cycle, _ in stages):

@@ -196,11 +196,10 @@ def measures_table(gathered: Gathered) -> Table:
         (Column("labelled"), Column("method"), *columns),
         tuple(rows),
         (
-            f"{score_name(gathered)} of the images selected and of all scored, before "
-            "training on them. Ranking accuracy (1/2 is chance) and correlations: of "
-            "the scores with the true losses. Top losses and norms: share of the "
-            "selected among as many of truly highest loss or gradient norm. Distances: "
-            "between embeddings of the selected.",
+            "PCK in percent of the images selected and of all scored, before training "
+            "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
+            "with the true losses. Top losses and norms: share of the selected among "
+            "as many of truly highest loss or gradient norm. Distances: between embeddings of the selected.",
         ),
     )
 
@@ -217,44 +216,35 @@ def _measure(key: str, factor: int) -> Callable[[dict], float | None]:
 
 
 def joints_table(gathered: Gathered) -> Table:
-    """PCK of each joint at the last budget that every method has reached."""
+    """PCK of each joint at the last budget, of the methods that have reached it."""
     grid = make_grid(gathered, pck_percent)
-    reached = np.isfinite(grid.values).any(axis=1).all(axis=0)
-    cycle = int(np.flatnonzero(reached).max(initial=0))
+    cycle = len(grid.labelled) - 1
+    there = {m: [r for r in gathered.by(m) if r.record(cycle)] for m in grid.methods}
+    methods = [method for method, runs in there.items() if runs]
     names: dict[str, None] = {}
-    for run in gathered.runs:
-        names |= dict.fromkeys(_joints(run, cycle))
+    for runs in there.values():
+        for run in runs:
+            names |= dict.fromkeys(_joints(run, cycle))
     rows: list[dict] = []
     for name in names:
-        values = {
-            method: [
-                100 * value
-                for run in gathered.by(method)
-                if (value := _joints(run, cycle).get(name)) is not None
-            ]
-            for method in grid.methods
-        }
-        found = {m: summary(np.array(v, np.float64)) for m, v in values.items()}
-        rows.append({"joint": name, **found})
+        row: dict = {"joint": name}
+        for method in methods:
+            values = [_joints(run, cycle).get(name) for run in there[method]]
+            row[method] = _summary([100 * v for v in values if v is not None])
+        rows.append(row)
     bold = set()
     for place, row in enumerate(rows):
-        down = [{"value": row[method]} for method in grid.methods]
-        for index, _ in mark_best(down, ["value"]):
-            bold.add((place, grid.methods[index]))
-    whole = {m: summary(grid.of(m)[:, cycle]) for m in grid.methods}
-    rows.append({"joint": "all", **whole})
-    counts = [len([r for r in gathered.by(m) if r.record(cycle)]) for m in grid.methods]
-    notes = []
-    if len(set(counts)) > 1:
-        pairs = zip(grid.methods, counts, strict=True)
-        notes.append(f"Runs: {', '.join(f'{m} {count}' for m, count in pairs)}.")
+        below = [{"score": row[method]} for method in methods]
+        bold |= {(place, methods[index]) for index, _ in mark_best(below, ["score"])}
+    rows.append({"joint": "all", **{m: summary(grid.of(m)[:, cycle]) for m in methods}})
+    counts = ", ".join(f"{method} {len(runs)}" for method, runs in there.items())
     return Table(
         "joints",
         f"{score_name(gathered)} in percent of each joint with {grid.labelled[cycle]} "
         "labelled images: mean±standard deviation over runs",
-        (Column("joint"), *(Column(name, ".1f") for name in grid.methods)),
+        (Column("joint"), *(Column(name, ".1f") for name in methods)),
         tuple(rows),
-        tuple(notes),
+        (f"Runs: {counts}.",),
         bold=frozenset(bold),
     )
 

@@ -6,6 +6,7 @@ None and the result says why.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -218,8 +219,14 @@ def minimal_detectable_difference(
     """
     if num_pairs < 2:
         return None
-    freedom = num_pairs - 1
-    critical = stats.t.ppf(1 - level / 2, freedom)
+    noncentrality = _noncentrality(num_pairs - 1, level, power)
+    return noncentrality * deviation / math.sqrt(num_pairs)
+
+
+@functools.cache  # the same for every cell of a table
+def _noncentrality(freedom: int, level: float, power: float) -> float:
+    """Of a two-tailed t-test with that power."""
+    critical = float(stats.t.ppf(1 - level / 2, freedom))
 
     def missing(noncentrality: float) -> float:
         return t_test_power(noncentrality, freedom, critical) - power
@@ -227,8 +234,7 @@ def minimal_detectable_difference(
     high = 2.0
     while missing(high) < 0:
         high *= 2
-    noncentrality = optimize.brentq(missing, 0.0, high, xtol=1e-10)
-    return float(noncentrality * deviation / math.sqrt(num_pairs))
+    return float(optimize.brentq(missing, 0.0, high, xtol=1e-10))
 
 
 def t_test_power(noncentrality: float, freedom: int, critical: float) -> float:

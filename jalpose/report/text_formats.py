@@ -117,15 +117,18 @@ def mark_best(
     lowest: bool = False,
     digits: str = ".12g",
 ) -> frozenset[tuple[int, str]]:
-    """The best mean of each column, all that print alike: `bold` of a Table."""
+    """The best mean of each column, all that print alike: `bold` of a Table.
+
+    Where all print alike, none is best.
+    """
     bold: set[tuple[int, str]] = set()
     for key in keys:
         means = {i: _mean(row.get(key)) for i, row in enumerate(rows)}
         known = {i: mean for i, mean in means.items() if mean is not None}
-        if len(known) > 1:
-            best = (min if lowest else max)(known.values())
-            shown = format(best, digits)
-            bold |= {(i, key) for i, m in known.items() if format(m, digits) == shown}
+        shown = {i: format(mean, digits) for i, mean in known.items()}
+        if len(set(shown.values())) > 1:
+            best = (min if lowest else max)(known, key=known.__getitem__)
+            bold |= {(i, key) for i, text in shown.items() if text == shown[best]}
     return frozenset(bold)
 
 
