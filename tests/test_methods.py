@@ -263,9 +263,11 @@ def test_labels_that_are_not_bought_change_nothing(name):
     found = choose(name, walker=walker)
     assert found.indices.tolist() == usual(name).indices.tolist()
     assert found.scores.tobytes() == usual(name).scores.tobytes()
-    # Those the records compare with are others indeed.
+
+
+def test_the_labels_that_change_nothing_are_others_indeed():
     probes = [
-        small.probe(one, variables(name)) for one in (walker, passes(walker.head))
+        small.probe(p(None), variables("egl")) for p in (passes, unlabelled_passes)
     ]
     losses = [probe.describe(POOL)["loss"] for probe in probes]
     assert not np.isclose(*losses, rtol=1e-3).any()
