@@ -24,7 +24,15 @@ def default() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # of the config file; set by assemble
     config.scale = "paper"  # tiny | small | paper; set by assemble
-    config.seed = 0  # of initialisation, data order, augmentation and acquisition
+    config.seed = 0  # of everything that is drawn
+    # Seeds of a part of it, where only that part is to vary or to stay; -1: `seed`.
+    seeds = config.seeds = ConfigDict()
+    seeds.init = -1  # new weights: of the network, of heads and of committees' members
+    seeds.order = -1  # order of the training data, augmentation, bootstraps
+    # Which examples are labelled at the start, and with them the pool (MPII; of drawn
+    # figures all of them; LSP's are the authors').
+    seeds.initial = -1
+    seeds.acquire = -1  # draws of the methods, subset of the pool
     # Workdir of another run: start from its base model instead of training one.
     config.base = ""
     # On a GPU: deterministic operations (slower), so that reruns agree to the bit.
@@ -218,6 +226,11 @@ def default() -> ConfigDict:
     loop.compare = ()
     loop.checkpoint_seconds = 60.0  # at most this much work is lost; 0: every piece
 
+    # Of `jalpose.experiment` alone, which runs each method with each seed.
+    experiment = config.experiment = ConfigDict()
+    experiment.methods = ()  # see jalpose/acquisition/registry.py
+    experiment.seeds = ()  # values of `seed`; of the same seed, the same base model
+
     output = config.output = ConfigDict()
     output.tensorboard = True
     output.images = 16  # pictures drawn a cycle
@@ -291,6 +304,20 @@ def _lookup(config: ConfigDict, dotted: str):
     for part in dotted.split("."):
         config = config[part]
     return config
+
+
+def seed_of(config: ConfigDict, part: str) -> int:
+    """The seed of a part of what is drawn: `seeds.<part>`, or `seed` where it is -1."""
+    own = config.seeds[part]
+    return config.seed if own < 0 else own
+
+
+def from_base(config: ConfigDict, method: str, base: str) -> ConfigDict:
+    """`config` with another method alone, from the base model of the run in `base`."""
+    other = ConfigDict(config.to_dict())
+    other.base, other.acquisition.method = base, method
+    other.loop.compare = ()
+    return other
 
 
 def known_keys(config: ConfigDict, prefix: str = "") -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from jalpose import rng
 from jalpose.acquisition.probe import Journal, Paused
+from jalpose.config import seed_of
 from jalpose.problem import Problem
 from jalpose.training import TrainState
 
@@ -209,7 +210,7 @@ def _score(state, phase: Scoring, problem: Problem):
     acquisition = problem.config.acquisition
     ids = problem.unlabelled(state.labelled, state.cycle)
     probe = problem.probe(phase.variables, phase.journal)
-    key = rng.stream(problem.config.seed, "acquire", state.cycle)
+    key = rng.stream(seed_of(problem.config, "acquire"), "acquire", state.cycle)
     try:
         selection = problem.method.acquire(
             key,

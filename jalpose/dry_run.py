@@ -7,18 +7,22 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jalpose import run
+from jalpose.config import seed_of
 from jalpose.data.registry import load_dataset
 from jalpose.pergrad.memory import compiled_bytes
 from jalpose.problem import Problem
-from jalpose.validation import validate
+from jalpose.validation import refuse_experiment, validate
 
 
 def show(config: ConfigDict, workdir: str) -> None:
     """Print config, parameter table, steps and memory of a training step."""
+    refuse_experiment(config)
     validate(config, run.KNOWN)
     print(config)
     print(f"workdir: {workdir}")
-    problem = run.make_problem(config, load_dataset(config.data, config.seed))
+    problem = run.make_problem(
+        config, load_dataset(config.data, seed_of(config, "initial"))
+    )
     state = jax.eval_shape(problem.trainer.init, jax.random.key(0))
     print(parameter_table(state.params))
     _print_data(problem)

@@ -9,7 +9,7 @@ from jalpose import rng
 from jalpose.acquisition.method import Labelled, Requires
 from jalpose.acquisition.probe import Probe
 from jalpose.acquisition.registry import METHODS
-from jalpose.config import ConfigError
+from jalpose.config import ConfigError, seed_of
 from jalpose.data.augment import Ranges
 from jalpose.data.crops import to_crop
 from jalpose.data.dataset import PoseDataset
@@ -71,6 +71,8 @@ class Problem:
         self.stages = Stages(
             config, dataset, trainer, self.passes, self.requires, self.base
         )
+        # Problems made with this one, one a head: what is compiled is theirs.
+        self._kin = [self]
 
     @property
     def trainer(self) -> Trainer:
@@ -94,28 +96,41 @@ class Problem:
         """
         return self.model if engine.name == "exact" else self._network("native")
 
-    def with_method(self, config: ConfigDict, base) -> "Problem":
-        """The same problem under another method, from the base model `base`.
+    def with_method(
+        self, config: ConfigDict, base, dataset: PoseDataset | None = None
+    ) -> "Problem":
+        """The same problem under another method or seed, from the base model `base`.
 
-        It shares this one's network and all that is compiled where both methods
-        require the same; `config` may differ in `acquisition.method`, `base` and
-        `loop.compare` only.
+        It shares the network, and all that is compiled, with the problems made in this
+        way before whose methods require the same head. With another `dataset` those
+        are spent: they and this one read their examples in the same passes.
+
+        Args:
+          config: may differ in `acquisition.method`, `base`, `seed`, `seeds` and
+            `loop` only.
+          base: as in `Problem`.
+          dataset: the benchmark as `config` draws it; None: the same.
         """
-        if self._requires(config.acquisition.method).head != self.requires.head:
-            return Problem(config, self.dataset, self.mesh, base)
-        other = copy.copy(self)
-        other.config, other.base = config, pose_of(base)
-        other.method = METHODS[config.acquisition.method]
-        other.requires = self._requires(config.acquisition.method)
-        other.stages = Stages(
-            config,
-            self.dataset,
-            self.trainer,
-            self.passes,
-            other.requires,
-            other.base,
-        )
+        dataset = dataset or self.dataset
+        requires = self._requires(config.acquisition.method)
+        # One by one: heads are compared, nobody promises that they can be hashed.
+        kin = next((p for p in self._kin if p.requires.head == requires.head), None)
+        if kin is None:
+            other = Problem(config, dataset, self.mesh, base)
+            other._kin = self._kin
+            self._kin.append(other)
+            return other
+        other = copy.copy(kin)
+        other.config, other.dataset = config, dataset
+        other.base = None if base is None else pose_of(base)
+        other.method, other.requires = METHODS[config.acquisition.method], requires
+        other._check_budget()
+        other.judge = Judge(config.evaluation, dataset)
+        other.passes.read_from(dataset)
         other.passes.peak_bytes = 0
+        other.stages = Stages(
+            config, dataset, kin.trainer, kin.passes, requires, other.base
+        )
         return other
 
     def _check_budget(self):
@@ -236,7 +251,7 @@ class Problem:
             size = self.config.acquisition.pool_subset
         if size == 0 or size >= len(left):
             return left
-        seed = rng.stream_seed(self.config.seed, "subset", cycle)
+        seed = rng.stream_seed(seed_of(self.config, "acquire"), "subset", cycle)
         draws = np.random.default_rng(seed).random(len(self.dataset.keys))
         return np.sort(left[np.argsort(draws[left], kind="stable")[:size]])
 

@@ -4,7 +4,7 @@ A file there names a benchmark and a method; what it is run on, for how long and
 is judged stands here, so that methods differ in nothing else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -56,5 +56,37 @@ def protocol(benchmark: str, method: str) -> Callable[[str], ConfigDict]:
 
     def get_config(arg: str = "") -> ConfigDict:
         return assemble(arg, name=f"{benchmark}_{method}", delta=delta, scales=SCALES)
+
+    return get_config
+
+
+def experiment(
+    benchmark: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    small: Mapping[str, object],
+) -> Callable[[str], ConfigDict]:
+    """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
+
+    What any of the methods needs, all have: their networks are to be the same.
+
+    Args:
+      benchmark: of `BENCHMARKS`.
+      methods: of the acquisition registry.
+      seeds: of the runs.
+      small: what the scale small changes beside `SCALES`, so that all runs together
+        take well under an hour on two CPU cores.
+    """
+    delta: dict[str, object] = {
+        **BENCHMARKS[benchmark],
+        "experiment.methods": tuple(methods),
+        "experiment.seeds": tuple(seeds),
+    }
+    for method in methods:
+        delta |= METHODS.get(method, {})
+    scales = {**SCALES, "small": {**_SMALL, **small}}
+
+    def get_config(arg: str = "") -> ConfigDict:
+        return assemble(arg, name=benchmark, delta=delta, scales=scales)
 
     return get_config

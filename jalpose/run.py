@@ -14,14 +14,14 @@ from PIL import Image
 
 from jalpose import checkpoints, cycle, pictures, provenance, records, sharding
 from jalpose.acquisition.registry import METHODS
-from jalpose.config import RUNTIME_KEYS, ConfigError
+from jalpose.config import RUNTIME_KEYS, ConfigError, from_base, seed_of
 from jalpose.data.registry import SOURCES, load_dataset
 from jalpose.models.registry import MODELS
 from jalpose.pergrad.api import ENGINES
 from jalpose.problem import Problem
 from jalpose.report import plots, tables
 from jalpose.screen import Screen
-from jalpose.validation import validate, validate_devices
+from jalpose.validation import refuse_experiment, validate, validate_devices
 
 KNOWN: dict[str, Collection[str]] = {
     "data": SOURCES,
@@ -41,28 +41,28 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
       CheckpointError: `config.base` holds no base model.
     """
     screen = screen or Screen()
+    refuse_experiment(config)
     validate(config, KNOWN)
     records.check_workdir(workdir)
-    _refuse_another_config(config, workdir)
-    dataset = load_dataset(config.data, config.seed)
+    refuse_another_config(config, workdir)
+    dataset = load_dataset(config.data, seed_of(config, "initial"))
     problem = make_problem(config, dataset)
     _warn_of_large_picks(config, problem, screen)
     runs = {config.acquisition.method: workdir}
-    _run_one(problem, workdir, screen)
+    run_one(problem, workdir, screen)
     for method in config.loop.compare:
-        other = ConfigDict(config.to_dict())
-        other.base, other.acquisition.method = workdir, method
-        other.loop.compare = ()
+        other = from_base(config, method, workdir)
         runs[method] = os.path.join(workdir, "compare", method)
-        records.check_workdir(runs[method])
-        _refuse_another_config(other, runs[method])
+        refuse_another_config(other, runs[method], ignore=("base",))
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
-        _run_one(problem.with_method(other, base), runs[method], screen)
+        run_one(problem.with_method(other, base), runs[method], screen)
     _conclude(workdir, runs, screen)
 
 
-def _run_one(problem: Problem, workdir, screen):
+def run_one(problem: Problem, workdir, screen: Screen) -> None:
+    """Run, or resume, one method in `workdir` until it is done."""
+    records.check_workdir(workdir)
     config = problem.config
     store = checkpoints.StateStore(workdir)
     restored = store.restore(problem)
@@ -125,12 +125,18 @@ def _load_base(config):
     return checkpoints.load_model(config.base, 0)
 
 
-def _refuse_another_config(config, workdir):
+def refuse_another_config(
+    config: ConfigDict, workdir, ignore: Collection[str] = ()
+) -> None:
+    """Raise WorkdirError where a run of another config is in `workdir`.
+
+    `ignore` are keys beside the runtime's: `base`, where it follows from the workdir.
+    """
     record = records.read_config(workdir)
     if record is None:
         return
     differences = records.config_differences(
-        record["config"], provenance.plain(config), ignore=RUNTIME_KEYS
+        record["config"], provenance.plain(config), ignore=(*RUNTIME_KEYS, *ignore)
     )
     if differences:
         raise records.WorkdirError(

@@ -53,7 +53,7 @@ class Screen:
         elif now - self._last >= LINE_SECONDS or done == total:
             self._last = now
             rate = (done - self._first) / max(now - self._begun, 1e-9)
-            left = f", {_duration((total - done) / rate)} left" if rate else ""
+            left = f", {duration((total - done) / rate)} left" if rate else ""
             self.line(f"{what}: {done}/{total}{left}{', ' + note if note else ''}")
 
     def end(self) -> None:
@@ -63,7 +63,8 @@ class Screen:
         self._bar, self._what = None, ("", 0)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Whole seconds, or minutes and seconds, as people write them."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

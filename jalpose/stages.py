@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jalpose import rng
 from jalpose.acquisition.method import Requires
+from jalpose.config import seed_of
 from jalpose.data import pipeline
 from jalpose.data.dataset import PoseDataset
 from jalpose.evaluation.passes import Passes
@@ -105,7 +106,7 @@ class Stages:
           stage: one of `of(cycle)`.
           variables: before the stage; for the first stage of all they are not used.
         """
-        trainer, seed = self.trainer, self.config.seed
+        trainer, seed = self.trainer, seed_of(self.config, "init")
         if stage.kind == "head":
             head = trainer.new_head(rng.stream(seed, "head", cycle))
             return trainer.restart({**pose_of(variables), "head": head})
@@ -136,7 +137,8 @@ class Stages:
     def advance(self, state, labelled, cycle: int, stage: Stage, steps: int):
         """Take `steps` steps of a training of `cycle`: (new state, values a step)."""
         batches = self.batches(labelled, cycle, stage, int(state.step))
-        key = rng.stream(self.config.seed, "augment", *_names(cycle, stage))
+        seed = seed_of(self.config, "order")
+        key = rng.stream(seed, "augment", *_names(cycle, stage))
         detach_after = self.requires.head.detach_after if self.requires.head else 0
         state, history = self.trainer.run(
             state,
@@ -158,15 +160,14 @@ class Stages:
         if self._batches and self._batches[0] == place:
             return self._batches[1]
         trained_on = labelled[~self.dataset.held_out(labelled)]
-        names = _names(cycle, stage)
+        names, seed = _names(cycle, stage), seed_of(self.config, "order")
         if stage.kind == "member":  # a bootstrap: as many, with replacement
-            seed = rng.stream_seed(self.config.seed, "bootstrap", *names)
-            draws = np.random.default_rng(seed)
+            draws = np.random.default_rng(rng.stream_seed(seed, "bootstrap", *names))
             trained_on = draws.choice(trained_on, len(trained_on))
         return pipeline.training_batches(
             self.passes.source(trained_on),
             batch=self.config.training.batch,
-            seed=rng.stream_seed(self.config.seed, "order", *names),
+            seed=rng.stream_seed(seed, "order", *names),
             position=position,
             threads=self.config.data.threads,
         )

@@ -24,6 +24,17 @@ def validate(config: ConfigDict, known: Mapping[str, Collection[str]]) -> None:
     _check_sketch(config.acquisition.sketch)
 
 
+def refuse_experiment(config: ConfigDict) -> None:
+    """Raise ConfigError where methods or seeds are given to a command that runs one."""
+    for key, value in config.experiment.items():
+        if value:
+            raise ConfigError(
+                f"experiment.{key}={tuple(value)} is for `python -m "
+                "jalpose.experiment`, which runs methods and seeds; this command runs "
+                "one: set acquisition.method and seed"
+            )
+
+
 def _check_choices(config, known):
     one_of("data.name", config.data.name, known["data"])
     one_of("data.crop", config.data.crop, ("joints", "box", "official"))
@@ -88,6 +99,11 @@ def _check_numbers(config):
                     raise ConfigError(f"{section}.{key}={value} must be {rule}")
     if config.seed < 0:
         raise ConfigError(f"seed={config.seed} must be >= 0")
+    for part, seed in config.seeds.items():
+        if seed < -1:
+            raise ConfigError(
+                f"seeds.{part}={seed} must be 0 or more, or -1: the same as `seed`"
+            )
     for section, key in (
         ("augment", "flip"),
         ("data", "rare"),

@@ -13,7 +13,7 @@ from jalpose.comparison import summary
 from jalpose.comparison.contestants import contestants, tensor_names
 from jalpose.comparison.measure import measure
 from jalpose.comparison.options import FOLDER, Options
-from jalpose.config import RUNTIME_KEYS, ConfigError
+from jalpose.config import RUNTIME_KEYS, ConfigError, seed_of
 from jalpose.data.registry import load_dataset
 from jalpose.problem import Problem
 from jalpose.report import engine_plots, engine_tables
@@ -104,7 +104,7 @@ def _as_eglpp(config: ConfigDict) -> ConfigDict:
 
 
 def _make_problem(config: ConfigDict) -> Problem:
-    dataset = load_dataset(config.data, config.seed)
+    dataset = load_dataset(config.data, seed_of(config, "initial"))
     mesh = sharding.make_mesh()
     validate_devices(config, mesh.size)
     return Problem(config, dataset, mesh)

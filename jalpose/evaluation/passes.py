@@ -87,6 +87,13 @@ class Passes:
         self.peak_bytes = 0  # of the largest pass compiled so far, on one device
         self.microbatch = 0  # of the `Fitted` pass compiled last
 
+    def read_from(self, dataset: PoseDataset) -> None:
+        """Walk over examples of another dataset of the same skeleton from now on.
+
+        What is compiled depends on no dataset, and stays.
+        """
+        self._dataset = dataset
+
     def source(self, ids: np.ndarray) -> pipeline.CropSource:
         """Crops of these examples."""
         return pipeline.CropSource(self._dataset, ids, self.spec.crop_size)

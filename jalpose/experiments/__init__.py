@@ -1,0 +1,1 @@
+"""Methods and seeds: what is to be run, by whom, and the runs themselves."""

@@ -1,0 +1,143 @@
+"""Runs an experiment: base models, then methods, until all that is ours is finished."""
+
+import time
+from collections.abc import Sequence
+
+from jalpose import checkpoints, run
+from jalpose.config import seed_of
+from jalpose.data.registry import load_dataset
+from jalpose.experiments import locks, outlook
+from jalpose.experiments.plan import BASE, NEUTRAL, Plan, Shard, Unit, with_bases
+from jalpose.problem import Problem
+from jalpose.screen import Screen
+
+WAIT = 5.0  # seconds between two looks at a base model that another process trains
+
+
+def experiment(
+    config, workdir: str, shard: Shard | None = None, screen: Screen | None = None
+) -> None:
+    """Run, or go on with, the part `shard` of the experiment in `workdir`.
+
+    Raises:
+      ConfigError: a value is not allowed or does not fit data or devices.
+      WorkdirError: a run there is of another config, or cannot be written.
+      DataError: files are missing or damaged.
+      FloatingPointError: weights diverged; raised when the other runs are finished.
+    """
+    screen = screen or Screen()
+    plan = _checked(config, workdir, shard or Shard())
+    share = plan.share(shard or Shard())
+    left = [unit for unit in share if not plan.finished(unit)]
+    screen.line(f"{len(share) - len(left)} of {len(share)} runs are finished")
+    if NEUTRAL not in plan.methods:
+        screen.line("warning: without random nothing says what a method is worth")
+    worker = Worker(plan, screen)
+    # First whatever needs no waiting for another process.
+    for wait in (False, True):
+        for seed in dict.fromkeys(unit.seed for unit in left):
+            worker.work([unit for unit in left if unit.seed == seed], wait)
+    for line in outlook.unfinished(plan, left):
+        screen.line(f"not finished: {line}")
+    screen.line(f"records: {plan.workdir}")
+    if worker.failures:
+        raise FloatingPointError(
+            "these runs cannot go on:\n  "
+            + "\n  ".join(f"{unit}: {why}" for unit, why in worker.failures.items())
+        )
+
+
+def dry_run(config, workdir: str, shard: Shard | None = None) -> None:
+    """Print what would be done; the checks are those of `experiment`, but of data."""
+    shard = shard or Shard()
+    print(outlook.show(_checked(config, workdir, shard), shard), end="")
+
+
+def _checked(config, workdir, shard) -> Plan:
+    plan = Plan(config, workdir, run.KNOWN)
+    for unit in with_bases(plan.share(shard)):
+        folder = plan.folder(unit)
+        # Its base model is where it belongs: the whole experiment may be moved.
+        run.refuse_another_config(plan.config_of(unit), folder, ignore=("base",))
+    return plan
+
+
+class Worker:
+    """Runs units one after the other, sharing all that is compiled.
+
+    Args:
+      plan: of the experiment.
+      screen: for progress.
+
+    Attributes:
+      failures: units whose weights diverged, with the reason.
+    """
+
+    def __init__(self, plan: Plan, screen: Screen):
+        self._plan, self._screen = plan, screen
+        self._seed: int | None = None
+        self._problem: Problem | None = None
+        self.failures: dict[Unit, str] = {}
+
+    def work(self, units: Sequence[Unit], wait: bool) -> None:
+        """Finish units of one seed, and their base model before them.
+
+        What another process holds is left to it; for a base model that it trains it is
+        waited if `wait`, else the units are left for later.
+        """
+        units = [u for u in units if not self._settled(u)]
+        if not units:
+            return
+        base = Unit(units[0].seed, BASE)
+        told = False
+        while not self._settled(base):
+            if self._attempt(base):
+                continue
+            if not wait:
+                return
+            if not told:
+                holder = locks.holder(self._plan.folder(base))
+                self._screen.line(f"waiting for {base}, trained by {holder}")
+                told = True
+            time.sleep(WAIT)
+        if base not in self.failures:
+            for unit in units:
+                self._attempt(unit)
+
+    def _settled(self, unit: Unit) -> bool:
+        return unit in self.failures or self._plan.finished(unit)
+
+    def _attempt(self, unit: Unit) -> bool:
+        """Run a unit to its end; False where another process is at it."""
+        folder = self._plan.folder(unit)
+        with locks.hold(folder) as mine:
+            # Asked again under the lock: another process may just have finished it.
+            if mine and not self._settled(unit):
+                self._screen.line(f"{unit}, into {folder}")
+                try:
+                    run.run_one(self._problem_of(unit), folder, self._screen)
+                except FloatingPointError as error:
+                    self.failures[unit] = str(error)
+                    self._screen.line(f"error: {error}")
+        return mine
+
+    def _problem_of(self, unit: Unit) -> Problem:
+        config = self._plan.config_of(unit)
+        base = None
+        if unit.name != BASE:
+            place = self._plan.folder(Unit(unit.seed, BASE))
+            base = checkpoints.load_model(place, 0)
+        return self._at_seed(unit.seed).with_method(config, base)
+
+    def _at_seed(self, seed: int) -> Problem:
+        """A problem of this seed, checked for all methods; never run itself."""
+        if self._problem is None or self._seed != seed:
+            whole = self._plan.whole(seed)
+            dataset = load_dataset(whole.data, seed_of(whole, "initial"))
+            self._problem = (
+                run.make_problem(whole, dataset)
+                if self._problem is None
+                else self._problem.with_method(whole, None, dataset)
+            )
+            self._seed = seed
+        return self._problem

@@ -1,0 +1,166 @@
+"""What an experiment is made of: base models and methods, their places and shares.
+
+    <workdir>/seed_<seed>/base      a run without acquisitions: the base model
+    <workdir>/seed_<seed>/<method>  a method's run from that base model
+
+There is no state but this: a run is finished when the records of all its cycles are
+there. Nothing here imports JAX.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from jalpose import records
+from jalpose.config import ConfigError, from_base, one_of
+from jalpose.validation import validate
+
+BASE = "base"  # the run of a seed that all its methods start from
+# What base models are run as: a method that requires nothing beside the network.
+NEUTRAL = "random"
+
+
+class Unit(NamedTuple):
+    """One run: a method, or `BASE`, with a seed."""
+
+    seed: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}, {self.name}"
+
+
+class Shard(NamedTuple):
+    """The `number`-th of `count` parts of an experiment, from 1."""
+
+    number: int = 1
+    count: int = 1
+
+
+def parse_shard(text: str) -> Shard:
+    """Read "2/5".
+
+    Raises:
+      ConfigError: it is not of that form, or there is no such part.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if found is None:
+        raise ConfigError(f"--shard={text!r} must be of the form i/n, e.g. 1/5")
+    shard = Shard(int(found[1]), int(found[2]))
+    if not 1 <= shard.number <= shard.count:
+        raise ConfigError(f"--shard={text}: the parts are 1/n to n/n")
+    return shard
+
+
+class Plan:
+    """The runs of an experiment.
+
+    Args:
+      config: with `experiment.methods` and `experiment.seeds`.
+      workdir: of the experiment.
+      known: see `validation.validate`.
+
+    Raises:
+      ConfigError: methods, seeds or any other value are not allowed.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: str,
+        known: Mapping[str, Collection[str]],
+    ):
+        self.config, self.workdir = config, Path(workdir)
+        self.methods = tuple(config.experiment.methods)
+        self.seeds = tuple(config.experiment.seeds)
+        self._check(known)
+
+    def _check(self, known):
+        config = self.config
+        for key, values in (("methods", self.methods), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise ConfigError(
+                    f"experiment.{key}={values} must have one or more, each once"
+                )
+        for method in self.methods:
+            one_of("experiment.methods", method, known["method"])
+        for seed in self.seeds:
+            if type(seed) is not int or seed < 0:
+                raise ConfigError(
+                    f"experiment.seeds={self.seeds} must be whole numbers, 0 or more"
+                )
+        for key, value, instead in (
+            ("seed", config.seed, "experiment.seeds"),
+            ("base", config.base, "nothing: each seed has a base model of its own"),
+            ("loop.compare", tuple(config.loop.compare), "experiment.methods"),
+        ):
+            if value:
+                raise ConfigError(
+                    f"{key}={value} is not for an experiment; set {instead}"
+                )
+        validate(self.whole(self.seeds[0]), known)
+
+    @property
+    def units(self) -> list[Unit]:
+        """The runs of all methods, seed by seed; base models apart."""
+        return [Unit(s, m) for s in self.seeds for m in self.methods]
+
+    def share(self, shard: Shard) -> list[Unit]:
+        """The units of a part: all of a seed together where there are enough seeds.
+
+        With as many parts as seeds or fewer a seed's methods, and their base model, are
+        of one part. With more, the methods of a seed are spread, and whichever part
+        comes first trains their base model.
+        """
+        blocks = [[unit] for unit in self.units]
+        if shard.count <= len(self.seeds):
+            blocks = [[u for u in self.units if u.seed == s] for s in self.seeds]
+        first, last = (
+            number * len(blocks) // shard.count
+            for number in (shard.number - 1, shard.number)
+        )
+        return [unit for block in blocks[first:last] for unit in block]
+
+    def folder(self, unit: Unit) -> Path:
+        """The workdir of a unit's run."""
+        return self.workdir / f"seed_{unit.seed}" / unit.name
+
+    def whole(self, seed: int) -> ConfigDict:
+        """The config that names all methods, so that all are checked at once."""
+        config = ConfigDict(self.config.to_dict())
+        config.experiment.methods = config.experiment.seeds = ()
+        config.seed, config.acquisition.method = seed, NEUTRAL
+        config.loop.compare = tuple(m for m in self.methods if m != NEUTRAL)
+        return config
+
+    def config_of(self, unit: Unit) -> ConfigDict:
+        """The config of a unit's run."""
+        base = self.folder(Unit(unit.seed, BASE)).as_posix()
+        if unit.name != BASE:
+            return from_base(self.whole(unit.seed), unit.name, base)
+        config = from_base(self.whole(unit.seed), NEUTRAL, "")
+        config.loop.cycles = 0
+        return config
+
+    def cycles(self, unit: Unit) -> tuple[int, int]:
+        """Records of cycles that are there, and that there are to be."""
+        total = 1 + (0 if unit.name == BASE else self.config.loop.cycles)
+        return len(records.read_cycles(self.folder(unit))), total
+
+    def finished(self, unit: Unit) -> bool:
+        """Are the records of all its cycles there?"""
+        there, total = self.cycles(unit)
+        return there == total
+
+
+def with_bases(units: Sequence[Unit]) -> list[Unit]:
+    """The units, each seed's behind its base model."""
+    seeds = dict.fromkeys(unit.seed for unit in units)
+    return [
+        each
+        for seed in seeds
+        for each in (Unit(seed, BASE), *(u for u in units if u.seed == seed))
+    ]
