@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="report", help="folder of the report")
     parser.add_argument(
         "--reference",
-        help="method that the others are compared with; default random, if there",
+        help="method that the others are compared with; default random, else the first",
     )
     parser.add_argument(
         "--no-images",

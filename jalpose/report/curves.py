@@ -101,7 +101,7 @@ def learning_curves(
             x = [point.x for point in curves[faint]]
             y = [point.mean for point in curves[faint]]
             axes.plot(x, y, color="#D2D2D2", linewidth=0.8, zorder=1)
-        shown = {n: curves[n] for n in (reference, name) if n in curves}
+        shown = {n: curves[n] for n in curves if n in (reference, name)}
         _draw_curves(axes, shown, reference, first=index)
         style(axes, name, "", "")
         _draw_levels(axes, levels or {}, curves, text=index == 0)
@@ -183,7 +183,7 @@ def scores_against_losses(
                 set_scale("log")
     figure.supxlabel("acquisition score", fontsize=10, color=INK)
     figure.supylabel("true loss", fontsize=10, color=INK)
-    _legend_below(figure, places)
+    _legend_above(figure, places)
     return figure
 
 
@@ -211,7 +211,7 @@ def embedding_maps(
         style(axes, name, f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
         axes.set_xticks([])
         axes.set_yticks([])
-    _legend_below(figure, drawn)
+    _legend_above(figure, drawn)
     return figure
 
 
@@ -253,7 +253,8 @@ def _draw_curves(axes: Axes, curves, reference, first: int = 0) -> None:
     """Curves with error bars, a little apart so that the bars can be told apart."""
     xs = _budgets(curves)
     step = np.diff(xs).min(initial=np.inf) if len(xs) > 1 else 0.0
-    apart = 0.015 * min(step, np.ptp(xs)) if len(xs) > 1 else 0.0
+    barred = any(np.isfinite(p.half) for points in curves.values() for p in points)
+    apart = 0.015 * min(step, np.ptp(xs)) if barred and len(xs) > 1 else 0.0
     number = first
     for position, (name, points) in enumerate(curves.items()):
         if name == reference:
@@ -349,8 +350,8 @@ def _scatter(axes: Axes, x, y, known, selected) -> None:
     axes.scatter(x[best], y[best], label="selected", **marked)
 
 
-def _legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
+def _legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
     if panels:
         handles, labels = panels[0].get_legend_handles_labels()
-        where: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
+        where: dict[str, Any] = {"loc": "outside upper right", "frameon": False}
         figure.legend(handles, labels, ncols=2, fontsize=9, **where)

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jalpose.report import curves, interpret
+from jalpose.report import curves, interpret, penalties, statistics
+from jalpose.report.gather import Gathered, Run
+from jalpose.report.grid import Grid, make_grid, pck_percent, score_name
 
+Arrays = Mapping[str, np.ndarray]
+ArraysOf = Callable[[Run, int], Arrays]
 FULL = "_full"  # ends the config name of a run on all labels
 
 
@@ -24,47 +28,33 @@ class Plot:
     caption: str
 
 
-def learning(found: Any, reference: str | None) -> list[Plot]:
+def learning(found: Gathered, reference: str) -> list[Plot]:
     """Scores over the number labelled, and the same less the reference's."""
-    name = score_name(found)
-    by_method = {
-        method: curves.intervals(_scores(found, method), len(found.by(method)))
-        for method in found.methods
-    }
-    by_method = {method: points for method, points in by_method.items() if points}
-    if not by_method:
-        return []
+    grid = make_grid(found, pck_percent)
+    scores = {method: _points(grid, grid.of(method)) for method in grid.methods}
     how = (
         "Means over seeds with 95 % t intervals; a hollow marker stands for a mean "
-        "that not all seeds of the method have reached; a single seed has no interval."
+        "that not all seeds have reached; a single seed has no interval."
     )
-    plots = [
-        Plot(
-            "learning_curves",
-            curves.learning_curves(
-                by_method,
-                title="Test score over the labels bought",
-                ylabel=f"{name} (%)",
-                reference=reference,
-                levels=_levels(found),
-            ),
-            "Learning curves",
-            how,
-        )
-    ]
+    figure = curves.learning_curves(
+        scores,
+        title="Test score over the labels bought",
+        ylabel=f"{score_name(found)} (%)",
+        reference=reference,
+        levels=_levels(found),
+    )
+    plots = [Plot("learning_curves", figure, "Learning curves", how)]
     gains = {
-        method: curves.intervals(
-            _gains(found, method, reference), _pairs(found, method, reference)
-        )
-        for method in found.methods
+        method: points
+        for method in grid.methods
         if method != reference
+        and (points := _points(grid, grid.of(method) - grid.of(reference)))
     }
-    gains = {method: points for method, points in gains.items() if points}
-    if reference is not None and gains:
+    if gains:
         figure = curves.learning_curves(
             gains,
             title=f"Points above {reference}",
-            ylabel=f"{name}, points",
+            ylabel=f"{score_name(found)}, points",
             levels={reference: 0.0},
         )
         caption = (
@@ -75,14 +65,57 @@ def learning(found: Any, reference: str | None) -> list[Plot]:
     return plots
 
 
-def costs(found: Any, reference: str | None) -> list[Plot]:
-    """Seconds of acquisition against points above the reference."""
-    if reference is None:
+def matrices(found: Gathered, reference: str) -> list[Plot]:
+    """Heatmaps of p-values and of penalties, where there are seeds enough for them."""
+    grid = make_grid(found, pck_percent)
+    cycle, p_values = _p_values(grid)
+    if p_values is None:
         return []
+    p_figure = curves.matrix(
+        p_values,
+        grid.methods,
+        grid.methods,
+        title=f"p-values at {grid.labelled[cycle]} labelled images",
+        xlabel="than this",
+        ylabel="this is better",
+        digits=".3f",
+        limits=(0.0, 0.2),
+        dark_is_low=True,
+        unit="one-tailed p",
+    )
+    p_caption = (
+        "One-tailed paired t-tests over seeds that the row's method is better than "
+        "the column's, not corrected for their number: darker is smaller, from 0.2 on "
+        f"all are alike; under {statistics.FEWEST} pairs there is none."
+    )
+    means = grid.means[grid.methods.index(reference)]
+    cycles = penalties.checkpoints(means[np.isfinite(means)])
+    figure = curves.matrix(
+        penalties.penalty_matrix(grid.values, cycles),
+        grid.methods,
+        grid.methods,
+        title="Pairwise penalties",
+        xlabel="loses to the row",
+        ylabel="beats the column",
+        limits=(0.0, 1.0),
+        unit="share of the budgets",
+    )
+    caption = (
+        "Share of the budgets, by BADGE's rule, at which the row's method beats the "
+        "column's significantly (two-tailed paired t-test, p < 0.05, not corrected)."
+    )
+    return [
+        Plot("p_values", p_figure, "p-values", p_caption),
+        Plot("penalties", figure, "Penalties", caption),
+    ]
+
+
+def costs(found: Gathered, reference: str) -> list[Plot]:
+    """Seconds of acquisition against points above the reference."""
+    grid = make_grid(found, pck_percent)
     points: dict[str, tuple[list[float], list[float]]] = {}
     for run in found.runs:
-        other = found.run(reference, run.seed)
-        pair = None if other is None else _last_pair(run, other)
+        pair = _last_pair(grid, run.method, reference, run.seed)
         if pair is None or run.method == reference:
             continue
         cycle, gain = pair
@@ -109,7 +142,7 @@ def costs(found: Any, reference: str | None) -> list[Plot]:
     return [Plot("cost_against_gain", figure, "Cost against gain", caption)]
 
 
-def score_and_loss(found: Any, arrays_of: Any) -> list[Plot]:
+def score_and_loss(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     """Acquisition scores against true losses, of each method's first choice."""
     panels = {}
     for run, cycle, arrays in first_choices(found, arrays_of):
@@ -131,7 +164,7 @@ def score_and_loss(found: Any, arrays_of: Any) -> list[Plot]:
     return [Plot("score_against_loss", figure, "Score against true loss", caption)]
 
 
-def embeddings(found: Any, arrays_of: Any) -> list[Plot]:
+def embeddings(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     """Principal components of the pool, what each method chose marked."""
     panels = {}
     for run, cycle, arrays in first_choices(found, arrays_of):
@@ -190,21 +223,9 @@ def comparisons(folders: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
 # Numbers of runs
 
 
-def score_name(found: Any) -> str:
-    """What the test score is called: PCK@0.2."""
-    for run in found.runs:
-        for record in run.cycles:
-            return str((record.get("metrics") or {}).get("pck_name", "PCK"))
-    return "PCK"
-
-
-def score(record: Mapping | None) -> float | None:
-    """The test score of a record, in percent."""
-    pck = ((record or {}).get("metrics") or {}).get("pck")
-    return None if pck is None else 100 * pck
-
-
-def first_choices(found: Any, arrays_of: Any) -> list[tuple[Any, int, Mapping]]:
+def first_choices(
+    found: Gathered, arrays_of: ArraysOf
+) -> list[tuple[Run, int, Arrays]]:
     """Of each method's first seed that chose: run, cycle and arrays of the choice."""
     choices = []
     for method in found.methods:
@@ -222,80 +243,55 @@ def _panel_name(run, cycle: int) -> str:
     return run.method if cycle == 0 else f"{run.method}, cycle {cycle}"
 
 
-def _labelled(found) -> dict[int, int]:
-    """Number labelled in each cycle: of the run with most, as a control buys none."""
-    numbers: dict[int, int] = {}
-    for run in found.runs:
-        for record in run.cycles:
-            number = max(numbers.get(record["cycle"], 0), record["num_labelled"])
-            numbers[record["cycle"]] = number
-    return numbers
+def _points(grid: Grid, values: np.ndarray) -> list[curves.Point]:
+    """Means and intervals of [seeds, cycles] at the numbers labelled."""
+    seeds = int(np.isfinite(values).any(axis=1).sum())
+    by_budget: dict[float, list[float]] = {}
+    for labelled, column in zip(grid.labelled.tolist(), values.T, strict=True):
+        by_budget.setdefault(labelled, []).extend(column.tolist())
+    return curves.intervals(by_budget, seeds)
 
 
-def _scores(found, method: str) -> dict[float, list[float]]:
-    x = _labelled(found)
-    values: dict[float, list[float]] = {}
-    for run in found.by(method):
-        for record in run.cycles:
-            if (value := score(record)) is not None:
-                values.setdefault(x[record["cycle"]], []).append(value)
-    return values
+def _p_values(grid: Grid) -> tuple[int, np.ndarray | None]:
+    """The last cycle at which methods can be tested, and p that a row is better."""
+    for cycle in range(len(grid.labelled) - 1, 0, -1):
+        found = np.full((len(grid.methods),) * 2, np.nan)
+        for row, column in np.ndindex(found.shape):
+            first, second = grid.values[row, :, cycle], grid.values[column, :, cycle]
+            if row != column:
+                p = statistics.compare(first, second).greater
+                found[row, column] = np.nan if p is None else p
+        if np.isfinite(found).any():
+            return cycle, found
+    return 0, None
 
 
-def _gains(found, method: str, reference) -> dict[float, list[float]]:
-    x = _labelled(found)
-    values: dict[float, list[float]] = {}
-    for run, other in _paired(found, method, reference):
-        for record in run.cycles:
-            gain = _gain(run, other, record["cycle"])
-            if gain is not None:
-                values.setdefault(x[record["cycle"]], []).append(gain)
-    return values
+def _last_pair(grid: Grid, method: str, reference: str, seed: int):
+    """The last cycle after a choice that both have, and the gain there; or None."""
+    row = grid.seeds.index(seed)
+    gains = grid.of(method)[row] - grid.of(reference)[row]
+    known = np.flatnonzero(np.isfinite(gains[1:])) + 1
+    return (int(known[-1]), float(gains[known[-1]])) if len(known) else None
 
 
-def _paired(found, method: str, reference) -> list[tuple[Any, Any]]:
-    if reference is None:
-        return []
-    pairs = [(run, found.run(reference, run.seed)) for run in found.by(method)]
-    return [(run, other) for run, other in pairs if other is not None]
-
-
-def _pairs(found, method: str, reference) -> int:
-    return len(_paired(found, method, reference))
-
-
-def _gain(run, other, cycle: int) -> float | None:
-    mine, theirs = score(run.record(cycle)), score(other.record(cycle))
-    return None if mine is None or theirs is None else mine - theirs
-
-
-def _last_pair(run, other) -> tuple[int, float] | None:
-    """The last cycle after an acquisition that both runs have, and the gain there."""
-    for record in reversed(run.cycles):
-        gain = _gain(run, other, record["cycle"])
-        if record["cycle"] > 0 and gain is not None:
-            return record["cycle"], gain
-    return None
-
-
-def _levels(found) -> dict[str, float]:
+def _levels(found: Gathered) -> dict[str, float]:
     """Heights of the mean pose and, where a run on all labels is there, of that."""
     levels = {}
-    for run in found.runs:
-        for record in run.cycles:
-            mean_pose = (record.get("metrics") or {}).get("mean_pose_pck")
-            if mean_pose is not None:
-                levels.setdefault("mean pose", 100 * mean_pose)
-    full = _full_scores(getattr(found, "bases", ()))
+    poses = [
+        record["metrics"].get("mean_pose_pck")
+        for run in found.runs
+        for record in run.cycles
+    ]
+    known = [pck for pck in poses if pck is not None]
+    if known:
+        levels["mean pose"] = 100 * float(np.mean(known))
+    full = [
+        score
+        for run in found.bases
+        if run.cycles
+        and str(run.config.get("name")).endswith(FULL)
+        and (score := pck_percent(run.cycles[-1])) is not None
+    ]
     if full:
         levels["all labels"] = float(np.mean(full))
     return levels
-
-
-def _full_scores(bases: Sequence[Any]) -> list[float]:
-    scores = [
-        score(run.cycles[-1])
-        for run in bases
-        if run.cycles and str(run.config.get("name", "")).endswith(FULL)
-    ]
-    return [value for value in scores if value is not None]

@@ -8,7 +8,7 @@ import numpy as np
 
 from jalpose.data import skeletons
 from jalpose.data.source import DataError
-from jalpose.report import images, interpret, page
+from jalpose.report import drawings, images, interpret, page
 from jalpose.report.page import Markup
 
 NEIGHBOURS = 5  # drawn beside an example
@@ -50,8 +50,8 @@ class Album:
             self._shown.add(pictures.library.name)
         return page.picture(drawn.data, drawn.mime, pictures.key(example))
 
-    def terms(self) -> list[str]:
-        """Whose images were shown, and under what terms."""
+    def terms(self) -> list[tuple[str, str]]:
+        """Whose images were shown, and under what terms: a line and the rest."""
         return [images.TERMS[name] for name in sorted(self._shown)]
 
     def unreadable(self) -> list[str]:
@@ -80,6 +80,25 @@ class Album:
             )
             library = None
         return images.Pictures(library, skeleton, self.photographs)
+
+
+def legend() -> Markup:
+    """What the lines and joints of the pictures mean."""
+    left, right, middle = drawings.PREDICTED.colours
+    white = drawings.TRUE.colours[0]
+    entries = (
+        ("predicted: left", left, 6, ""),
+        ("right", right, 6, ""),
+        ("middle", middle, 6, ""),
+        ("label", white, 2, ""),
+        ("label, hidden in the image", white, 2, "hollow"),
+    )
+    keys = []
+    for words, colour, thick, kind in entries:
+        look = f"--colour: rgb{colour}; --thick: {thick}px"
+        mark = page.element("i", style=look, aria_hidden="true")
+        keys.append(page.element("span", mark, words, class_=f"key {kind}".strip()))
+    return page.element("div", *keys, class_="keys")
 
 
 Choice = tuple[Any, int, Mapping[str, np.ndarray]]

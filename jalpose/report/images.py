@@ -20,23 +20,32 @@ from jalpose.data.source import DataError
 from jalpose.report import drawings
 
 GROUND = 96  # grey level under poses without an image
+_Read = Callable[[int], np.ndarray]
 _SETS = {"lsp": ("lsp", "lspet"), "mpii": ("mpii",), "figures": ("figures",)}
 
+# Whose pictures they are, for the line under a gallery, and the rest of it.
 TERMS = {
     "lsp": (
-        "Photographs of people from Leeds Sports Pose and Leeds Sports Pose Extended, "
-        "gathered and annotated by S. Johnson and M. Everingham (BMVC 2010, CVPR 2011) "
-        "from Flickr, whose photographers and sitters keep their rights. The authors "
-        "state no terms; they are shown here for research. Whoever passes this page "
-        "on passes them on: --no-images makes one without."
+        "Photographs: Leeds Sports Pose and its extension, S. Johnson and "
+        "M. Everingham; research use, no terms stated.",
+        "Leeds Sports Pose (BMVC 2010) and Leeds Sports Pose Extended (CVPR 2011) "
+        "were gathered and annotated by S. Johnson and M. Everingham from Flickr, "
+        "whose photographers and sitters keep their rights. The authors state no "
+        "terms; they are shown here for research. Whoever passes this page on passes "
+        "photographs of people on: --no-images makes one without.",
     ),
     "mpii": (
-        "Photographs of people from MPII Human Pose by M. Andriluka, L. Pishchulin, "
-        "P. Gehler and B. Schiele (CVPR 2014), taken from YouTube videos and given out "
-        "for research; the annotations are under the Simplified BSD licence. Whoever "
-        "passes this page on passes them on: --no-images makes one without."
+        "Photographs: MPII Human Pose, M. Andriluka, L. Pishchulin, P. Gehler and "
+        "B. Schiele; research use.",
+        "MPII Human Pose (CVPR 2014) was gathered by M. Andriluka, L. Pishchulin, "
+        "P. Gehler and B. Schiele from YouTube videos and is given out for research; "
+        "its annotations are under the Simplified BSD licence. Whoever passes this "
+        "page on passes photographs of people on: --no-images makes one without.",
     ),
-    "figures": "Drawn figures (jalpose.data.figures): nobody is shown, no terms.",
+    "figures": (
+        "Drawn figures: nobody is shown.",
+        "The figures are drawn by jalpose.data.figures: nobody is shown, no terms.",
+    ),
 }
 
 
@@ -92,7 +101,7 @@ def open_library(config: Mapping, data_dir: str | None = None) -> Library:
             ),
         ]
         annotations = [source.annotations for source in sources]
-        images = [source.image for source in sources]
+        images: list[_Read] = [source.image for source in sources]
     else:
         folder = find_folder(data["name"], data_dir or data["dir"])
         if data["name"] == "mpii":
@@ -159,7 +168,7 @@ class Pictures:
         photographs: bool = True,
     ):
         self.library, self.skeleton = library, skeleton
-        self.photographs = photographs and library is not None
+        self.photographs = photographs
         self.unreadable: dict[int, str] = {}
         self._crops: dict[tuple[int, int], np.ndarray | None] = {}
 
@@ -210,7 +219,7 @@ class Pictures:
         return encode(picture, photograph)
 
     def _crop(self, example, window, size):
-        if not self.photographs:
+        if not self.photographs or self.library is None:
             return None
         if (example, size) not in self._crops:
             crop = None
@@ -233,18 +242,13 @@ def encode(picture: np.ndarray, photograph: bool) -> Tile:
     return Tile(data=buffer.getvalue(), mime=mime, photograph=photograph)
 
 
-def legend(size: int = 176, width: int = 900) -> Tile:
-    """What lines and joints of the pictures mean."""
-    return encode(drawings.legend(width, size), photograph=False)
-
-
 def _window_round(predicted: np.ndarray) -> np.ndarray:
     low, high = np.nanmin(predicted, axis=0), np.nanmax(predicted, axis=0)
     side = max(1.4 * float((high - low).max()), 8.0)
     return np.array([*((low + high) / 2), side], np.float32)
 
 
-def _reader(folder: str, files: tuple[str, ...]) -> Callable[[int], np.ndarray]:
+def _reader(folder: str, files: tuple[str, ...]) -> _Read:
     def read(position: int) -> np.ndarray:
         path = os.path.join(folder, files[position])
         try:

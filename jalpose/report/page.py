@@ -9,6 +9,7 @@ import dataclasses
 import html
 import math
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
@@ -40,7 +41,7 @@ class Section:
 class Cell:
     """What a table shows, and what it sorts by where that is another thing."""
 
-    shown: str
+    shown: str | None
     value: float | None = None
 
 
@@ -86,13 +87,15 @@ def picture(data: bytes, mime: str, alt: str, width: int | None = None) -> Marku
     """An inlined picture."""
     source = f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
     attributes = _attributes({"src": source, "alt": alt, "width": width})
-    return Markup(f'<img loading="lazy" decoding="async"{attributes}>')
+    return Markup(f"<img{attributes}>")
 
 
 def plot(data: bytes, caption: Any, alt: str, files: Any = None) -> Markup:
-    """A plot on its white card, with a caption and the names of its files."""
+    """A PNG of a plot on its white card, with a caption and the names of its files."""
     below = [caption] if files is None else [caption, " ", files]
-    card = element("div", picture(data, "image/png", alt), class_="card")
+    # The header's width; plots have 1.5 pixels for each of the screen's.
+    width = round(struct.unpack(">I", data[16:20])[0] / 1.5)
+    card = element("div", picture(data, "image/png", alt, width), class_="card")
     return element("figure", card, element("figcaption", *below), class_="plot")
 
 

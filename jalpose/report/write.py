@@ -2,9 +2,7 @@
 
 import csv
 import dataclasses
-import datetime
 import io
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,20 +13,21 @@ import numpy as np
 from jalpose import records
 from jalpose.report import (
     canvas,
+    contents,
     engine_plots,
     evidence,
     galleries,
-    images,
     interpret,
+    origins,
     page,
-    sameness,
+    text_formats,
 )
 from jalpose.report.evidence import Plot
-from jalpose.report.gather import Gathered, GatherError, Run
+from jalpose.report.gather import Gathered, Run
+from jalpose.report.grid import choose_reference, pck_percent, score_name
 from jalpose.report.page import Markup, Section
 
 PAGE, LABEL_CHECK = "index.html", "label_check.csv"
-DEFAULT_REFERENCE = "random"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,8 @@ class Options:
     """What a report shows.
 
     Attributes:
-      reference: the method that others are compared with; None: random, if there.
+      reference: the method that others are compared with; None: random or, where
+        that is not there, the first.
       photographs: False leaves out every image of the data, poses are still drawn.
       data_dir: stands in for the data folder that the runs recorded.
     """
@@ -64,7 +64,7 @@ class Report:
     ):
         self.found, self.out, self.options = found, Path(out), options
         self.folders = [Path(folder) for folder in folders]
-        self.reference = choose_reference(found, options.reference)
+        self.reference = choose_reference(found.methods, options.reference)
         self.warnings = list(found.warnings)
         self.album = galleries.Album(options.photographs, options.data_dir)
         self._newest: tuple[Any, dict[str, np.ndarray]] = (None, {})
@@ -72,15 +72,17 @@ class Report:
     def write(self) -> Path:
         """Write everything; the path of the page."""
         # In this order: what cannot be read comes to light on the way.
+        runs = (*self.found.runs, *self.found.bases)
         parts = [
             self._runs(),
             self._results(),
-            *self._tables(),
+            self._tables(),
             self._scores(),
             self._engines(),
             *self._interpretation(),
             self._label_check(),
-            self._provenance(),
+            self._terms(),
+            Section("provenance", "Provenance", origins.provenance(runs)),
         ]
         sections = [part for part in parts if part is not None]
         sections.insert(0, self._state())
@@ -145,20 +147,20 @@ class Report:
         rows = []
         for run in self.found.runs:
             done = [record["cycle"] for record in run.cycles]
-            last = run.cycles[-1] if run.cycles else {}
-            seconds = [r.get("seconds") for r in run.cycles if r.get("seconds")]
+            last = run.cycles[-1]
+            seconds = [record.get("seconds") or 0.0 for record in run.cycles]
             rows.append(
                 [
                     run.method,
                     run.seed,
                     f"{len(done)} of {run.last_cycle + 1}",
                     last.get("num_labelled"),
-                    _percent(evidence.score(run.cycles[0])),
-                    _percent(evidence.score(last)),
+                    _percent(pck_percent(run.cycles[0])),
+                    _percent(pck_percent(last)),
                     page.Cell(f"{sum(seconds):.0f}", sum(seconds)),
                 ]
             )
-        name = evidence.score_name(self.found)
+        name = score_name(self.found)
         columns = (
             "method",
             "seed",
@@ -175,12 +177,19 @@ class Report:
         found, reference = self.found, self.reference
         plots = [
             *evidence.learning(found, reference),
+            *evidence.matrices(found, reference),
             *evidence.costs(found, reference),
         ]
         return self._section("results", "Results", map(self._plot, plots))
 
-    def _tables(self) -> list[Section]:
-        return []
+    def _tables(self) -> Section | None:
+        tables = contents.make_tables(self.found, reference=self.reference)
+        written = text_formats.write_tables(tables, self.out / "tables")
+        parts = []
+        for table in tables:
+            names = ", ".join(f"tables/{path.name}" for path in written[table.name])
+            parts.append(_table(table, names))
+        return self._section("tables", "Tables", parts)
 
     def _scores(self) -> Section | None:
         plots = [
@@ -237,7 +246,11 @@ class Report:
         choices = evidence.first_choices(self.found, self.arrays)
         both = {"neighbour_ids", "neighbour_probabilities"}
         parts: list[Section | None] = []
-        legend = self._legend()
+        legend = galleries.legend()
+
+        # Most methods start from one base model: the reference stands for them.
+        first = [c for c in choices if c[0].method == self.reference]
+        confident = [*first, *choices]
 
         def add(anchor, title, draw: Callable, needed: set[str], chosen=choices):
             fitting = [c for c in chosen if needed <= c[2].keys()]
@@ -258,7 +271,13 @@ class Report:
         )
         peaks = {"joint_entropy", "num_peaks", "scores"}
         add("entropy", "Multi-peak entropies", galleries.entropies, peaks)
-        add("confidence", "Most and least confident", galleries.confidences, {"peaks"})
+        add(
+            "confidence",
+            "Most and least confident",
+            galleries.confidences,
+            {"peaks"},
+            confident,
+        )
         return parts
 
     def _label_check(self) -> Section | None:
@@ -283,74 +302,24 @@ class Report:
             ", for annotators.",
         )
         pictures = galleries.label_check(bought, runs, self.album)
-        body = page.join([intro, self._legend(), pictures])
+        body = page.join([intro, galleries.legend(), pictures])
         return Section("labels", "Label check", self._with_terms(body))
-
-    def _legend(self) -> Markup:
-        drawn = images.legend()
-        alt = "coloured: predicted; white: true; hollow: hidden in the image"
-        card = page.element(
-            "div", page.picture(drawn.data, drawn.mime, alt), class_="card"
-        )
-        return page.element("figure", card, class_="plot")
 
     def _with_terms(self, body: Markup) -> Markup:
         """The line under a gallery on whose pictures it shows."""
         if not self.options.photographs:
-            lines = ["Photographs are left out (--no-images): poses alone are drawn."]
+            lines: list[Any] = [
+                "Photographs are left out (--no-images): poses alone are drawn."
+            ]
         else:
-            lines = self.album.terms()
+            more = page.element("a", "Terms", href="#terms")
+            lines = [page.join([line, " ", more]) for line, _ in self.album.terms()]
         below = [page.paragraph(line, class_="note terms") for line in lines]
         return page.join([body, *below])
 
-    # Provenance
-
-    def _provenance(self) -> Section:
-        runs = (*self.found.runs, *self.found.bases)
-        flat = [sameness.flatten(run.config) for run in runs]
-        keys = sorted(set().union(*flat))
-        texts = [{k: json.dumps(f.get(k)) for k in keys} for f in flat]
-        differing = [k for k in keys if len({t[k] for t in texts}) > 1]
-        rows = [
-            [
-                run.method,
-                run.seed,
-                (run.about.get("device") or {}).get("kind"),
-                _versions(run.about.get("versions") or {}),
-                str(run.about.get("git") or "-")[:12],
-                _date(run.path / records.CONFIG),
-                _date(run.path / records.CYCLES),
-                str(run.path),
-            ]
-            for run in runs
-        ]
-        columns = (
-            "method",
-            "seed",
-            "device",
-            "versions",
-            "revision",
-            "begun",
-            "last record",
-            "folder",
-        )
-        notes = ["Dates are those of the files config.json and cycles.jsonl, in UTC."]
-        parts = [page.table(columns, rows, "Where the runs come from.", notes)]
-        if differing:
-            names = [f"{run.method}, seed {run.seed}" for run in runs]
-            lines = [[key, *(text[key] for text in texts)] for key in differing]
-            caption = "Keys of the configs in which runs differ."
-            tables = page.table(["key", *names], lines, caption)
-            parts.append(page.details(f"{len(differing)} keys differ", tables))
-        common = {key: flat[0][key] for key in keys if key not in differing}
-        text = "\n".join(
-            f"{key} = {json.dumps(value)}" for key, value in common.items()
-        )
-        shared = page.element("pre", text)
-        parts.append(
-            page.details(f"{len(common)} keys are the same in all runs", shared)
-        )
-        return Section("provenance", "Provenance", page.join(parts))
+    def _terms(self) -> Section | None:
+        lines = [page.paragraph(rest) for _, rest in self.album.terms()]
+        return self._section("terms", "Whose photographs these are", lines)
 
     # Parts
 
@@ -399,20 +368,25 @@ class _Reading:
             return []
 
 
-def choose_reference(found: Gathered, asked: str | None) -> str | None:
-    """The reference asked for; without one random, if there.
+def _table(table: text_formats.Table, files: str) -> Markup:
+    """A table of the report as HTML, its best cells bold."""
+    rows = []
+    for number, row in enumerate(table.rows):
+        cells: list[Any] = []
+        for column in table.columns:
+            shown: Any = table.text(number, column) or None
+            if shown is not None and (number, column.key) in table.bold:
+                shown = page.element("strong", shown)
+            cells.append(page.Cell(shown, _sort_value(row.get(column.key))))
+        rows.append(cells)
+    notes = [*table.notes, page.element("code", files)]
+    return page.table(table.full_headings, rows, table.caption, notes)
 
-    Raises:
-      GatherError: there is no run of the method asked for.
-    """
-    if asked is None:
-        return DEFAULT_REFERENCE if DEFAULT_REFERENCE in found.methods else None
-    if asked not in found.methods:
-        raise GatherError(
-            f"--reference={asked} is no method of these runs; there are: "
-            + ", ".join(found.methods)
-        )
-    return asked
+
+def _sort_value(value: Any) -> float | None:
+    """What a cell sorts by: a number itself, of a mean and a deviation the mean."""
+    value = value[0] if isinstance(value, tuple) else value
+    return None if isinstance(value, str) else value
 
 
 def _percent(value: float | None) -> page.Cell | None:
@@ -421,16 +395,3 @@ def _percent(value: float | None) -> page.Cell | None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-
-
-def _date(path: Path) -> str | None:
-    try:
-        seconds = path.stat().st_mtime
-    except OSError:
-        return None
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.strftime("%Y-%m-%d %H:%M")
