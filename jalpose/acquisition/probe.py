@@ -105,13 +105,19 @@ class Probe:
           samples: under dropout, each with channels dropped by the example's key.
         """
         key = jax.random.key(0) if key is None else key
-        digest = _digest(jax.random.key_data(key))
-        which = (fn, digest, over, samples)
+        # As data of the examples: a new key compiles nothing anew.
+        keys = np.asarray(jax.random.key_data(example_keys(key, ids)))
         reduction = self._walker.once(
-            which, lambda: _reduction(self._walker, fn, key, over, samples)
+            (fn, over, samples), lambda: _reduction(self._walker, fn, over, samples)
         )
-        name = f"reduce {fn.__name__} {over}-{digest}"
-        return self._pass(name, reduction, ids, self._forward_block)
+        name = f"reduce {fn.__name__} {over}-{_digest(jax.random.key_data(key))}"
+        return self._pass(
+            name,
+            reduction,
+            ids,
+            self._forward_block,
+            lambda positions: {"key": keys[positions]},
+        )
 
     def squared_norms(
         self,
@@ -246,9 +252,9 @@ def _digest(numbers) -> str:
     return hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
 
 
-def _reduction(walker, fn, key, over, samples):
+def _reduction(walker, fn, over, samples):
     def reduction(variables, rows):
-        keys = example_keys(key, rows["id"])
+        keys = jax.random.wrap_key_data(rows["context"]["key"])
         images = rows["image"]
         if over == "network":
             return jax.vmap(fn)(walker.output(variables, images), keys)
