@@ -199,7 +199,8 @@ def measures_table(gathered: Gathered) -> Table:
             "PCK in percent of the images selected and of all scored, before training "
             "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
             "with the true losses. Top losses and norms: share of the selected among "
-            "as many of truly highest loss or gradient norm. Distances: between embeddings of the selected.",
+            "as many of truly highest loss or gradient norm. Distances: between "
+            "embeddings of the selected.",
         ),
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 
 LEVEL = 0.05  # of significance
 POWER = 0.8
@@ -244,15 +244,16 @@ def t_test_power(noncentrality: float, freedom: int, critical: float) -> float:
     degrees of freedom are few, which is where it is needed here.
     """
 
-    def above(spread: float) -> float:
-        cut = critical * spread
-        reached = stats.norm.sf(cut - noncentrality) + stats.norm.cdf(
-            -cut - noncentrality
-        )
-        scale = math.sqrt(freedom)
-        return reached * stats.chi.pdf(spread * scale, freedom) * scale
+    scale = math.sqrt(freedom)
+    constant = (1 - freedom / 2) * math.log(2) - math.lgamma(freedom / 2)
 
-    top = 1 + 12 / math.sqrt(freedom)
+    def above(spread: float) -> float:
+        cut, chi = critical * spread, spread * scale
+        reached = special.ndtr(noncentrality - cut) + special.ndtr(-cut - noncentrality)
+        power = (freedom - 1) * math.log(chi) if freedom > 1 else 0.0
+        return float(reached) * math.exp(constant + power - chi**2 / 2) * scale
+
+    top = 1 + 12 / scale
     return float(integrate.quad(above, 0, top, epsabs=1e-11, limit=200)[0])
 
 
