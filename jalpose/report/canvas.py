@@ -53,7 +53,7 @@ def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, PDF or SVG by its name's end, whole or not at all."""
+    """Write a figure as PNG or PDF by its name's end, whole or not at all."""
     kind = os.path.splitext(path)[1][1:] or "png"
     buffer = io.BytesIO()
     # Without versions and dates in the file: equal records give equal plots.
@@ -64,5 +64,4 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 _STAMPS = {
     "png": ("Software",),
     "pdf": ("Creator", "Producer", "CreationDate"),
-    "svg": ("Creator", "Date"),
 }

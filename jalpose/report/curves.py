@@ -5,7 +5,7 @@ is never alone: curves have markers and line styles, heatmaps their numbers writ
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +106,8 @@ def learning_curves(
         style(axes, name, "", "")
         _draw_levels(axes, levels or {}, curves, text=index == 0)
         _integer_ticks(axes, curves, few=4)
+    rest = "grey: the others" if reference is None else f"black: {reference}"
+    title = f"{title} ({rest})"
     figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left")
     figure.supxlabel("labelled images", fontsize=10, color=INK)
     figure.supylabel(ylabel, fontsize=10, color=INK)
@@ -120,7 +122,7 @@ def matrix(
     title: str,
     xlabel: str = "",
     ylabel: str = "",
-    digits: str = ".2f",
+    write: Callable[[float], str] = "{:.2f}".format,
     limits: tuple[float, float] | None = None,
     dark_is_low: bool = False,
     unit: str = "",
@@ -129,26 +131,28 @@ def matrix(
 
     Args:
       values: [rows, columns].
+      write: a number as words.
       limits: of the colours; None: of the values.
       dark_is_low: small values are the dark ones, as for p-values.
       unit: beside the bar of colours.
     """
-    values = np.ma.masked_invalid(np.asarray(values, np.float64))
+    values = np.asarray(values, np.float64)
     wide = 1.9 + 0.62 * max(len(columns), 3) + 0.06 * max(map(len, rows), default=0)
     figure = new_figure((max(wide, 4.0), 1.9 + 0.42 * max(len(rows), 2)))
     axes = figure.add_subplot()
-    low, high = limits or (float(values.min()), float(values.max()))
+    known = values[np.isfinite(values)]
+    low, high = limits or (known.min(initial=np.inf), known.max(initial=-np.inf))
     # One hue from light to dark reads in grey and by every eye.
     shade = "Blues_r" if dark_is_low else "Blues"
     high = max(high, low + 1e-9)
     drawn = axes.imshow(values, cmap=shade, vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        if value is not np.ma.masked:
+        if np.isfinite(value):
             share = (value - low) / (high - low)
             dark = (1 - share if dark_is_low else share) > 0.55
             where: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
             ink = "white" if dark else INK
-            axes.text(column, row, format(float(value), digits), color=ink, **where)
+            axes.text(column, row, write(float(value)), color=ink, **where)
     style(axes, title, xlabel, ylabel)
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
     axes.set_yticks(range(len(rows)), rows)
@@ -240,8 +244,12 @@ def cost_against_gain(
             **pen,
         )
     axes.axhline(0.0, color=GREY, linestyle=":", linewidth=1.2)
-    style(axes, "Cost against gain", "acquisition, seconds a run (log)", ylabel)
-    axes.set_xscale("log")
+    means = [float(np.mean(seconds)) for seconds, _ in points.values()]
+    wide = min(means) > 0 and max(means) > 5 * min(means)
+    note = " (log)" if wide else ""
+    style(axes, "Cost against gain", f"acquisition, seconds a run{note}", ylabel)
+    if wide:
+        axes.set_xscale("log")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     return figure
 

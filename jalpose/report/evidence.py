@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from jalpose.report import curves, interpret, penalties, statistics
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import Grid, make_grid, pck_percent, score_name
+from jalpose.report.text_formats import PValue
 
 Arrays = Mapping[str, np.ndarray]
 ArraysOf = Callable[[Run, int], Arrays]
@@ -78,7 +79,7 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
         title=f"p-values at {grid.labelled[cycle]} labelled images",
         xlabel="than this",
         ylabel="this is better",
-        digits=".3f",
+        write=lambda p: format(PValue(p)),
         limits=(0.0, 0.2),
         dark_is_low=True,
         unit="one-tailed p",
@@ -253,17 +254,23 @@ def _points(grid: Grid, values: np.ndarray) -> list[curves.Point]:
 
 
 def _p_values(grid: Grid) -> tuple[int, np.ndarray | None]:
-    """The last cycle at which methods can be tested, and p that a row is better."""
-    for cycle in range(len(grid.labelled) - 1, 0, -1):
+    """The last of the cycles at which most can be tested, and p that a row is better.
+
+    Of unfinished runs the last cycle would show the few that are ahead.
+    """
+    most = 0
+    best: tuple[int, np.ndarray | None] = (0, None)
+    for cycle in range(1, len(grid.labelled)):
         found = np.full((len(grid.methods),) * 2, np.nan)
         for row, column in np.ndindex(found.shape):
             first, second = grid.values[row, :, cycle], grid.values[column, :, cycle]
             if row != column:
                 p = statistics.compare(first, second).greater
                 found[row, column] = np.nan if p is None else p
-        if np.isfinite(found).any():
-            return cycle, found
-    return 0, None
+        count = int(np.isfinite(found).sum())
+        if count >= max(most, 1):
+            most, best = count, (cycle, found)
+    return best
 
 
 def _last_pair(grid: Grid, method: str, reference: str, seed: int):

@@ -12,7 +12,7 @@ from jalpose.report import drawings, images, interpret, page
 from jalpose.report.page import Markup
 
 NEIGHBOURS = 5  # drawn beside an example
-EXTREMES = 5  # of each end of a ranking
+EXTREMES = 6  # of each end of a ranking
 CHOSEN = 6  # of each method
 SUSPICIOUS = 18  # of each ranking of labels
 
@@ -186,7 +186,7 @@ def confidences(choice: Choice, album: Album) -> Markup:
     def lines(row):
         said = [f"mean peak {values[row]:.2f}"]
         if "true_losses" in arrays:
-            said.append(f"true loss {arrays['true_losses'][row]:.3g}")
+            said.append(f"true loss {arrays['true_losses'][row]:#.3g}")
         return said
 
     return page.join([intro, _ends(album, choice, values, "peaks", lines)])
@@ -242,9 +242,9 @@ def _tile(album, run, arrays, row, lines, rank="", kind="", size=208) -> Markup:
 
 def _scores(arrays, row: int) -> list[str]:
     score = float(arrays["scores"][row]) if "scores" in arrays else float("nan")
-    lines = [f"score {score:.3g}"] if np.isfinite(score) else []
+    lines = [f"score {score:#.3g}"] if np.isfinite(score) else []
     if "true_losses" in arrays:
-        lines.append(f"true loss {arrays['true_losses'][row]:.3g}")
+        lines.append(f"true loss {arrays['true_losses'][row]:#.3g}")
     return lines
 
 
@@ -253,4 +253,4 @@ def _whose(run, cycle: int) -> str:
 
 
 def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return "-" if value is None else f"{value:#.3g}"

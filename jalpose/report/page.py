@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 _PACKAGE = "jalpose.report"
+_LONG = 40  # rows of a table from which on it opens on a press
 # No script or picture from anywhere but this file, whatever a record smuggles in.
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -142,8 +143,7 @@ def table(
         element("tr", *(_cell(c, n) for c, n in zip(row, numeric, strict=True)))
         for row in lines
     ]
-    parts = [] if caption is None else [element("caption", caption)]
-    parts += [element("thead", element("tr", *head)), element("tbody", *body)]
+    parts = [element("thead", element("tr", *head)), element("tbody", *body)]
     frame = element(
         "div",
         element("table", *parts, class_="sortable"),
@@ -153,7 +153,11 @@ def table(
         aria_label=re.sub(r"\s+", " ", str(caption or "table")),
     )
     said = [paragraph(note, class_="note") for note in notes]
-    return join([frame, *said])
+    if len(lines) > _LONG:
+        return details(f"{caption or 'Table'} ({len(lines)} rows)", frame, *said)
+    # Not in the table: there a caption is no wider than the columns.
+    above = [] if caption is None else [paragraph(caption, class_="caption")]
+    return join([*above, frame, *said])
 
 
 def _cell(cell: Any, numeric: bool) -> Markup:
