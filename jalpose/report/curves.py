@@ -73,7 +73,7 @@ def learning_curves(
     Args:
       curves: by the method's name, in percent.
       reference: drawn black and dashed, in every panel where there are several.
-      levels: heights of dotted lines by what they say: mean pose, full data.
+      levels: heights of dotted lines by what they say, "" for nothing.
     """
     if len(curves) <= MOST_CURVES:
         figure = new_figure((7.6, 4.5))
@@ -298,7 +298,7 @@ def _draw_levels(axes: Axes, levels, curves, text: bool = True) -> None:
             far.append(f"{name} {level:.1f} (off the axis)")
             continue
         axes.axhline(level, color=INK, linestyle=":", linewidth=1.3)
-        if text:
+        if text and name:
             axes.annotate(
                 f"{name} {level:.1f}",
                 (1.0, level),

@@ -56,7 +56,7 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
             gains,
             title=f"Points above {reference}",
             ylabel=f"{score_name(found)}, points",
-            levels={reference: 0.0},
+            levels={"": 0.0},
         )
         caption = (
             f"Differences to {reference} of the same seed, so that what a seed's base "

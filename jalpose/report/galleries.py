@@ -186,7 +186,7 @@ def confidences(choice: Choice, album: Album) -> Markup:
     def lines(row):
         said = [f"mean peak {values[row]:.2f}"]
         if "true_losses" in arrays:
-            said.append(f"true loss {arrays['true_losses'][row]:#.3g}")
+            said.append(f"true loss {_short(arrays['true_losses'][row])}")
         return said
 
     return page.join([intro, _ends(album, choice, values, "peaks", lines)])
@@ -242,9 +242,9 @@ def _tile(album, run, arrays, row, lines, rank="", kind="", size=208) -> Markup:
 
 def _scores(arrays, row: int) -> list[str]:
     score = float(arrays["scores"][row]) if "scores" in arrays else float("nan")
-    lines = [f"score {score:#.3g}"] if np.isfinite(score) else []
+    lines = [f"score {_short(score)}"] if np.isfinite(score) else []
     if "true_losses" in arrays:
-        lines.append(f"true loss {arrays['true_losses'][row]:#.3g}")
+        lines.append(f"true loss {_short(arrays['true_losses'][row])}")
     return lines
 
 
@@ -253,4 +253,5 @@ def _whose(run, cycle: int) -> str:
 
 
 def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:#.3g}"
+    """Three digits, zeros at the end among them."""
+    return "-" if value is None else f"{value:#.3g}".rstrip(".")

@@ -20,11 +20,12 @@ from jalpose.report import (
     interpret,
     origins,
     page,
+    page_tables,
     text_formats,
 )
 from jalpose.report.evidence import Plot
 from jalpose.report.gather import Gathered, Run
-from jalpose.report.grid import choose_reference, pck_percent, score_name
+from jalpose.report.grid import choose_reference
 from jalpose.report.page import Markup, Section
 
 PAGE, LABEL_CHECK = "index.html", "label_check.csv"
@@ -144,34 +145,7 @@ class Report:
     # Results
 
     def _runs(self) -> Section:
-        rows = []
-        for run in self.found.runs:
-            done = [record["cycle"] for record in run.cycles]
-            last = run.cycles[-1]
-            seconds = [record.get("seconds") or 0.0 for record in run.cycles]
-            rows.append(
-                [
-                    run.method,
-                    run.seed,
-                    f"{len(done)} of {run.last_cycle + 1}",
-                    last.get("num_labelled"),
-                    _percent(pck_percent(run.cycles[0])),
-                    _percent(pck_percent(last)),
-                    page.Cell(f"{sum(seconds):.0f}", sum(seconds)),
-                ]
-            )
-        name = score_name(self.found)
-        columns = (
-            "method",
-            "seed",
-            "cycles",
-            "labelled",
-            f"first {name}",
-            f"last {name}",
-            "training s",
-        )
-        caption = "Runs. A press on a heading sorts a table."
-        return Section("runs", "Runs", page.table(columns, rows, caption))
+        return Section("runs", "Runs", page_tables.runs_table(self.found))
 
     def _results(self) -> Section | None:
         found, reference = self.found, self.reference
@@ -188,7 +162,7 @@ class Report:
         parts = []
         for table in tables:
             names = ", ".join(f"tables/{path.name}" for path in written[table.name])
-            parts.append(_table(table, names))
+            parts.append(page_tables.as_markup(table, names))
         return self._section("tables", "Tables", parts)
 
     def _scores(self) -> Section | None:
@@ -366,31 +340,6 @@ class _Reading:
         except records.WorkdirError as error:
             self.report._warn(f"{error}: left out")
             return []
-
-
-def _table(table: text_formats.Table, files: str) -> Markup:
-    """A table of the report as HTML, its best cells bold."""
-    rows = []
-    for number, row in enumerate(table.rows):
-        cells: list[Any] = []
-        for column in table.columns:
-            shown: Any = table.text(number, column) or None
-            if shown is not None and (number, column.key) in table.bold:
-                shown = page.element("strong", shown)
-            cells.append(page.Cell(shown, _sort_value(row.get(column.key))))
-        rows.append(cells)
-    notes = [*table.notes, page.element("code", files)]
-    return page.table(table.full_headings, rows, table.caption, notes)
-
-
-def _sort_value(value: Any) -> float | None:
-    """What a cell sorts by: a number itself, of a mean and a deviation the mean."""
-    value = value[0] if isinstance(value, tuple) else value
-    return None if isinstance(value, str) else value
-
-
-def _percent(value: float | None) -> page.Cell | None:
-    return None if value is None else page.Cell(f"{value:.1f}", value)
 
 
 def _count(number: int, noun: str) -> str:
