@@ -16,7 +16,7 @@ from jalpose.data.registry import load_dataset
 from jalpose.data.source import DataError
 from jalpose.report import __main__ as command
 from jalpose.report import images, interpret, page
-from tests import fake_runs
+from tests import fake_runs, miniature, mpii_miniature
 
 SECTIONS = [
     "state", "runs", "results", "tables", "scores", "chosen", "neighbours", "entropy",
@@ -334,6 +334,29 @@ def test_figures_are_those_of_the_run():
         np.testing.assert_array_equal(library.image_of(example), dataset.image(example))
     with pytest.raises(DataError, match="no example 30"):
         library.image_of(30)
+
+
+@pytest.mark.parametrize("name", ["lsp", "mpii"])
+def test_files_are_read_as_a_run_reads_them(name, tmp_path):
+    if name == "lsp":
+        miniature.write_miniature(tmp_path, 24, 6)
+    else:
+        mpii_miniature.write_benchmark(tmp_path)
+    config = default()
+    config.data.name, config.data.dir = name, str(tmp_path)
+    config.data.cache_dir, config.data.initial = str(tmp_path / "cache"), 12
+    dataset = load_dataset(config.data, config.seed)
+    library = images.open_library(json.loads(config.to_json()))
+    assert library.keys == dataset.keys and library.files == dataset.files
+    assert library.skeleton == dataset.skeleton
+    np.testing.assert_array_equal(library.joints, dataset.joints)
+    np.testing.assert_array_equal(library.status, dataset.status)
+    np.testing.assert_array_equal(library.windows, dataset.windows)
+    last = len(library.keys) - 1
+    np.testing.assert_array_equal(library.image_of(last), dataset.image(last))
+    (tmp_path / library.files[last]).unlink()
+    with pytest.raises(DataError, match="cannot read"):
+        library.image_of(last)
 
 
 def test_other_data_than_the_runs_are_refused():
