@@ -234,6 +234,7 @@ def default() -> ConfigDict:
     output = config.output = ConfigDict()
     output.tensorboard = True
     output.images = 16  # pictures drawn a cycle
+    output.report = True  # with loop.compare: end with the report of all methods
     output.compilation_cache = ""  # folder of XLA's compilation cache; "": none
     return config
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from jalpose import checkpoints, cycle, pictures, provenance, records, sharding
 from jalpose.acquisition.registry import METHODS
+from jalpose.conclusion import conclude
 from jalpose.config import RUNTIME_KEYS, ConfigError, from_base, seed_of
 from jalpose.data.registry import SOURCES, load_dataset
 from jalpose.models.registry import MODELS
 from jalpose.pergrad.api import ENGINES
 from jalpose.problem import Problem
-from jalpose.report import plots, tables
 from jalpose.screen import Screen
 from jalpose.validation import refuse_experiment, validate, validate_devices
 
@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
         run_one(problem.with_method(other, base), runs[method], screen)
-    _conclude(workdir, runs, screen)
+    conclude(config, workdir, runs, screen)
 
 
 def run_one(problem: Problem, workdir, screen: Screen) -> None:
@@ -359,37 +359,3 @@ def selection_rows(dataset, arrays: dict) -> list[dict]:
             row["neighbours"] = "|".join(f"{dataset.keys[i]}:{p:.6g}" for i, p in pairs)
         rows.append(row)
     return rows
-
-
-def _conclude(workdir, runs, screen):
-    """Print the runs side by side and draw their learning curves."""
-    cycles = {method: records.read_cycles(path) for method, path in runs.items()}
-    reference = "random" if "random" in runs else next(iter(runs))
-    rows = tables.compare_runs(runs, reference=reference)
-    # A control buys no labels: it is drawn where the others stand at its cycle.
-    labelled = {row["cycle"]: row["num_labelled"] for row in rows}
-    curves = {
-        method: [(labelled[r["cycle"]], r["metrics"]["pck"]) for r in lines]
-        for method, lines in cycles.items()
-    }
-    metrics = next(iter(cycles.values()))[0]["metrics"]
-    plots.plot_learning_curves(
-        Path(workdir) / "pictures" / "learning_curves.png",
-        curves,
-        title="Test score after each acquisition",
-        ylabel=metrics["pck_name"],
-        baseline=metrics["mean_pose_pck"],
-    )
-    if len(runs) > tables.WIDEST:
-        below = tables.runs_below_each_other(rows, list(runs))
-        screen.line(f"{metrics['pck_name']} in percent, by labelled images:")
-        screen.line(tables.format_table(*below))
-    else:
-        columns = tables.comparison_columns(list(runs), reference)
-        screen.line(f"{metrics['pck_name']} in percent, points above the reference:")
-        screen.line(tables.format_table(rows, columns))
-    measures = tables.measures_table(runs)
-    if measures:
-        screen.line("What was chosen, and what choosing cost:")
-        screen.line(tables.format_table(measures, tables.MEASURE_COLUMNS))
-    screen.line(f"records and pictures: {workdir}")

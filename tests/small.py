@@ -39,6 +39,7 @@ DELTA = {
     "acquisition.pieces": 2,
     "output.tensorboard": False,
     "output.images": 0,
+    "output.report": False,
 }
 LENGTHS = ("base_epochs", "base_steps", "cycle_epochs", "cycle_steps", "start")
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from jalpose import checkpoints, problem, provenance, records, run, sharding
+from jalpose.conclusion import conclude
 from jalpose.config import ConfigError
 from jalpose.pergrad.memory import CPU_MICROBATCH
 from jalpose.problem import Problem
@@ -265,6 +266,17 @@ def test_methods_are_compared_from_the_same_base_model(finished):
     assert [line["num_labelled"] for line in found["control"]] == [40, 40, 40]
     assert records.read_selection(paths(finished)["control"], 0) == []
     assert len(records.read_selection(paths(finished)["random"], 0)) == 8
+
+
+def test_a_comparison_ends_with_a_report_of_all_methods(finished):
+    workdir, _ = finished
+    stream = io.StringIO()
+    config = small.configure({"output.report": True})
+    conclude(config, workdir, paths(finished), Screen(stream))
+    page = Path(workdir) / "report" / "index.html"
+    assert stream.getvalue().splitlines()[-1] == f"report: {page}"
+    text = page.read_text()
+    assert all(method in text for method in METHODS)
 
 
 # Resuming, and refusing.
