@@ -248,7 +248,7 @@ def test_the_screen_has_a_line_a_cycle_and_the_table(finished):
     assert len([x for x in lines if re.match(r"cycle \d: \d+ labelled, PCK", x)]) == 9
     chosen = [x for x in lines if re.match(r"cycle \d: \d of 16 chosen by \w+ in", x)]
     assert len(chosen) == 6
-    assert "PCK in percent" in printed
+    assert "PCK@0.2 in percent" in printed and "what choosing cost" in printed
     assert lines[-1] == f"records and pictures: {workdir}"
 
 
