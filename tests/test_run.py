@@ -290,8 +290,8 @@ def test_rerunning_a_finished_run_changes_nothing(finished):
     assert after.keys() == before.keys()
     changed = [name for name in before if after[name] != before[name]]
     assert changed == []
-    table = first[first.index("PCK in percent") :]
-    assert printed[printed.index("PCK in percent") :] == table
+    table = first[first.index("PCK@0.2 in percent") :]
+    assert printed[printed.index("PCK@0.2 in percent") :] == table
     assert "resuming" in printed
 
 
