@@ -87,13 +87,15 @@ class Stages:
     def of(self, cycle: int) -> list[Stage]:
         """The trainings of `cycle`, in their order; the first is of the network.
 
-        A base model that is given is a training of no steps.
+        A base model that is given is a training of no steps. Members are for choosing:
+        the last cycle, after which nothing is chosen, trains none.
         """
         given = cycle == 0 and self.base is not None
         stages = [Stage("pose", 0 if given else self.total_steps(cycle))]
         if given and self.requires.head is not None:
             stages.append(Stage("head", self.requires.head.steps))
-        if self.requires.members is not None:
+        chooses = cycle < self.config.loop.cycles
+        if self.requires.members is not None and chooses:
             count, steps, _ = dataclasses.astuple(self.requires.members)
             stages += [Stage("member", steps, number) for number in range(count)]
         return stages
