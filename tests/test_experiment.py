@@ -105,7 +105,8 @@ def contents(workdir):
 def results(found, unit):
     """What has to be the same to the bit, however a run came about."""
     folder = found.folder(unit)
-    names = [p for p in contents(folder) if re.match(r"(arrays|selections)/", p)]
+    # Not what a kill has left half written.
+    names = [p for p in contents(folder) if re.match(r"(arrays|selections)/[^.]", p)]
     kept = {name: (folder / name).read_bytes() for name in names}
     lines = []
     for line in records.read_cycles(folder):

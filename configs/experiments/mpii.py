@@ -14,7 +14,7 @@ SMALL = {
     "model.channels": 64,
     "model.depth": 3,
     "training.base_steps": 1200,
-    "training.cycle_steps": 250,
+    "training.cycle_steps": 200,
     "acquisition.budget": 150,
     "acquisition.pool_subset": 300,
     "evaluation.true_norms": False,

@@ -36,8 +36,8 @@ def show(plan: Plan, shard: Shard) -> str:
         f"{plan.config.name}, scale {plan.config.scale}: {len(plan.methods)} methods "
         f"with {len(plan.seeds)} seeds in {plan.workdir}\n"
     )
-    if shard.count > 1:
-        text += f"part {shard.number} of {shard.count}: {len(share)} runs\n"
+    if shard.total > 1:
+        text += f"part {shard.number} of {shard.total}: {len(share)} runs\n"
     if rows:
         text += tables.format_table(rows, ("seed", "run", "state", "time"))
     finished = sum(plan.finished(unit) for unit in units)
@@ -60,12 +60,15 @@ def seconds_spent(plan: Plan, unit: Unit) -> float:
 
 
 def known_seconds(plan: Plan, spent: dict[Unit, float]) -> dict[str, float]:
-    """Mean seconds of the finished runs by method, and of base models."""
+    """Median seconds of the finished runs by method, and of base models.
+
+    The median: the first run of all has compiled for the others.
+    """
     found: dict[str, list[float]] = {}
     for unit, seconds in spent.items():
         if plan.finished(unit):
             found.setdefault(unit.name, []).append(seconds)
-    return {name: statistics.fmean(values) for name, values in found.items()}
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def unfinished(plan: Plan, units: Sequence[Unit]) -> list[str]:

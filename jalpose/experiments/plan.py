@@ -34,10 +34,10 @@ class Unit(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The `number`-th of `count` parts of an experiment, from 1."""
+    """The `number`-th of `total` parts of an experiment, from 1."""
 
     number: int = 1
-    count: int = 1
+    total: int = 1
 
 
 def parse_shard(text: str) -> Shard:
@@ -50,7 +50,7 @@ def parse_shard(text: str) -> Shard:
     if found is None:
         raise ConfigError(f"--shard={text!r} must be of the form i/n, e.g. 1/5")
     shard = Shard(int(found[1]), int(found[2]))
-    if not 1 <= shard.number <= shard.count:
+    if not 1 <= shard.number <= shard.total:
         raise ConfigError(f"--shard={text}: the parts are 1/n to n/n")
     return shard
 
@@ -116,10 +116,10 @@ class Plan:
         comes first trains their base model.
         """
         blocks = [[unit] for unit in self.units]
-        if shard.count <= len(self.seeds):
+        if shard.total <= len(self.seeds):
             blocks = [[u for u in self.units if u.seed == s] for s in self.seeds]
         first, last = (
-            number * len(blocks) // shard.count
+            number * len(blocks) // shard.total
             for number in (shard.number - 1, shard.number)
         )
         return [unit for block in blocks[first:last] for unit in block]
