@@ -439,7 +439,18 @@ def test_a_lock_is_held_by_one_and_given_back(tmp_path):
         ("", 60, True),  # died in making it
         ("given back", 0, True),
     ],
-    ids=str,
+    # Not of the values: they hold this process's number.
+    ids=[
+        "elsewhere",
+        "elsewhere, silent for long",
+        "elsewhere, silent for too long",
+        "me, silent for too long",
+        "my number, another process",
+        "no such process",
+        "just made",
+        "never filled in",
+        "given back",
+    ],
 )
 def test_who_counts_as_alive(tmp_path, holder, age, free):
     lay_lock(tmp_path, holder, age)
