@@ -1,5 +1,9 @@
 """Settings of the whole suite, made before any backend starts, and drawn figures."""
 
+import os
+import shutil
+import tempfile
+
 import hypothesis
 import jax
 import pytest
@@ -14,11 +18,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Networks are tiny here: compiling them takes longer than running them.
 jax.config.update("jax_disable_most_optimizations", True)
 
+# What takes long to compile is compiled once for all workers of this session; the
+# folder's name reaches them through the environment.
+CACHE = "JALPOSE_TEST_CACHE"
+if CACHE not in os.environ:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="jalpose-tests-")
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
 # Property tests draw the same examples every time and leave no files behind.
 hypothesis.settings.register_profile(
     "suite", derandomize=True, deadline=None, max_examples=20, database=None
 )
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):  # the workers have ended
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -336,6 +336,7 @@ def test_the_number_of_annotated_joints_alone_does_not_order_scores():
     assert np.mean(theirs) > np.mean(ours) + 0.3, (ours, theirs)
 
 
+@pytest.mark.slow
 def test_labels_of_half_the_joints_score_no_lower_and_in_much_the_same_order():
     # The mean of 7 gradients has the squared norm of the mean of 14 where those are
     # alike, and twice that where they are orthogonal (here they nearly are). With

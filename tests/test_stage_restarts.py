@@ -35,6 +35,7 @@ def make(name):
     return small.flat_problem(RUNS[name], base=base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_from_every_saved_state_the_next_one_is_the_same_to_the_bit(
     name, tmp_path, monkeypatch
