@@ -508,6 +508,8 @@ sys.path.insert(0, {root!r})
 import jax
 
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 from jalpose import experiment
 from jalpose.problem import Problem
 from tests import small
@@ -534,6 +536,7 @@ def test_killed_at_several_places_an_experiment_ends_the_same(tmp_path):
                 f"--config={tmp_path / 'config.py'}",
                 f"--workdir={tmp_path / workdir}",
                 "--config.loop.checkpoint_seconds=0.0",
+                f"--config.output.compilation_cache={tmp_path / 'cache'}",
                 *more,
             ],
             cwd=ROOT,
@@ -545,7 +548,7 @@ def test_killed_at_several_places_an_experiment_ends_the_same(tmp_path):
 
     whole = start("whole")
     assert whole.returncode == 0, whole.stderr
-    for place in list(small.PLACES)[1:]:
+    for place in list(small.PLACES)[1::2]:  # test_run.py has them all
         killed = start("killed", place)
         if killed.returncode == 0:  # what is left does not come by there any more
             continue
