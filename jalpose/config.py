@@ -46,6 +46,8 @@ def default() -> ConfigDict:
     data.initial = 1000  # examples labelled at the start
     data.pool = 0  # examples in the unlabelled pool; 0: all there are
     data.test = 0  # examples in the test set; 0: all there are
+    # initial | all (the pool's too: the level that choosing can reach, without choices)
+    data.labelled = "initial"
     data.size = 256  # crop height and width, pixels
     # joints (box of the annotated joints) | box (person box) | official (MPII's centre
     # and height of the person, as its codes crop)
@@ -230,6 +232,7 @@ def default() -> ConfigDict:
     experiment = config.experiment = ConfigDict()
     experiment.methods = ()  # see jalpose/acquisition/registry.py
     experiment.seeds = ()  # values of `seed`; of the same seed, the same base model
+    experiment.full = False  # each seed also once on all labels, without choices
 
     output = config.output = ConfigDict()
     output.tensorboard = True

@@ -106,8 +106,8 @@ class Problem:
         are spent: they and this one read their examples in the same passes.
 
         Args:
-          config: may differ in `acquisition.method`, `base`, `seed`, `seeds` and
-            `loop` only.
+          config: may differ in `acquisition.method`, `base`, `seed`, `seeds`, `loop`,
+            `data.labelled` and the lengths of trainings only.
           base: as in `Problem`.
           dataset: the benchmark as `config` draws it; None: the same.
         """
@@ -141,7 +141,7 @@ class Problem:
                 f"loop.cycles={cycles} of acquisition.budget={acquisition.budget} "
                 f"need {wanted} examples, but the pool has {there}"
             )
-        if acquisition.pool_subset > there:
+        if cycles and acquisition.pool_subset > there:
             raise ConfigError(
                 f"acquisition.pool_subset={acquisition.pool_subset} is larger than the "
                 f"pool of {there}"

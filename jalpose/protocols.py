@@ -68,7 +68,8 @@ def experiment(
 ) -> Callable[[str], ConfigDict]:
     """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
 
-    What any of the methods needs, all have: their networks are to be the same.
+    Each seed also has a run on all labels, which the curves are drawn against. What any
+    of the methods needs, all have: their networks are to be the same.
 
     Args:
       benchmark: of `BENCHMARKS`.
@@ -81,6 +82,7 @@ def experiment(
         **BENCHMARKS[benchmark],
         "experiment.methods": tuple(methods),
         "experiment.seeds": tuple(seeds),
+        "experiment.full": True,
     }
     for method in methods:
         delta |= METHODS.get(method, {})

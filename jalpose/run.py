@@ -156,6 +156,8 @@ def _warn_of_another_device(workdir, screen):
 
 
 def _warn_of_large_picks(config, problem, screen):
+    if not config.loop.cycles:
+        return
     acquisition, pool = config.acquisition, len(problem.dataset.pool)
     scored = acquisition.pool_subset or pool
     for what, part, whole in (

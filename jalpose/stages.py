@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose import rng
+from jalpose import lengths, rng
 from jalpose.acquisition.method import Requires
 from jalpose.config import seed_of
 from jalpose.data import pipeline
@@ -62,22 +62,12 @@ class Stages:
         self._batches: tuple | None = None
 
     def steps_per_epoch(self, cycle: int) -> int:
-        """Of the training of `cycle`, by the labels planned for it.
-
-        Planned, not bought, so that a control without new labels trains as long.
-        """
-        planned = len(self.dataset.initial) + cycle * self.config.acquisition.budget
-        return max(1, round(0.9 * planned / self.config.training.batch))
+        """Of the training of `cycle`, by the labels planned for it."""
+        return lengths.steps_per_epoch(self.config, len(self.dataset.initial), cycle)
 
     def total_steps(self, cycle: int) -> int:
         """Length of the training of `cycle` in steps."""
-        training = self.config.training
-        epochs, steps = (
-            (training.base_epochs, training.base_steps)
-            if cycle == 0
-            else (training.cycle_epochs, training.cycle_steps)
-        )
-        return steps or round(epochs * self.steps_per_epoch(cycle))
+        return lengths.total_steps(self.config, len(self.dataset.initial), cycle)
 
     def heldout_interval(self, cycle: int) -> int:
         """Steps between held-out evaluations in the training of `cycle`."""

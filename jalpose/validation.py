@@ -21,6 +21,7 @@ def validate(config: ConfigDict, known: Mapping[str, Collection[str]]) -> None:
     _check_numbers(config)
     _check_lengths(config.training)
     _check_sizes(config)
+    _check_labelled(config)
     _check_sketch(config.acquisition.sketch)
 
 
@@ -28,8 +29,9 @@ def refuse_experiment(config: ConfigDict) -> None:
     """Raise ConfigError where methods or seeds are given to a command that runs one."""
     for key, value in config.experiment.items():
         if value:
+            shown = value if value is True else tuple(value)
             raise ConfigError(
-                f"experiment.{key}={tuple(value)} is for `python -m "
+                f"experiment.{key}={shown} is for `python -m "
                 "jalpose.experiment`, which runs methods and seeds; this command runs "
                 "one: set acquisition.method and seed"
             )
@@ -38,6 +40,7 @@ def refuse_experiment(config: ConfigDict) -> None:
 def _check_choices(config, known):
     one_of("data.name", config.data.name, known["data"])
     one_of("data.crop", config.data.crop, ("joints", "box", "official"))
+    one_of("data.labelled", config.data.labelled, ("initial", "all"))
     one_of("model.name", config.model.name, known["model"])
     one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
     one_of("model.convolution", config.model.convolution, ("auto", "native", "blocked"))
@@ -171,6 +174,14 @@ def _check_sizes(config):
             f"acquisition.budget={budget} is larger than "
             f"acquisition.pool_subset={subset}: choose a smaller budget or a larger "
             "subset"
+        )
+
+
+def _check_labelled(config):
+    if config.data.labelled == "all" and config.loop.cycles:
+        raise ConfigError(
+            "data.labelled='all' leaves nothing to choose: set loop.cycles=0 (it is "
+            f"{config.loop.cycles})"
         )
 
 

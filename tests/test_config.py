@@ -183,6 +183,7 @@ def test_unknown_overrides_are_refused(argument):
 
 CHOICES = [
     ("data.name", "lps", "Did you mean 'lsp'? Known: figures, lsp"),
+    ("data.labelled", "al", "Did you mean 'all'? Known: initial, all"),
     ("data.crop", "joint", "Did you mean 'joints'? Known: joints, box"),
     ("model.name", "resnet", "Known: hourglass"),
     ("model.dtype", "float16", "Did you mean 'bfloat16'? Known: float32, bfloat16"),
@@ -257,6 +258,7 @@ OTHERS = [
     ("acquisition.sketch.passes", 0, "acquisition.sketch.passes=0 must be at least 1"),
     ("acquisition.sketch.remainder", -1, "acquisition.sketch.remainder=-1 (0 or more)"),
     ("acquisition.sketch.remainder", 4, "acquisition.sketch.passes=4 must be at least"),
+    ("data.labelled", "all", "leaves nothing to choose: set loop.cycles=0 (it is 5)"),
     ("training.base_epochs", 0, ONE_LENGTH.format(0, 0)),
     ("training.base_steps", 5, ONE_LENGTH.format(150, 5)),
     ("training.base_epochs", -1, ONE_LENGTH.format(-1, 0)),

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,15 @@ from jalpose.config import ConfigError, assemble
 from jalpose.data.registry import load_dataset
 from jalpose.data.source import DataError
 from jalpose.experiments import locks, loop, outlook
-from jalpose.experiments.plan import BASE, Plan, Shard, Unit, parse_shard, with_bases
+from jalpose.experiments.plan import (
+    BASE,
+    FULL,
+    Plan,
+    Shard,
+    Unit,
+    parse_shard,
+    with_bases,
+)
 from jalpose.problem import Problem
 from jalpose.screen import Screen
 from tests import small
@@ -183,6 +192,7 @@ def test_units_differ_in_seed_method_and_base_alone():
         ({"experiment.seeds": (1, -1)}, "whole numbers, 0 or more"),
         ({"experiment.seeds": (1, 0.5)}, "whole numbers, 0 or more"),
         ({"base": "runs/x"}, r"base=runs/x is not for an experiment"),
+        ({"data.labelled": "all"}, r"leaves nothing to choose: set loop\.cycles=0"),
         ({"loop.compare": ("random",)}, r"set experiment\.methods"),
         ({"seeds.init": -2}, r"seeds\.init=-2 must be 0 or more, or -1"),
         ({"experiment.methods": ("mc_dropout",)}, r"set model\.dropout above"),
@@ -209,6 +219,9 @@ def test_a_seed_in_the_argument_of_the_config_is_refused():
 def test_a_single_run_refuses_methods_and_seeds(tmp_path):
     with pytest.raises(ConfigError, match=r"experiment\.methods.*jalpose\.experiment"):
         run.run(configure(), os.fspath(tmp_path / "x"), Screen(io.StringIO()))
+    config = small.configure({"experiment.full": True})
+    with pytest.raises(ConfigError, match=r"experiment\.full=True is for `python -m"):
+        run.run(config, os.fspath(tmp_path / "x"), Screen(io.StringIO()))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -222,6 +235,7 @@ def test_shipped_experiments_are_valid_and_say_how_they_are_run(path, scale):
     found = Plan(config, "x", run.KNOWN)
     assert (config.name, config.scale) == (path.stem, scale)
     assert "random" in found.methods and len(found.seeds) >= 3
+    assert config.experiment.full
     shown = f"python -m jalpose.experiment --config=configs/experiments/{path.stem}.py"
     assert shown in path.read_text()
 
@@ -283,6 +297,123 @@ def test_another_config_in_the_same_workdir_is_refused(finished, monkeypatch):
     with pytest.raises(records.WorkdirError, match=r"training\.base_steps: 4 -> 5"):
         perform(workdir, {"training.base_steps": 5})
     assert contents(workdir) == before
+
+
+# On all labels.
+
+ON_ALL = {"experiment.full": True}
+
+
+def test_a_run_on_all_labels_stands_behind_the_methods_and_needs_no_base_model():
+    found = plan(changes=ON_ALL)
+    assert found.units == [Unit(s, n) for s in SEEDS for n in (*METHODS, FULL)]
+    shares = [found.share(Shard(k, 8)) for k in range(1, 9)]
+    assert with_bases(shares[3]) == [Unit(SEEDS[0], FULL)]
+    assert with_bases(shares[2]) == [Unit(SEEDS[0], BASE), Unit(SEEDS[0], METHODS[2])]
+
+
+def test_a_run_on_all_labels_differs_from_a_base_model_in_labels_and_length_alone():
+    found = plan(changes=ON_ALL)
+    base, full = (
+        found.config_of(Unit(3, name)).to_dict() | {"experiment": {}}
+        for name in (BASE, FULL)
+    )
+    assert records.config_differences(base, full) == [
+        'data.labelled: "initial" -> "all"',
+        'name: "small" -> "small_full"',
+        "training.base_steps: 4 -> 6",
+    ]
+    assert plan().config_of(Unit(3, BASE)) == found.config_of(Unit(3, BASE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"loop.cycles": 3}, 4 + 3 * 2),
+        ({"loop.cycles": 3, "training.start": "fresh"}, 2),
+        ({"loop.cycles": 0, "training.start": "fresh"}, 4),
+        # Of 40, 45 and 50 labels a tenth is held out: batches of 8 make 4 (4.5), 5 and
+        # 6 (5.6) an epoch.
+        (
+            {
+                "data.initial": 40,
+                "acquisition.budget": 5,
+                "training.batch": 8,
+                "loop.cycles": 2,
+                "training.base_epochs": 10,
+                "training.base_steps": 0,
+                "training.cycle_epochs": 3,
+                "training.cycle_steps": 0,
+            },
+            10 * 4 + 3 * (5 + 6),
+        ),
+    ],
+)
+def test_it_takes_as_many_steps_as_the_last_network_of_a_method(changes, steps):
+    found = plan(changes={**ON_ALL, **changes})
+    training = found.config_of(Unit(0, FULL)).training
+    assert (training.base_epochs, training.base_steps) == (0, steps)
+
+
+def test_it_is_added_to_a_finished_experiment_and_is_a_run_of_its_own(
+    finished, tmp_path
+):
+    changes = {**ON_ALL, "experiment.seeds": SEEDS[:1]}
+    found = plan(tmp_path / "more", changes)
+    shutil.copytree(finished[0], tmp_path / "more")
+    before = contents(tmp_path / "more")
+    assert "3 of 4 runs are finished" in perform(tmp_path / "more", changes)
+    after = contents(tmp_path / "more")
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[1] for name in after.keys() - before.keys()} == {FULL}
+    unit = Unit(SEEDS[0], FULL)
+    (record,) = records.read_cycles(found.folder(unit))
+    base = records.read_cycles(found.folder(Unit(SEEDS[0], BASE)))[0]
+    assert record["num_labelled"] == base["num_labelled"] + 60 == 100
+    assert record["metrics"]["num_images"] == base["metrics"]["num_images"]
+    assert record["acquisition"] is None and found.finished(unit)
+    # Sharing what is compiled changed nothing.
+    alone = plan(tmp_path / "alone", changes)
+    config = found.config_of(unit)
+    run.run(config, os.fspath(alone.folder(unit)), Screen(io.StringIO()))
+    assert results(alone, unit) == results(found, unit)
+    assert "4 of 4 runs are finished" in perform(tmp_path / "more", changes)
+
+
+def test_it_does_not_wait_for_a_base_model_nor_for_one_that_diverged(
+    tmp_path, monkeypatch
+):
+    changes = {**ON_ALL, "experiment.methods": ("random",), "experiment.seeds": (0,)}
+    found, begun = plan(tmp_path, changes), []
+
+    def note(problem, folder, screen):
+        begun.append(folder.name)
+        if folder.name == BASE:
+            raise FloatingPointError("nan in step 7")
+        records.write_cycle(folder, {"cycle": 0})
+
+    monkeypatch.setattr(run, "run_one", note)
+    monkeypatch.setattr(loop.Worker, "_problem_of", lambda self, unit: None)
+    worker = loop.Worker(found, Screen(io.StringIO()))
+    with locks.hold(found.folder(Unit(0, BASE))):
+        worker.work(found.units, wait=False)
+    assert begun == [FULL]
+    worker.work(found.units, wait=True)
+    assert begun == [FULL, BASE]
+    shutil.rmtree(found.folder(Unit(0, FULL)))
+    worker.work(found.units, wait=True)
+    assert begun == [FULL, BASE, FULL]
+
+
+def test_a_dry_run_counts_them(tmp_path, capsys):
+    config = configure(ON_ALL)
+    loop.dry_run(config, os.fspath(tmp_path / "x"), Shard(4, 8))
+    shown = capsys.readouterr().out
+    assert "3 methods with 2 seeds, and a run on all labels each, in" in shown
+    assert re.search(r"0 +full +to do", shown) and "finished: 0 of 1 runs" in shown
+
+
+# Broken off.
 
 
 class Killed(Exception):

@@ -269,3 +269,44 @@ def test_records_are_only_read(experiment):
     run.arrays(0), run.selection(0)
     assert state() == before
     assert json.loads((experiment / "eglpp/0/config.json").read_text())["git"] == "abc"
+
+
+# On all labels.
+
+FULL = {"data.labelled": "all", "training.base_steps": 9, "name": "x_full"}
+
+
+def write_full(folder, seed, score, **changes):
+    return write_run(
+        folder / f"full{seed}",
+        "random",
+        seed,
+        (score,),
+        cycles=0,
+        labelled=(2000,),
+        changes={**FULL, **changes},
+    )
+
+
+def test_runs_on_all_labels_are_told_from_base_models(experiment):
+    write_run(experiment / "base", "random", 0, (0.5,), cycles=0)
+    before = gather([experiment])
+    assert before.full == () and [run.path.name for run in before.bases] == ["base"]
+    assert before.missing == ()
+    for seed in (2, 0):
+        write_full(experiment, seed, 0.9)
+    found = gather([experiment])
+    assert [run.seed for run in found.full] == [0, 2] and found.bases == before.bases
+    assert found.runs == before.runs and found.warnings == ()
+    assert found.missing == ("all labels: there is no run of seed 1",)
+
+
+def test_one_that_differs_in_more_than_labels_is_left_out(experiment):
+    write_full(experiment, 0, 0.9)
+    write_full(experiment, 1, 0.9, **{"model.channels": 4, "data.size": 32})
+    found = gather([experiment])
+    assert [run.seed for run in found.full] == [0]
+    assert len(found.warnings) == 1
+    assert (
+        "it differs from the others in data.size, model.channels" in (found.warnings[0])
+    )

@@ -22,7 +22,8 @@ def found(tmp_path_factory):
             place = folder / f"{method}-{seed}"
             fake_runs.write_run(place, method, seed, done=done, gain=gain)
     full = folder / "full"
-    fake_runs.write_run(full, "random", 0, cycles=0, name="fake_full")
+    labels = {"labelled": "all"}
+    fake_runs.write_run(full, "random", 0, cycles=0, data=labels, name="fake_full")
     return gather([folder])
 
 
@@ -82,8 +83,9 @@ def test_a_mean_of_too_few_seeds_is_hollow(found):
 def test_a_run_on_all_labels_is_a_level(found):
     plot, _ = evidence.learning(found, "random")
     words = [text.get_text() for text in plot.figure.axes[0].texts]
-    full = 100 * found.bases[0].cycles[-1]["metrics"]["pck"]
-    assert any(f"all labels {full:.1f}" in word for word in words)
+    full = 100 * found.full[0].cycles[-1]["metrics"]["pck"]
+    assert any(f"all 12 labels {full:.1f}" in word for word in words)
+    assert "The line of all labels" in plot.caption
     assert any("mean pose 10.0" in word for word in words)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 from jalpose.report import comparison_tables, paper_tables, selection_tables
 from jalpose.report.contents import make_tables
 from jalpose.report.gather import GatherError, gather
-from jalpose.report.grid import choose_reference
+from jalpose.report.grid import choose_reference, make_grid, pck_percent
 from jalpose.report.statistics import Interval
 from jalpose.report.tables import Column
 from jalpose.report.text_formats import (
@@ -244,6 +244,38 @@ def test_labels_saved(tmp_path):
     assert any("3 seeds are too narrow" in note for note in table.notes)
     high = comparison_tables.saved_table(gather([tmp_path]), target=99.0).rows[0]
     assert high["saved"] is high["factor"] is None and high["target"] == 99.0
+
+
+@pytest.mark.parametrize("full", [(), (0.8,), (0.8, 0.84, 0.82)])
+def test_the_level_of_all_labels_is_told(tmp_path, full):
+    paired(tmp_path, 3)
+    for seed, score in enumerate(full):
+        write_run(
+            tmp_path / f"full{seed}",
+            "random",
+            seed,
+            (score,),
+            cycles=0,
+            labelled=(2000,),
+            changes={"data.labelled": "all"},
+        )
+    found = gather([tmp_path])
+    table = comparison_tables.scores_table(found)
+    rows = [row for row in table.rows if row["method"] == "all labels"]
+    saved = " ".join(comparison_tables.saved_table(found).notes)
+    assert any(note.startswith("All labels:") for note in table.notes) == bool(full)
+    assert ("All 2000 labels reach" in saved) == bool(full)
+    if not full:
+        assert rows == []
+        return
+    (row,) = rows
+    assert (row["labelled"], row["runs"]) == (2000, len(full))
+    assert row["score"].mean == pytest.approx(100 * np.mean(full))
+    assert not any(place == len(table.rows) - 1 for place, _ in table.bold)
+    grid = make_grid(found, pck_percent)
+    shares = 100 * grid.means[:, -1] / row["score"].mean
+    assert f"random {shares[1]:.0f}%, eglpp {shares[0]:.0f}%." in saved
+    assert "Shares of that at 1200 labels: random" in saved
 
 
 def test_penalties(tmp_path):

@@ -46,6 +46,7 @@ def get_config(arg: str = ""):
             "data.rare": 0.4,
             "experiment.methods": ("random", "coreset", "learning_loss", "eglpp"),
             "experiment.seeds": (0, 1, 2, 3, 4),
+            "experiment.full": True,
         },
         scales=SCALES,
     )

@@ -79,6 +79,8 @@ def load_dataset(data, seed: int) -> PoseDataset:
       DataError: files are missing or damaged, or too few examples for the config.
     """
     sources, initial, pool, test = SOURCES[data.name](data, seed)
+    if data.labelled == "all":
+        initial, pool = np.concatenate([initial, pool]), pool[:0]
     return join_sources(
         sources,
         initial=initial,

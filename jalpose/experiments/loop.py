@@ -7,7 +7,7 @@ from jalpose import checkpoints, run
 from jalpose.config import seed_of
 from jalpose.data.registry import load_dataset
 from jalpose.experiments import locks, outlook
-from jalpose.experiments.plan import BASE, NEUTRAL, Plan, Shard, Unit, with_bases
+from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
 from jalpose.problem import Problem
 from jalpose.screen import Screen
 
@@ -80,29 +80,33 @@ class Worker:
         self.failures: dict[Unit, str] = {}
 
     def work(self, units: Sequence[Unit], wait: bool) -> None:
-        """Finish units of one seed, and their base model before them.
+        """Finish units of one seed, and before them the base model methods need.
 
         What another process holds is left to it; for a base model that it trains it is
-        waited if `wait`, else the units are left for later.
+        waited if `wait`, else the methods are left for later.
         """
         units = [u for u in units if not self._settled(u)]
-        if not units:
-            return
-        base = Unit(units[0].seed, BASE)
+        choosing = [u for u in units if u.chooses]
+        if choosing and not self._has_base(choosing[0].seed, wait):
+            units = [u for u in units if not u.chooses]
+        for unit in units:
+            self._attempt(unit)
+
+    def _has_base(self, seed: int, wait: bool) -> bool:
+        """Is the base model of a seed there? It is trained, or waited for, if not."""
+        base = Unit(seed, BASE)
         told = False
         while not self._settled(base):
             if self._attempt(base):
                 continue
             if not wait:
-                return
+                return False
             if not told:
                 holder = locks.holder(self._plan.folder(base))
                 self._screen.line(f"waiting for {base}, trained by {holder}")
                 told = True
             time.sleep(WAIT)
-        if base not in self.failures:
-            for unit in units:
-                self._attempt(unit)
+        return base not in self.failures
 
     def _settled(self, unit: Unit) -> bool:
         return unit in self.failures or self._plan.finished(unit)
@@ -122,12 +126,14 @@ class Worker:
         return mine
 
     def _problem_of(self, unit: Unit) -> Problem:
-        config = self._plan.config_of(unit)
-        base = None
-        if unit.name != BASE:
+        config, whole = self._plan.config_of(unit), self._at_seed(unit.seed)
+        base = dataset = None
+        if unit.chooses:
             place = self._plan.folder(Unit(unit.seed, BASE))
             base = checkpoints.load_model(place, 0)
-        return self._at_seed(unit.seed).with_method(config, base)
+        elif unit.name == FULL:
+            dataset = load_dataset(config.data, seed_of(config, "initial"))
+        return whole.with_method(config, base, dataset)
 
     def _at_seed(self, seed: int) -> Problem:
         """A problem of this seed, checked for all methods; never run itself."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jalpose import records
 from jalpose.experiments import locks
-from jalpose.experiments.plan import BASE, Plan, Shard, Unit, with_bases
+from jalpose.experiments.plan import Plan, Shard, Unit, with_bases
 from jalpose.report import tables
 from jalpose.screen import duration
 
@@ -32,9 +32,10 @@ def show(plan: Plan, shard: Shard) -> str:
                 left += more
                 time = f"about {duration(more)} more"
         rows.append({"seed": unit.seed, "run": unit.name, "state": state, "time": time})
+    beside = ", and a run on all labels each," if plan.config.experiment.full else ""
     text = (
         f"{plan.config.name}, scale {plan.config.scale}: {len(plan.methods)} methods "
-        f"with {len(plan.seeds)} seeds in {plan.workdir}\n"
+        f"with {len(plan.seeds)} seeds{beside} in {plan.workdir}\n"
     )
     if shard.total > 1:
         text += f"part {shard.number} of {shard.total}: {len(share)} runs\n"
@@ -84,7 +85,7 @@ def _state(plan: Plan, unit: Unit) -> str:
     if plan.finished(unit):
         return "finished"
     there, total = plan.cycles(unit)
-    done = f"{there} of {total} cycles" if unit.name != BASE else "begun"
+    done = f"{there} of {total} cycles" if unit.chooses else "begun"
     holder = locks.holder(plan.folder(unit))
     if holder is not None:
         return f"{done}, under way in {holder}"

@@ -2,6 +2,7 @@
 
     <workdir>/seed_<seed>/base      a run without acquisitions: the base model
     <workdir>/seed_<seed>/<method>  a method's run from that base model
+    <workdir>/seed_<seed>/full      with experiment.full: a run on all labels
 
 There is no state but this: a run is finished when the records of all its cycles are
 there. Nothing here imports JAX.
@@ -14,23 +15,29 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from jalpose import records
+from jalpose import lengths, records
 from jalpose.config import ConfigError, from_base, one_of
 from jalpose.validation import validate
 
 BASE = "base"  # the run of a seed that all its methods start from
+FULL = "full"  # the run of a seed on all labels: initial ones and the whole pool's
 # What base models are run as: a method that requires nothing beside the network.
 NEUTRAL = "random"
 
 
 class Unit(NamedTuple):
-    """One run: a method, or `BASE`, with a seed."""
+    """One run: a method, `BASE` or `FULL`, with a seed."""
 
     seed: int
     name: str
 
     def __str__(self) -> str:
         return f"seed {self.seed}, {self.name}"
+
+    @property
+    def chooses(self) -> bool:
+        """Is it a method's, which needs the base model and buys labels?"""
+        return self.name not in (BASE, FULL)
 
 
 class Shard(NamedTuple):
@@ -106,7 +113,8 @@ class Plan:
     @property
     def units(self) -> list[Unit]:
         """The runs of all methods, seed by seed; base models apart."""
-        return [Unit(s, m) for s in self.seeds for m in self.methods]
+        more = (FULL,) if self.config.experiment.full else ()
+        return [Unit(s, name) for s in self.seeds for name in (*self.methods, *more)]
 
     def share(self, shard: Shard) -> list[Unit]:
         """The units of a part: all of a seed together where there are enough seeds.
@@ -132,6 +140,7 @@ class Plan:
         """The config that names all methods, so that all are checked at once."""
         config = ConfigDict(self.config.to_dict())
         config.experiment.methods = config.experiment.seeds = ()
+        config.experiment.full = False
         config.seed, config.acquisition.method = seed, NEUTRAL
         config.loop.compare = tuple(m for m in self.methods if m != NEUTRAL)
         return config
@@ -139,15 +148,23 @@ class Plan:
     def config_of(self, unit: Unit) -> ConfigDict:
         """The config of a unit's run."""
         base = self.folder(Unit(unit.seed, BASE)).as_posix()
-        if unit.name != BASE:
+        if unit.chooses:
             return from_base(self.whole(unit.seed), unit.name, base)
         config = from_base(self.whole(unit.seed), NEUTRAL, "")
+        if unit.name == FULL:
+            config.name += f"_{FULL}"
+            config.data.labelled = "all"
+            # As many steps, of batches as large, as the last network of a method's
+            # run has behind it, in epochs or steps alike: labels alone are to make the
+            # difference. As many epochs would be many times the steps.
+            steps = lengths.steps_behind_the_last(config)
+            config.training.base_epochs, config.training.base_steps = 0, steps
         config.loop.cycles = 0
         return config
 
     def cycles(self, unit: Unit) -> tuple[int, int]:
         """Records of cycles that are there, and that there are to be."""
-        total = 1 + (0 if unit.name == BASE else self.config.loop.cycles)
+        total = 1 + (self.config.loop.cycles if unit.chooses else 0)
         return len(records.read_cycles(self.folder(unit))), total
 
     def finished(self, unit: Unit) -> bool:
@@ -157,10 +174,11 @@ class Plan:
 
 
 def with_bases(units: Sequence[Unit]) -> list[Unit]:
-    """The units, each seed's behind its base model."""
-    seeds = dict.fromkeys(unit.seed for unit in units)
-    return [
-        each
-        for seed in seeds
-        for each in (Unit(seed, BASE), *(u for u in units if u.seed == seed))
-    ]
+    """The units, each seed's behind the base model that its methods need."""
+    found = []
+    for seed in dict.fromkeys(unit.seed for unit in units):
+        of_seed = [unit for unit in units if unit.seed == seed]
+        if any(unit.chooses for unit in of_seed):
+            found.append(Unit(seed, BASE))
+        found += of_seed
+    return found

@@ -11,6 +11,7 @@ from jalpose.report.grid import (
     Grid,
     choose_reference,
     controls,
+    full_level,
     make_grid,
     pck_percent,
     score_name,
@@ -57,6 +58,10 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
             if row["runs"]:
                 rows.append(row)
     family = _correct(rows)
+    bold = _best_of_each(rows)
+    if (full := full_level(gathered)) is not None:
+        row = {"labelled": full.labelled, "method": "all labels", "runs": full.runs}
+        rows.append({**row, "score": full.score})
     columns = (
         Column("labelled"),
         Column("method"),
@@ -74,9 +79,10 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
         (
             *_legend(comparisons, reference, family),
             *_control_notes(gathered),
+            *_full_notes(gathered),
             *_test_notes(comparisons, rows, reference, family),
         ),
-        bold=_best_of_each(rows),
+        bold=bold,
     )
 
 
@@ -221,6 +227,7 @@ def saved_table(
             f"{reference} reaches the target before any choice: there is nothing to "
             "save. Name another target."
         )
+    notes += _shares_of_full(gathered, grid, reference)
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(f"No interval under {statistics.FEWEST} seeds.")
     elif len(grid.seeds) < statistics.FEW:
@@ -345,6 +352,36 @@ def _control_notes(gathered: Gathered) -> list[str]:
     return [
         f"{method} buys no labels: it stands where the others are at its cycle."
         for method in controls(gathered)
+    ]
+
+
+def _full_notes(gathered: Gathered) -> list[str]:
+    if full_level(gathered) is None:
+        return []
+    return [
+        "All labels: the initial set and the whole pool, trained on from new weights "
+        "for as many steps as the last network of a method's run has behind it; what "
+        "choosing may reach. It is not tested."
+    ]
+
+
+def _shares_of_full(gathered: Gathered, grid: Grid, reference: str) -> list[str]:
+    """How much of what all labels reach each method's last budget does."""
+    full = full_level(gathered)
+    if full is None:
+        return []
+    lasts = {m: grid.means[grid.methods.index(m)][-1] for m in grid.methods}
+    known = [
+        f"{method} {lasts[method] / full.score.mean:.0%}"
+        for method in _ordered(grid, reference)
+        if method not in controls(gathered) and np.isfinite(lasts[method])
+    ]
+    if not known or full.score.mean <= 0:
+        return []
+    return [
+        f"All {full.labelled} labels reach {full.score:.2f} "
+        f"({_runs(full.runs)}). Shares of that at {grid.labelled[-1]} labels: "
+        f"{', '.join(known)}."
     ]
 
 

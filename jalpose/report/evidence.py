@@ -11,12 +11,16 @@ from matplotlib.figure import Figure
 
 from jalpose.report import curves, interpret, penalties, statistics
 from jalpose.report.gather import Gathered, Run
-from jalpose.report.grid import Grid, make_grid, pck_percent, score_name
+from jalpose.report.grid import Grid, full_level, make_grid, pck_percent, score_name
 from jalpose.report.text_formats import PValue
 
 Arrays = Mapping[str, np.ndarray]
 ArraysOf = Callable[[Run, int], Arrays]
-FULL = "_full"  # ends the config name of a run on all labels
+
+_LEVEL = (
+    " The line of all labels is the mean of runs without a choice, trained from new "
+    "weights for as many steps as the last network of a method's run has behind it."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Plot:
 
 def learning(found: Gathered, reference: str) -> list[Plot]:
     """Scores over the number labelled, and the same less the reference's."""
-    grid = make_grid(found, pck_percent)
+    grid, full = make_grid(found, pck_percent), full_level(found)
     scores = {method: _points(grid, grid.of(method)) for method in grid.methods}
     how = (
         "Means over seeds with 95 % t intervals; a hollow marker stands for a mean "
@@ -44,7 +48,8 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
         reference=reference,
         levels=_levels(found),
     )
-    plots = [Plot("learning_curves", figure, "Learning curves", how)]
+    level = "" if full is None else _LEVEL
+    plots = [Plot("learning_curves", figure, "Learning curves", how + level)]
     gains = {
         method: points
         for method in grid.methods
@@ -292,13 +297,7 @@ def _levels(found: Gathered) -> dict[str, float]:
     known = [pck for pck in poses if pck is not None]
     if known:
         levels["mean pose"] = 100 * float(np.mean(known))
-    full = [
-        score
-        for run in found.bases
-        if run.cycles
-        and str(run.config.get("name")).endswith(FULL)
-        and (score := pck_percent(run.cycles[-1])) is not None
-    ]
-    if full:
-        levels["all labels"] = float(np.mean(full))
+    full = full_level(found)
+    if full is not None:
+        levels[f"all {full.labelled} labels"] = full.score.mean
     return levels

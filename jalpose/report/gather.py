@@ -88,14 +88,17 @@ class Gathered:
       runs: by method, then seed, whatever the order of the folders.
       missing: sentences: which cycles of which runs are not there yet.
       warnings: sentences: damaged lines, devices that differ and the like.
-      bases: runs without an acquisition (`loop.cycles=0`): base models, or one trained
-        on all labels. They stand in no table and need not be of the same protocol.
+      bases: runs without an acquisition (`loop.cycles=0`). They stand in no table and
+        need not be of the same protocol.
+      full: those of them trained on all labels (`data.labelled="all"`) and otherwise as
+        `runs` are, by seed.
     """
 
     runs: tuple[Run, ...]
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     bases: tuple[Run, ...] = ()
+    full: tuple[Run, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -153,8 +156,20 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
     seeds = sorted({run.seed for run in runs})
     missing += _missing_runs(runs, seeds)
     missing += [line for run in runs for line in _missing_cycles(run)]
+    full = _alike_but_for_labels(bases, runs[0], warnings)
+    missing += [
+        f"all labels: there is no run of seed {seed}"
+        for seed in seeds
+        if full and seed not in {run.seed for run in full}
+    ]
     warnings += sameness.cautions(runs)
-    return Gathered(tuple(runs), tuple(missing), tuple(warnings), bases)
+    return Gathered(
+        tuple(runs),
+        tuple(missing),
+        tuple(warnings),
+        tuple(run for run in bases if run not in full),
+        full,
+    )
 
 
 # Finding and reading
@@ -222,6 +237,31 @@ def _read_cycles(path: Path, warnings: list[str]) -> list[dict]:
             warnings.append(f"{path}:{number} repeats cycle {cycle}: this line counts")
         cycles[cycle] = record
     return [cycles[cycle] for cycle in sorted(cycles)]
+
+
+def _alike_but_for_labels(
+    bases: Sequence[Run], pattern: Run, warnings: list[str]
+) -> tuple[Run, ...]:
+    """Of `bases` those on all labels that are otherwise as `pattern`, by seed."""
+
+    def protocol(run):
+        keys = sameness.protocol(run.config, ignore=(*RUNTIME_KEYS, *sameness.BUYING))
+        return keys | sameness.scoring(run.cycles)
+
+    found, wanted = [], protocol(pattern)
+    for run in bases:
+        if run.config.get("data", {}).get("labelled") != "all":
+            continue
+        own = protocol(run)
+        both = sorted(own.keys() | wanted.keys())
+        if differing := [key for key in both if own.get(key) != wanted.get(key)]:
+            warnings.append(
+                f"{run.path}, a run on all labels, is left out: it differs from the "
+                f"others in {', '.join(differing)}"
+            )
+        else:
+            found.append(run)
+    return tuple(sorted(found, key=lambda run: (run.seed, str(run.path))))
 
 
 # What is missing

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,6 +69,30 @@ def score_name(gathered: Gathered) -> str:
             if "pck_name" in record["metrics"]:
                 return record["metrics"]["pck_name"]
     return "PCK"
+
+
+class Level(NamedTuple):
+    """What training on all labels reaches.
+
+    Attributes:
+      labelled: how many they are.
+      runs: how many were trained on them.
+      score: in percent.
+    """
+
+    labelled: int
+    runs: int
+    score: MeanSd
+
+
+def full_level(gathered: Gathered) -> Level | None:
+    """The level of the runs on all labels; None where there are none."""
+    last = [run.cycles[-1] for run in gathered.full]
+    scores = [score for r in last if (score := pck_percent(r)) is not None]
+    found = summary(np.array(scores))
+    if found is None:
+        return None
+    return Level(max(r["num_labelled"] for r in last), len(scores), found)
 
 
 def choose_reference(

@@ -30,6 +30,14 @@ _EFFORT = (
 _DROPOUT = "model.dropout"
 _ENGINE = ("acquisition.engine", "acquisition.products")
 _SKETCH = "acquisition.sketch"
+# In what a run on all labels is unlike those that buy labels.
+BUYING = (
+    "acquisition",
+    "data.labelled",
+    "loop",
+    "training.base_epochs",
+    "training.base_steps",
+)
 _SCORING = ("pck_name", "pck_threshold", "pck_reference", "pck_joints", "num_images")
 
 

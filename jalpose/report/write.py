@@ -73,7 +73,7 @@ class Report:
     def write(self) -> Path:
         """Write everything; the path of the page."""
         # In this order: what cannot be read comes to light on the way.
-        runs = (*self.found.runs, *self.found.bases)
+        runs = (*self.found.runs, *self.found.full, *self.found.bases)
         parts = [
             self._runs(),
             self._results(),
