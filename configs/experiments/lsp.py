@@ -4,7 +4,7 @@
 
 scale=paper (the default): the papers' network and lengths, for GPUs, a part each with
 --shard=1/3 to --shard=3/3. scale=small: shorter than a run of configs/lsp_*.py at that
-scale, and a smaller network on smaller crops, so that all nine fit into an hour on two
+scale, and a smaller network on smaller crops, so that all runs fit into an hour on two
 CPU cores. scale=tiny: to see that everything works.
 """
 
