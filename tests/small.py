@@ -1,9 +1,11 @@
 """A problem so small that it is trained inside a test, and networks smaller still."""
 
+import dataclasses
 import functools
 import itertools
 import os
 import re
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -56,7 +58,31 @@ def configure(changes=None):
 def dataset():
     """40 labelled, 60 pool and 16 test figures."""
     config = configure()
-    return load_dataset(config.data, config.seed)
+    return load_figures(config.data, config.seed)
+
+
+def load_figures(data, seed):
+    """`load_dataset` of figures that are drawn once a process, not at every reading."""
+    found = load_dataset(data, seed)
+    sources = [DrawnOnce(source, repr((data, seed))) for source in found.sources]
+    return dataclasses.replace(found, sources=tuple(sources))
+
+
+class DrawnOnce:
+    """A source of figures that keeps its images, also for its equals."""
+
+    images: ClassVar[dict] = {}
+
+    def __init__(self, source, name):
+        self.skeleton, self.annotations = source.skeleton, source.annotations
+        self._source, self._name = source, (name, source.annotations.keys)
+
+    def image(self, index):
+        key = self._name, index
+        if key not in self.images:
+            self.images[key] = self._source.image(index)
+            self.images[key].setflags(write=False)
+        return self.images[key]
 
 
 @functools.cache
@@ -177,21 +203,26 @@ class Flat(nn.Module):
 
 
 FLAT = Flat()
+flat_apply = jax.jit(FLAT.apply)
 SPEC = HeatmapSpec(32, 8, 1.75, 30.0)
 
 
 @functools.cache
 def flat_variables():
     """Variables of `Flat` whose every tensor matters, running statistics too."""
-    variables = FLAT.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(FLAT.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     leaves, tree = jax.tree.flatten(variables)
     draws = np.random.default_rng(0)
     noisy = [v + 0.1 * draws.random(v.shape, np.float32) for v in leaves]
     return jax.tree.unflatten(tree, noisy)
 
 
-@functools.cache
 def flat_passes(devices=1) -> Passes:
+    return _flat_passes(devices)  # the same whether or not the number is given
+
+
+@functools.cache
+def _flat_passes(devices) -> Passes:
     return Passes(
         FLAT, dataset(), SPEC, refine="parabola", mesh=mesh(devices), threads=1
     )

@@ -70,7 +70,7 @@ def test_joints_differ_by_the_variance_of_their_highest_pixels():
 @MEASURES
 def test_equal_predictions_do_not_differ(measure):
     output = jax.tree.map(lambda leaf: np.repeat(leaf, 4, axis=0), predictions(1))
-    found = committee.disagreement(measure)(output, KEY)["variance"]
+    found = jax.jit(committee.disagreement(measure))(output, KEY)["variance"]
     np.testing.assert_allclose(found, 0, atol=1e-10)
 
 
@@ -78,7 +78,7 @@ def test_equal_predictions_do_not_differ(measure):
 def test_a_map_with_a_nan_makes_the_difference_nan_for_its_joint_alone(measure):
     output = predictions()
     output.heatmaps[2, -1, 3, 4, 1] = np.nan
-    found = committee.disagreement(measure)(output, KEY)["variance"]
+    found = jax.jit(committee.disagreement(measure))(output, KEY)["variance"]
     assert np.isnan(found).tolist() == [False, True, False]
 
 
@@ -126,9 +126,8 @@ def test_members_are_each_network_by_itself_in_their_order():
     members = {str(k): moved(pose, k) for k in range(11)}
     found = probe({**pose, "members": members}).reduce(everything, POOL, over="members")
     images = scale_images(small.crops(POOL)["image"])
-    apply = jax.jit(small.FLAT.apply)
     for k in range(11):
-        output = apply(members[str(k)], images)
+        output = small.flat_apply(members[str(k)], images)
         np.testing.assert_allclose(
             found["heatmaps"][:, k], output.heatmaps, rtol=1e-4, atol=1e-4
         )

@@ -44,6 +44,7 @@ def quick():
         patch.setattr(sharding, "make_mesh", one_device)
         patch.setattr(Problem, "_network", lambda self, convolution: small.FLAT)
         patch.setattr(summary, "HEADS", "maps")
+        patch.setattr(session, "load_dataset", small.load_figures)
         yield
 
 
@@ -90,19 +91,19 @@ def slow():
         output = small.FLAT.apply({**variables, "params": params}, image[None])
         return losses.heatmap_loss(output.heatmaps[0], maps, present)
 
-    gradient = jax.jit(jax.grad(loss))
+    gradient, render = jax.jit(jax.grad(loss)), jax.jit(problem.spec.render)
     norms, residuals = {}, np.zeros((COUNT, K))
     for m in range(COUNT):
         row = found.context(np.array([m]))
         for k in range(K):
             target = {name: value[0, k] for name, value in row.items()}
-            maps = np.asarray(problem.spec.render(target["joints"], target["present"]))
+            maps = np.asarray(render(target["joints"], target["present"]))
             tree = gradient(variables["params"], images[m], maps, target["present"])
             for name, leaf in flatten_dict(tree, sep="/").items():
                 norms.setdefault(name, np.zeros((COUNT, K)))[m, k] = (
                     np.asarray(leaf, np.float64) ** 2
                 ).sum()
-            output = small.FLAT.apply(variables, images[m : m + 1]).heatmaps[0]
+            output = small.flat_apply(variables, images[m : m + 1]).heatmaps[0]
             present = target["present"]
             # d/dy of the mean over S * h * w and the joints present of (y - t)^2
             cells = 2 * 8 * 8 * present.sum()

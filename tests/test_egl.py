@@ -18,6 +18,7 @@ from tests import small
 POOL = np.arange(40, 44)
 JOINTS = 3
 FLAT = small.Flat(JOINTS)
+apply = jax.jit(FLAT.apply)
 OPTIONS = {"peaks": 2, "min_distance": 5, "posterior": "normalised", "temperature": 1.0}
 
 
@@ -33,7 +34,7 @@ def passes():
 
 @functools.cache
 def network(seed=0):
-    variables = FLAT.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(FLAT.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     draws = np.random.default_rng(seed)
     return jax.tree.map(
         lambda v: np.asarray(v) + 0.1 * draws.random(v.shape, np.float32), variables
@@ -103,7 +104,7 @@ def slow_egl(variables, peaks, posterior="normalised", temperature=1.0):
     """The expectation over all combinations of peaks; and how many combinations."""
     scores, numbers = [], []
     for image in images():
-        maps = np.asarray(FLAT.apply(variables, image[None]).heatmaps[0, -1])
+        maps = np.asarray(apply(variables, image[None]).heatmaps[0, -1])
         found = [slow_peaks(maps[..., j], peaks) for j in range(JOINTS)]
         present = np.array([len(one) > 0 for one in found])
         joints = [

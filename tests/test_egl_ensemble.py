@@ -10,7 +10,7 @@ import pytest
 from jalpose import heatmaps
 from jalpose.acquisition import egl_ensemble
 from jalpose.pergrad import api
-from tests.test_egl import FLAT, JOINTS, POOL, choose, images, network
+from tests.test_egl import FLAT, JOINTS, POOL, apply, choose, images, network
 
 MEMBERS = 3
 OPTIONS = {
@@ -56,12 +56,15 @@ def jacobians(posterior, temperature):
     return np.array(found)
 
 
+posterior_of = jax.jit(heatmaps.posterior, static_argnums=(1, 2))
+
+
 def slow_moments(image, posterior, temperature):
     """f, the members' mu_k, and their covariances Sigma_k [K, 2 J, 2 J]."""
     said, covariances = [], []
     for member in (network(), *ensemble()["members"].values()):
-        maps = FLAT.apply(member, image[None]).heatmaps[0, -1]
-        weights = np.asarray(heatmaps.posterior(maps, posterior, temperature))
+        maps = apply(member, image[None]).heatmaps[0, -1]
+        weights = np.asarray(posterior_of(maps, posterior, temperature))
         mean, covariance = [], np.zeros((2 * JOINTS, 2 * JOINTS))
         for j in range(JOINTS):
             share = weights[..., j].astype(np.float64)

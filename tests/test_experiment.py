@@ -60,6 +60,8 @@ def quick():
         patch.setattr(sharding, "make_mesh", one_device)
         patch.setattr(Problem, "_network", lambda self, convolution: small.FLAT)
         patch.setattr(loop, "WAIT", 0.01)
+        for module in (run, loop):
+            patch.setattr(module, "load_dataset", small.load_figures)
         yield
 
 

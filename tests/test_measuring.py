@@ -115,11 +115,12 @@ def test_true_losses_are_those_of_the_labels():
     problem, _, _ = measured()
     found, ids = event("measured").arrays, event("selected").arrays["ids"]
     crops = small.crops(ids)
-    output = small.FLAT.apply(small.flat_variables(), scale_images(crops["image"]))
+    output = small.flat_apply(small.flat_variables(), scale_images(crops["image"]))
+    render, loss = jax.jit(problem.spec.render), jax.jit(losses.heatmap_loss)
     labels = problem.labelled_set(ids)
     for row in range(len(ids)):
-        target = problem.spec.render(labels.joints[row], labels.present[row])
-        wanted = losses.heatmap_loss(output.heatmaps[row], target, labels.present[row])
+        target = render(labels.joints[row], labels.present[row])
+        wanted = loss(output.heatmaps[row], target, labels.present[row])
         assert found["true_losses"][row] == pytest.approx(float(wanted), rel=1e-4)
     np.testing.assert_allclose(found["embeddings"], output.embedding, rtol=1e-4)
 

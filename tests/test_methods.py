@@ -41,7 +41,7 @@ def requires(name, **changes):
 
 
 @functools.cache
-def passes(head, devices=1):
+def passes(head, devices):
     """Methods with the same head, or none, share what is compiled."""
     return Passes(
         FLAT,
@@ -62,7 +62,7 @@ def variables(name):
     if needed.head is not None:
         output = jax.eval_shape(FLAT.apply, pose, jnp.zeros((1, 32, 32, 3)))
         blank = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), output)
-        init = needed.head.module.init(jax.random.key(1), blank)
+        init = jax.jit(needed.head.module.init)(jax.random.key(1), blank)
         found["head"] = init["params"]
     if needed.members is not None:
         found["members"] = {str(k): moved(pose, k) for k in range(needed.members.count)}
@@ -245,7 +245,7 @@ def test_constant_heatmaps_give_finite_scores(name, value):
 @functools.cache
 def unlabelled_passes(head):
     """`passes` of a dataset in which the labels of the pool are others."""
-    usual = passes(head)
+    usual = passes(head, 1)
     found, data = copy.copy(usual), usual._dataset
     draws = np.random.default_rng(0)
     joints, status = np.array(data.joints), np.array(data.status)
@@ -266,9 +266,8 @@ def test_labels_that_are_not_bought_change_nothing(name):
 
 
 def test_the_labels_that_change_nothing_are_others_indeed():
-    probes = [
-        small.probe(p(None), variables("egl")) for p in (passes, unlabelled_passes)
-    ]
+    walkers = passes(None, 1), unlabelled_passes(None)
+    probes = [small.probe(walker, variables("egl")) for walker in walkers]
     losses = [probe.describe(POOL)["loss"] for probe in probes]
     assert not np.isclose(*losses, rtol=1e-3).any()
 

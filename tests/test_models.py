@@ -82,7 +82,8 @@ def test_parameters_of_other_sizes(stacks, width, joints, depth):
 
 def test_convolutions_start_as_pytorchs_but_with_biases_of_zero():
     images = np.zeros((1, 16, 16, 3), np.float32)
-    flat = flatten_dict(jax.jit(SMALL.init)(jax.random.key(0), images)["params"])
+    init = jax.jit(SMALL.clone(stacks=1).init)
+    flat = flatten_dict(init(jax.random.key(0), images)["params"])
     values = []
     for path, kernel in flat.items():
         if path[-1] == "kernel":
@@ -348,6 +349,7 @@ LAYOUTS = {
     2: ("NHWC", "HWIO", "NHWC"),
     3: ("NDHWC", "DHWIO", "NDHWC"),
 }
+BLOCK_BYTES = windows.BLOCK_BYTES
 # (sizes of the image, of the kernel, strides, padding, options)
 CONVOLUTIONS = {
     "1x1": ((9, 12), (1, 1), (1, 1), ((0, 0), (0, 0)), {}),
@@ -387,21 +389,21 @@ def test_blocked_convolution_is_the_native_one(name, monkeypatch):
     w = rng.normal(size=(*kernel, 4 // groups, 8)).astype(np.float32)
     layout = LAYOUTS[len(sizes)]
 
-    def run(convolve, block_bytes=windows.BLOCK_BYTES):
+    def run(convolve, x, w, block_bytes=None):
         def loss(x, w):
             y = convolve(x, w, strides, padding, dimension_numbers=layout, **options)
             return jnp.sum(jnp.sin(y)), y
 
-        monkeypatch.setattr(windows, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(windows, "BLOCK_BYTES", block_bytes or BLOCK_BYTES)
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, w)
 
-    @jax.jit
-    def run_all():
+    @jax.jit  # of arguments: of constants it would be computed by the compiler
+    def run_all(x, w):
         # Whole, and in several blocks an image.
-        found = run(blocked_convolution), run(blocked_convolution, 1000)
-        return found, run(lax.conv_general_dilated)
+        found = [run(blocked_convolution, x, w, size) for size in (None, 1000)]
+        return found, run(lax.conv_general_dilated, x, w)
 
-    found, ((_, expected), expected_gradients) = run_all()
+    found, ((_, expected), expected_gradients) = run_all(x, w)
     for (_, y), gradients in found:
         assert y.shape == expected.shape
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
@@ -429,10 +431,9 @@ def test_linen_layers_take_the_blocked_convolution():
     options = {"kernel_dilation": (1, 2), "feature_group_count": 2, "padding": 1}
     native = nn.Conv(6, (3, 3), **options)
     blocked = native.clone(conv_general_dilated=blocked_convolution)
-    variables = native.init(jax.random.key(0), x)
-    np.testing.assert_allclose(
-        blocked.apply(variables, x), native.apply(variables, x), rtol=1e-4, atol=1e-5
-    )
+    variables = jax.jit(native.init)(jax.random.key(0), x)
+    outputs = [jax.jit(conv.apply)(variables, x) for conv in (blocked, native)]
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
 
 
 # Pooling.
@@ -455,11 +456,11 @@ def test_max_pool_is_the_usual_one_in_value_and_gradient(levels):
     weights = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
 
     @jax.jit
-    def run():
+    def run(x, weights):
         usual = functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
         return [pooled_and_gradient(pool, x, weights) for pool in (max_pool, usual)]
 
-    (y, gradient), (expected, expected_gradient) = run()
+    (y, gradient), (expected, expected_gradient) = run(x, weights)
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(gradient, expected_gradient)
 
@@ -480,7 +481,7 @@ def test_the_gradient_of_max_pool_goes_to_the_first_of_equals():
 def test_upsampling_repeats_pixels():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
     expected = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
-    np.testing.assert_array_equal(upsample_nearest(x), expected)
+    np.testing.assert_array_equal(jax.jit(upsample_nearest)(x), expected)
 
 
 def test_blocked_convolution_takes_padding_by_name():
@@ -491,8 +492,12 @@ def test_blocked_convolution_takes_padding_by_name():
     for padding in ("SAME", "VALID"):
         for dilation in ((1, 1), (2, 2)):
             options = {"rhs_dilation": dilation, "dimension_numbers": layout}
-            got = blocked_convolution(x, w, (2, 1), padding, **options)
-            wanted = lax.conv_general_dilated(x, w, (2, 1), padding, **options)
+            got, wanted = (
+                jax.jit(functools.partial(fn, **options), static_argnums=(2, 3))(
+                    x, w, (2, 1), padding
+                )
+                for fn in (blocked_convolution, lax.conv_general_dilated)
+            )
             np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -500,4 +505,4 @@ def test_blocked_convolution_takes_padding_by_name():
 def test_max_pool_keeps_nan(where):
     x = np.ones((1, 2, 2, 1), np.float32)
     x[0, *where, 0] = np.nan
-    assert np.isnan(max_pool(x)).all()
+    assert np.isnan(jax.jit(max_pool)(x)).all()

@@ -135,7 +135,7 @@ def test_num_blocks(count, block, blocks):
 
 def test_example_keys_depend_on_key_and_id_alone():
     key = jax.random.key(1)
-    draws = jax.vmap(jax.random.uniform)
+    draws = jax.jit(jax.vmap(jax.random.uniform))
     found = np.asarray(draws(example_keys(key, IDS)))
     np.testing.assert_array_equal(
         draws(example_keys(key, IDS[::-1].copy())), found[::-1]
@@ -150,15 +150,17 @@ def test_describe_equals_direct_application(walker):
     variables = small.flat_variables()
     found = collect(walker.walk(walker.describe, variables, IDS, block=8))
     rows = small.crops(IDS)
-    output = small.FLAT.apply(variables, scale_images(rows["image"]))
+    output = small.flat_apply(variables, scale_images(rows["image"]))
+    decode, render = jax.jit(walker.decode), jax.jit(small.SPEC.render)
+    loss_of = jax.jit(losses.heatmap_loss)
     np.testing.assert_allclose(found["embedding"], output.embedding, rtol=1e-4)
     for i in range(len(IDS)):
         present = rows["status"][i] != ABSENT
-        joints, peaks = walker.decode(output.heatmaps[i, -1])  # the last stack's
+        joints, peaks = decode(output.heatmaps[i, -1])  # the last stack's
         np.testing.assert_allclose(found["joints"][i], joints, atol=1e-2)
         np.testing.assert_allclose(found["peaks"][i], peaks, rtol=1e-4, atol=1e-5)
-        target = small.SPEC.render(rows["joints"][i], present)
-        loss = losses.heatmap_loss(output.heatmaps[i], target, present)
+        target = render(rows["joints"][i], present)
+        loss = loss_of(output.heatmaps[i], target, present)
         np.testing.assert_allclose(found["loss"][i], loss, rtol=1e-4)
 
 
@@ -197,10 +199,9 @@ def test_evaluate_equals_a_slow_computation(occluded):
 
     ids = problem.dataset.test
     rows = small.crops(ids)
-    output = small.FLAT.apply(small.flat_variables(), scale_images(rows["image"]))
-    joints = np.stack(
-        [problem.passes.decode(maps)[0] for maps in output.heatmaps[:, -1]]
-    )
+    output = small.flat_apply(small.flat_variables(), scale_images(rows["image"]))
+    decode = jax.jit(problem.passes.decode)
+    joints = np.stack([decode(maps)[0] for maps in output.heatmaps[:, -1]])
     predicted = from_crop(joints, problem.dataset.windows[ids], 32)
     per_joint, images = slow_pck(problem, arrays["test_joints"], occluded, threshold)
 

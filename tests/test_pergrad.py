@@ -86,17 +86,16 @@ def plain():
     model, apply_fn, loss_fn, inputs, targets = dense_conv()
     variables = variables_of(model, inputs)
 
-    @functools.partial(jax.jit, static_argnames=("loss_fn", "microbatch", "by_tensor"))
-    def norms(inputs, targets, loss_fn=loss_fn, microbatch=0, by_tensor=False):
+    # With all arrays as arguments: of constants they would be computed by the compiler.
+    @functools.partial(jax.jit, static_argnums=(0, 1, 2))
+    def compiled(engine, loss_fn, by_tensor, *arrays):
         return api.squared_norms(
-            api.Engine("exact", microbatch=microbatch),
-            apply_fn,
-            loss_fn,
-            variables,
-            inputs,
-            targets,
-            by_tensor=by_tensor,
+            engine, apply_fn, loss_fn, *arrays, by_tensor=by_tensor
         )
+
+    def norms(inputs, targets, loss_fn=loss_fn, microbatch=0, by_tensor=False):
+        engine = api.Engine("exact", microbatch=microbatch)
+        return compiled(engine, loss_fn, by_tensor, variables, inputs, targets)
 
     return variables, apply_fn, loss_fn, inputs, targets, norms
 
@@ -186,7 +185,7 @@ def test_every_microbatch_gives_the_same_norms(plain, microbatch):
 
 def test_twice_the_residual_has_four_times_the_squared_norm(plain):
     variables, apply_fn, _, inputs, targets, norms = plain
-    outputs = np.asarray(apply_fn(variables, inputs))[:, None]  # [B, 1, 5]
+    outputs = np.asarray(jax.jit(apply_fn)(variables, inputs))[:, None]  # [B, 1, 5]
     once = norms(inputs, targets).total
     twice = norms(inputs, outputs + 2 * (targets - outputs)).total
     np.testing.assert_allclose(twice, 4 * once, rtol=1e-4)
@@ -229,6 +228,11 @@ def test_expected_squared_norm_is_the_weighted_sum(plain, by_tensor):
         assert expected.by_tensor is None
 
 
+def under_jit(fn, apply_fn, loss_fn, *arrays):
+    """`fn` by the engine exact, as one program."""
+    return jax.jit(lambda *arrays: fn("exact", apply_fn, loss_fn, *arrays))(*arrays)
+
+
 @pytest.mark.parametrize("factor", [1.0, 0.5])
 def test_linear_regression_has_its_closed_form(factor):
     # l = c (x.theta - y)^2 has the gradient 2 c (f - y) x: the papers' Eq. 7, where
@@ -237,8 +241,8 @@ def test_linear_regression_has_its_closed_form(factor):
     x = draws.normal(size=(B, 6)).astype(np.float32)
     y = draws.normal(size=(B, K)).astype(np.float32)
     theta = draws.normal(size=6).astype(np.float32)
-    found = api.squared_norms(
-        "exact",
+    found = under_jit(
+        api.squared_norms,
         lambda variables, x: x @ variables["params"]["theta"],
         lambda output, target: factor * jnp.square(output - target),
         {"params": {"theta": theta}},
@@ -258,8 +262,8 @@ def test_expectation_of_linear_regression_is_variance_plus_squared_bias():
     theta = draws.normal(size=6).astype(np.float32)
     weights = draws.random((B, K)).astype(np.float32)
     weights /= weights.sum(axis=1, keepdims=True)
-    found = api.expected_squared_norm(
-        "exact",
+    found = under_jit(
+        api.expected_squared_norm,
         lambda variables, x: x @ variables["params"]["theta"],
         lambda output, target: 0.5 * jnp.square(output - target),
         {"params": {"theta": theta}},
@@ -276,8 +280,8 @@ def test_expectation_of_linear_regression_is_variance_plus_squared_bias():
 def test_norms_are_float32_for_bfloat16_parameters():
     # 1,024 gradients of 1/32 square to a sum of one; in bfloat16 it would stall.
     theta = jnp.zeros(1024, jnp.bfloat16)
-    found = api.squared_norms(
-        "exact",
+    found = under_jit(
+        api.squared_norms,
         lambda variables, x: (x @ variables["params"]["theta"]).astype(jnp.float32),
         lambda output, target: output * target,
         {"params": {"theta": theta}},

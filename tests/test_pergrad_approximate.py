@@ -1,5 +1,6 @@
 """The engines that leave something out, against what they say they compute."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -32,7 +33,7 @@ def prepared(module, inputs):
 
 def cotangents_of(apply_fn, variables, inputs, targets):
     """Of `square_loss`, with K candidates: [B, K, ...]."""
-    return np.asarray(apply_fn(variables, inputs))[:, None] - targets
+    return np.asarray(jax.jit(apply_fn)(variables, inputs))[:, None] - targets
 
 
 # Goodfellow (2015): |a_t|^2 |g_t|^2, summed over positions t.
@@ -78,14 +79,15 @@ def test_goodfellow_sums_over_the_patches_of_a_convolution(name):
     arguments = prepared(conv, random(0, B, 6, 5, 4))
     x, g = arguments[2], cotangents_of(*arguments)
     groups, padding = conv.feature_group_count, conv.padding
-    patches = lax.conv_general_dilated_patches(
-        x,
-        conv.kernel_size,
-        np.broadcast_to(conv.strides, 2),
-        padding,
+    find_patches = functools.partial(
+        lax.conv_general_dilated_patches,
+        filter_shape=conv.kernel_size,
+        window_strides=np.broadcast_to(conv.strides, 2),
+        padding=padding,
         rhs_dilation=np.broadcast_to(conv.kernel_dilation, 2),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # [B, *O, C * k]: channels outside
+    )
+    patches = jax.jit(find_patches)(x)  # [B, *O, C * k]: channels outside
     grouped = np.asarray(patches).reshape(*patches.shape[:-1], groups, -1)
     energy = np.sum(grouped**2, axis=-1)[:, None]  # [B, 1, *O, groups]
     lengths = np.sum(g.reshape(*g.shape[:-1], groups, -1) ** 2, axis=-1)

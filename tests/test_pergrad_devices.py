@@ -270,9 +270,12 @@ def test_the_limit_is_what_a_device_reports_or_half_of_what_is_free():
 
 
 def test_inputs_split_over_devices_need_the_mesh():
-    inputs = sharding.split(small.mesh(8), INPUTS)
-    arguments = NET.apply, square_loss, VARIABLES
+    dense, inputs = nn.Dense(3), random(0, 8, 5)
+    variables = variables_of(dense, inputs)
+    targets = targets_for(dense.apply, variables, inputs, 2)
+    arguments = dense.apply, square_loss, variables
+    parts = sharding.split(small.mesh(8), inputs)
     with pytest.raises(ValueError, match="split over 8 devices: give the mesh"):
-        api.squared_norms("exact", *arguments, inputs, TARGETS)
-    whole = sharding.replicate(small.mesh(8), INPUTS[:1])
-    assert api.squared_norms("exact", *arguments, whole, TARGETS[:1]).total.all()
+        api.squared_norms("exact", *arguments, parts, targets)
+    whole = sharding.replicate(small.mesh(8), inputs[:1])
+    assert api.squared_norms("exact", *arguments, whole, targets[:1]).total.all()

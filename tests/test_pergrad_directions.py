@@ -20,6 +20,7 @@ from tests.networks import Net, random, square_loss, targets_for, variables_of
 DRAWS = 2000
 
 
+@functools.cache
 def vector_network():
     """theory.md, section 3: an MLP of 6, 9 and 12; weights, and A = S R^T J J^T R S."""
 
@@ -32,12 +33,13 @@ def vector_network():
     weights = np.array([[0.4, 0.1, 0.2, 0.05, 0.25]], np.float32)
 
     @jax.jit
-    def jacobian(params):
+    def jacobian(params, x):
         found = jax.jacobian(lambda p: net.apply({"params": p}, x)[0])(params)
         return jnp.concatenate([g.reshape(12, -1) for g in jax.tree.leaves(found)], 1)
 
-    residuals = np.asarray(net.apply(variables, x))[0] - targets[0]  # [K, 12]
-    mixed = np.sqrt(weights[0])[:, None] * residuals @ jacobian(variables["params"])
+    output = jax.jit(net.apply)(variables, x)
+    residuals = np.asarray(output)[0] - targets[0]  # [K, 12]
+    mixed = np.sqrt(weights[0])[:, None] * residuals @ jacobian(variables["params"], x)
     return net, variables, x, targets, weights, np.float64(mixed @ mixed.T)
 
 
@@ -52,17 +54,13 @@ def drawn(passes, split_mean, remainder):
     engine = Engine("sketch", passes=passes, split_mean=split_mean, remainder=remainder)
 
     @jax.jit
-    def estimate(keys):
+    def estimate(keys, *arrays):
         return api.expected_squared_norm(
-            engine,
-            net.apply,
-            square_loss,
-            variables,
-            *map(repeated, (x, targets, weights)),
-            keys=keys,
+            engine, net.apply, square_loss, *arrays, keys=keys
         )
 
-    found = estimate(jax.random.split(jax.random.key(7), DRAWS))
+    keys = jax.random.split(jax.random.key(7), DRAWS)
+    found = estimate(keys, variables, *map(repeated, (x, targets, weights)))
     return np.trace(gram), np.float64(found.total), np.float64(found.standard_error)
 
 
@@ -99,6 +97,9 @@ def test_one_pass_of_signs_has_no_standard_error():
 # The identities of theory.md, section 3.
 
 
+basis_of = jax.jit(sketch.basis, static_argnames="split_mean")
+
+
 @pytest.fixture(scope="module")
 def tiny():
     """(A, weights, directions of the metric A / (s s^T), with and without the mean)."""
@@ -106,7 +107,7 @@ def tiny():
     roots = np.sqrt(weights[0])
     metric = gram / np.outer(roots, roots)
     bases = [
-        np.float64(sketch.basis(jnp.float32(metric), weights[0], split_mean=split))
+        np.float64(basis_of(np.float32(metric), weights[0], split_mean=split))
         for split in (True, False)
     ]
     return gram, weights[0], *bases
@@ -150,10 +151,9 @@ def test_over_all_signs_mean_and_variance_are_the_formulas(tiny, split_mean):
 
 def test_the_estimate_has_the_variance_of_the_formula():
     # Plain signs in a basis that does not diagonalise A: of the last layer's Gram.
-    *_, weights, gram = vector_network()
-    net, variables, x, targets, *_ = vector_network()
+    net, variables, x, targets, weights, gram = vector_network()
     metric = metric_of(net.apply, variables, x, targets)
-    basis = np.float64(sketch.basis(metric, weights[0], split_mean=True))
+    basis = np.float64(basis_of(metric, weights[0], split_mean=True))
     rest = basis[1:] @ gram @ basis[1:].T
     variance = 2 * (np.sum(rest**2) - np.sum(np.diag(rest) ** 2))
     _, estimates, _ = drawn(3, True, 2)
@@ -209,7 +209,7 @@ def ends_in_softmax(variables, x):
 
 
 def test_all_heads_are_last_layers():
-    images = jnp.zeros((1, 16, 16, 3))
+    images = np.zeros((1, 16, 16, 3), np.float32)
     model = StackedHourglass(3, stacks=2, channels=4, depth=1)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     found = last_layers_of(heatmaps_of(model), variables, np.zeros((1, 16, 16, 3)))
@@ -262,6 +262,6 @@ def test_the_metric_of_two_heads_is_the_sum_of_theirs():
 
 def test_without_a_last_layer_the_metric_is_the_gram_of_the_cotangents():
     found = metric_of(ends_in_softmax, VARIABLES, INPUTS, TARGETS)
-    output = np.asarray(ends_in_softmax(VARIABLES, INPUTS[:1]))
+    output = np.asarray(jax.jit(ends_in_softmax)(VARIABLES, INPUTS[:1]))
     residuals = (output - TARGETS[0]).reshape(6, -1)
     np.testing.assert_allclose(found, residuals @ residuals.T, rtol=1e-4)

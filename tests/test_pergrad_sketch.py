@@ -35,19 +35,17 @@ VARIABLES = variables_of(NET, INPUTS)
 TARGETS = 0.5 + targets_for(NET.apply, VARIABLES, INPUTS, K)  # a mean apart from zero
 
 
-@functools.partial(jax.jit, static_argnames=("engine", "loss_fn", "by_tensor"))
-def expected(engine, weights, keys=None, loss_fn=square_loss, by_tensor=False):
+# With all arrays as arguments: of constants they would be computed by the compiler.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def compiled(engine, loss_fn, by_tensor, keys, *arrays):
     return api.expected_squared_norm(
-        engine,
-        NET.apply,
-        loss_fn,
-        VARIABLES,
-        INPUTS,
-        TARGETS,
-        weights,
-        keys=keys,
-        by_tensor=by_tensor,
+        engine, NET.apply, loss_fn, *arrays, keys=keys, by_tensor=by_tensor
     )
+
+
+def expected(engine, weights, keys=None, loss_fn=square_loss, by_tensor=False):
+    arrays = VARIABLES, INPUTS, TARGETS, weights
+    return compiled(engine, loss_fn, by_tensor, keys, *arrays)
 
 
 def weights_with_zeros():
@@ -119,12 +117,11 @@ def test_a_network_that_ends_in_a_reciprocal_is_exact_too():
     weights = np.full((2, 3), 1 / 3, np.float32)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def norms(engine, x):
-        return api.expected_squared_norm(
-            engine, apply_fn, square_loss, variables, x, targets, weights
-        ).total
+    def norms(engine, *arrays):
+        return api.expected_squared_norm(engine, apply_fn, square_loss, *arrays).total
 
-    found, wanted = norms(Engine("sketch", passes=3), x), norms("exact", x)
+    arrays = variables, x, targets, weights
+    found, wanted = norms(Engine("sketch", passes=3), *arrays), norms("exact", *arrays)
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 

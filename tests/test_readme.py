@@ -34,7 +34,7 @@ def test_the_method_it_shows_chooses_by_the_lowest_peak(monkeypatch):
         jax.random.key(0), probe, small.labelled_set(), ids, 4
     )
     images = small.crops(ids)["image"].astype(np.float32) / 255
-    maps = small.FLAT.apply(small.flat_variables(), images).heatmaps[:, -1]
+    maps = small.flat_apply(small.flat_variables(), images).heatmaps[:, -1]
     lowest = np.asarray(maps).max(axis=(1, 2)).min(axis=1)
     np.testing.assert_allclose(found.scores, -lowest, rtol=1e-4)
     np.testing.assert_array_equal(found.indices, ids[np.argsort(lowest)[:4]])

@@ -39,6 +39,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
         patch.setattr(run, "Problem", lambda *a: small.share_compiled(Problem(*a)))
+        patch.setattr(run, "load_dataset", small.load_figures)
         small.remember_templates(patch)
         yield
 
