@@ -252,6 +252,9 @@ RUNTIME_KEYS = (
     "output",
 )
 
+# Keys in which the hosts of one run may differ.
+HOST_KEYS = ("data.dir", "data.cache_dir", "data.threads", "output.compilation_cache")
+
 
 def assemble(
     arg: str,

@@ -131,7 +131,7 @@ def config_differences(old: dict, new: dict, ignore: Iterable[str] = ()) -> list
 
     `ignore` are dotted keys left out, each with everything below it.
     """
-    sides = [_leaves(_plain(side, infinite=True)) for side in (old, new)]
+    sides = [config_leaves(_plain(side, infinite=True)) for side in (old, new)]
     ignored = tuple(f"{name}." for name in ignore)
     lines = []
     for key in sorted(sides[0].keys() | sides[1].keys()):
@@ -141,11 +141,14 @@ def config_differences(old: dict, new: dict, ignore: Iterable[str] = ()) -> list
     return lines
 
 
-def _leaves(value: dict, prefix: str = "") -> dict[str, Any]:
+def config_leaves(value: dict, prefix: str = "") -> dict[str, Any]:
+    """What nested dicts hold, by dotted key."""
     leaves: dict[str, Any] = {}
     for key, item in value.items():
         deeper = isinstance(item, dict) and item
-        leaves |= _leaves(item, f"{prefix}{key}.") if deeper else {prefix + key: item}
+        leaves |= (
+            config_leaves(item, f"{prefix}{key}.") if deeper else {prefix + key: item}
+        )
     return leaves
 
 

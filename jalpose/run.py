@@ -1,5 +1,6 @@
 """The only effectful loop: restore, advance, write records, save, show progress."""
 
+import contextlib
 import io
 import logging
 import os
@@ -12,16 +13,24 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jalpose import checkpoints, cycle, pictures, provenance, records, sharding
+from jalpose import (
+    checkpoints,
+    cluster,
+    cycle,
+    pictures,
+    provenance,
+    records,
+    sharding,
+)
 from jalpose.acquisition.registry import METHODS
 from jalpose.conclusion import conclude
-from jalpose.config import RUNTIME_KEYS, ConfigError, from_base, seed_of
+from jalpose.config import HOST_KEYS, RUNTIME_KEYS, ConfigError, from_base, seed_of
 from jalpose.data.registry import SOURCES, load_dataset
 from jalpose.models.registry import MODELS
 from jalpose.pergrad.api import ENGINES
 from jalpose.problem import Problem
 from jalpose.screen import Screen
-from jalpose.validation import refuse_experiment, validate, validate_devices
+from jalpose.validation import refuse_experiment, uneven_splits, validate
 
 KNOWN: dict[str, Collection[str]] = {
     "data": SOURCES,
@@ -39,14 +48,20 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
       WorkdirError: the workdir cannot be written or holds another run.
       DataError: files are missing or damaged.
       CheckpointError: `config.base` holds no base model.
+      ClusterError: hosts differ in config, versions, data or results.
+      MemoryError: a device is too small.
+      Preempted: the machine was asked for; everything is saved.
     """
-    screen = screen or Screen()
+    screen = (screen or Screen()) if cluster.lead() else Screen(silent=True)
     refuse_experiment(config)
     validate(config, KNOWN)
+    _check_hosts(config, workdir)
     records.check_workdir(workdir)
     refuse_another_config(config, workdir)
-    dataset = load_dataset(config.data, seed_of(config, "initial"))
+    dataset = load_on_all_hosts(config)
     problem = make_problem(config, dataset)
+    for line in uneven_splits(config, problem.mesh.size):
+        screen.line(f"warning: {line}")
     _warn_of_large_picks(config, problem, screen)
     runs = {config.acquisition.method: workdir}
     run_one(problem, workdir, screen)
@@ -57,25 +72,68 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
         run_one(problem.with_method(other, base), runs[method], screen)
-    conclude(config, workdir, runs, screen)
+    if cluster.lead():
+        conclude(config, workdir, runs, screen)
+    cluster.barrier("concluded")
+
+
+def _check_hosts(config, workdir):
+    """Raise ClusterError where the hosts were not started alike."""
+    about = provenance.describe(config)
+    keys = records.config_leaves(
+        {"config": about["config"], "versions": about["versions"]}
+    )
+    mine = tuple(f"config.{key}." for key in HOST_KEYS)
+    cluster.check_same_facts(
+        {
+            "--workdir": str(workdir),
+            "code": about["git"],
+            "device": about["device"]["kind"],
+            **{k: v for k, v in keys.items() if not f"{k}.".startswith(mine)},
+        }
+    )
+
+
+def load_on_all_hosts(config: ConfigDict):
+    """The dataset of a config, the same on every host.
+
+    The lead comes first, so that what is prepared once is there for the others if
+    they share its disk.
+
+    Raises:
+      DataError: files are missing or damaged.
+      ClusterError: hosts have different examples; names the first.
+    """
+    if not cluster.lead():
+        cluster.barrier("dataset")
+    try:
+        dataset = load_dataset(config.data, seed_of(config, "initial"))
+    finally:
+        if cluster.lead():
+            cluster.barrier("dataset")
+    cluster.check_same_examples(dataset.files, dataset.checksums())
+    return dataset
 
 
 def run_one(problem: Problem, workdir, screen: Screen) -> None:
     """Run, or resume, one method in `workdir` until it is done."""
     records.check_workdir(workdir)
-    config = problem.config
+    config, lead = problem.config, cluster.lead()
     store = checkpoints.StateStore(workdir)
     restored = store.restore(problem)
     if restored is None:
         number, state, clock = 0, cycle.start(problem), _new_clock()
-        records.write_config(workdir, provenance.describe(config))
+        if lead:
+            records.write_config(workdir, provenance.describe(config))
     else:
         number, state, clock = restored
         screen.line(f"resuming {workdir} in cycle {state.cycle}")
         _warn_of_another_device(workdir, screen)
     scoring_on = not isinstance(state.phase, cycle.Training)
-    records.truncate_cycles(workdir, state.cycle + scoring_on)
-    with Journalist(config, workdir, problem, screen) as journalist:
+    if lead:
+        records.truncate_cycles(workdir, state.cycle + scoring_on)
+    write = Journalist(config, workdir, problem, screen) if lead else Silence()
+    with write as journalist, cluster.Notice() as notice:
         saved = time.monotonic()
         while True:
             begun = time.monotonic()
@@ -84,13 +142,26 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
             number += 1
             if event.kind in ("done", "waiting"):
                 break
+            if event.kind == "selected":
+                arrays = (event.arrays["selected"], event.arrays["scores"])
+                cluster.check_same(f"the choice of cycle {event.cycle}", *arrays)
+            if event.variables is not None:
+                checkpoints.save_model(workdir, event.cycle, event.variables)
             journalist.take(event, clock)
             important = event.kind not in ("steps", "scoring")
-            due = time.monotonic() - saved >= config.loop.checkpoint_seconds
-            if important or due:
+            # One host's clock for all: they save together or not at all.
+            since = cluster.agree(time.monotonic() - saved)
+            preempted = notice.asked()
+            if important or preempted or since >= config.loop.checkpoint_seconds:
                 store.save(number, state, clock)
                 saved = time.monotonic()
+            if preempted:
+                store.close()
+                raise cluster.Preempted(
+                    f"saved in {workdir}; the same command goes on from there"
+                )
     store.close()
+    cluster.barrier("run")
     if event.kind == "waiting":
         screen.line(f"waiting for the labels of {event.values['num']} images")
 
@@ -98,7 +169,6 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
 def make_problem(config: ConfigDict, dataset) -> Problem:
     """The problem of a validated config on all devices there are."""
     mesh = sharding.make_mesh()
-    validate_devices(config, mesh.size)
     base = _load_base(config) if config.base else None
     return Problem(config, dataset, mesh, base)
 
@@ -187,6 +257,16 @@ _CHARGED = {
 }
 
 
+class Silence(contextlib.nullcontext):
+    """In the place of a `Journalist` on a host that writes nothing."""
+
+    def __enter__(self):
+        return self
+
+    def take(self, event: cycle.Event, clock: dict) -> None:
+        """Do nothing: the lead's clock is the one that is saved."""
+
+
 class Journalist:
     """Writes down what events bring: records, pictures, TensorBoard and the screen."""
 
@@ -239,7 +319,6 @@ class Journalist:
 
     def _take_trained(self, event, clock):
         metrics = event.values["metrics"]
-        checkpoints.save_model(self._workdir, event.cycle, event.variables)
         records.write_arrays(self._workdir, event.cycle, **event.arrays)
         records.write_cycle(
             self._workdir,

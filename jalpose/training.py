@@ -109,7 +109,7 @@ class Trainer:
         self._head_step = jax.jit(
             self._head_step_fn, donate_argnums=0, out_shardings=(whole, whole)
         )
-        self._heldout = jax.jit(self._heldout_fn)
+        self._heldout = jax.jit(self._heldout_fn, out_shardings=whole)
         self._keep = jax.jit(self._keep_fn, donate_argnums=0, out_shardings=whole)
 
     def init(self, key) -> TrainState:
@@ -257,6 +257,8 @@ class Trainer:
 
     def _augmented(self, batch, key):
         """(images, joints, present, target heatmaps) of a batch, augmented."""
+        # Rows beyond are there for devices that would have none.
+        batch = {name: rows[: self.config.batch] for name, rows in batch.items()}
         keys = jax.random.split(key, batch["image"].shape[0])
         images, joints, present = jax.vmap(
             lambda k, image, xy, there: augment.augment(

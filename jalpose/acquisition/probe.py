@@ -161,7 +161,7 @@ class Probe:
         functions, engine = Functions(targets_fn, loss_fn, value), self._engine
         if not approximate and engine.name not in ("exact", "ghost"):
             engine = dataclasses.replace(engine, name="ghost")
-        block = self._gradient_block // self._walker.num_devices
+        block = -(-self._gradient_block // self._walker.num_devices)
         which = (functions, engine, block, weights.shape[1], self._memory)
         norms = self._walker.once(which, lambda: self._fitted(*which))
         name = f"norms-{targets_fn.__name__}"

@@ -18,7 +18,7 @@ from jalpose.data.registry import load_dataset
 from jalpose.problem import Problem
 from jalpose.report import engine_plots, engine_tables
 from jalpose.screen import Screen
-from jalpose.validation import validate, validate_devices
+from jalpose.validation import validate
 
 # What makes a model what it is, and chooses the images; the rest may differ.
 _SECTIONS = ("data", "heatmap", "model", "seed")
@@ -106,7 +106,6 @@ def _as_eglpp(config: ConfigDict) -> ConfigDict:
 def _make_problem(config: ConfigDict) -> Problem:
     dataset = load_dataset(config.data, seed_of(config, "initial"))
     mesh = sharding.make_mesh()
-    validate_devices(config, mesh.size)
     return Problem(config, dataset, mesh)
 
 

@@ -25,6 +25,11 @@ class CropSource:
         # Grain describes its sources in logs and checkpoints: keep it short.
         return f"CropSource({len(self)} examples, {self._size} px)"
 
+    def at(self, positions: np.ndarray) -> "CropSource":
+        """The examples at these positions."""
+        chosen = self._ids[np.asarray(positions, np.int64)]
+        return CropSource(self._dataset, chosen, self._size)
+
     def __getitem__(self, position) -> dict[str, np.ndarray]:
         """Crop: image uint8 [S, S, 3], joints float32 [J, 2] (0 where absent),
         status int8 [J], id int64.
@@ -41,8 +46,34 @@ class CropSource:
         }
 
 
+class _Rows:
+    """Rows `first` to `first + count` of each batch of an endless order, laid end to
+    end; rows beyond the batch, up to `first + count`, are copies of its last.
+    """
+
+    def __init__(self, order, batch: int, first: int, count: int):
+        self._order, self._batch, self._first, self._count = order, batch, first, count
+
+    def __len__(self) -> int:
+        return len(self._order) // self._batch * self._count
+
+    def __repr__(self) -> str:
+        return f"_Rows({self._first}, {self._count} of {self._batch})"
+
+    def __getitem__(self, position):
+        number, row = divmod(int(position), self._count)
+        row = min(self._first + row, self._batch - 1)
+        return self._order[number * self._batch + row]
+
+
 def training_batches(
-    source: CropSource, *, batch: int, seed: int, position: int, threads: int
+    source: CropSource,
+    *,
+    batch: int,
+    seed: int,
+    position: int,
+    threads: int,
+    rows: tuple[int, int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches in an order shuffled anew each epoch by `seed`.
 
@@ -52,28 +83,52 @@ def training_batches(
       seed: of the order.
       position: batches already taken: where a resumed run goes on.
       threads: reading ahead.
+      rows: first row of each batch to be read here, and how many; those beyond the
+        batch are copies of its last. None: all.
     """
-    batches = grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch)
+    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    if rows not in (None, (0, batch)):
+        first, count = rows
+        order = grain.MapDataset.source(_Rows(order, batch, first, count))
+        batch = count
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    iterator = iter(batches.to_iter_dataset(options))
+    iterator = iter(order.batch(batch).to_iter_dataset(options))
     iterator.set_state({"next_index": position})
     return iterator
 
 
 def blocks_in_order(
-    source: CropSource, *, block: int, threads: int
+    source: CropSource,
+    *,
+    block: int,
+    threads: int,
+    rows: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """All examples once, in order: (number that count, block of fixed size).
 
     The last block is filled up with copies of its last example.
+
+    Args:
+      source: of the examples.
+      block: examples at a time, on all hosts together.
+      threads: reading ahead.
+      rows: first row of each block to be read here, and how many: the blocks hold
+        these rows alone. The number that count is of all. None: all rows.
     """
-    dataset = grain.MapDataset.source(source)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * block)
-    for rows in dataset.to_iter_dataset(options).batch(block):
-        count = len(rows["id"])
-        if count < block:
-            rows = {
-                name: np.concatenate([v, np.repeat(v[-1:], block - count, axis=0)])
-                for name, v in rows.items()
+    total, (first, here) = len(source), rows or (0, block)
+    starts = range(0, total, block)
+    # Of the last block what there is, and at least something to make copies of.
+    places = [
+        np.arange(min(start + first, total - 1), min(start + first + here, total))
+        for start in starts
+    ]
+    mine = source if here == block else source.at(np.concatenate([*places, []]))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * here)
+    read = grain.MapDataset.source(mine).to_iter_dataset(options).batch(here)
+    for start, found in zip(starts, read, strict=True):
+        if (short := here - len(found["id"])) > 0:
+            found = {
+                name: np.concatenate([v, np.repeat(v[-1:], short, axis=0)])
+                for name, v in found.items()
             }
-        yield count, rows
+        yield min(block, total - start), found
