@@ -295,7 +295,7 @@ def lay_ambush(patch, place, die):
     elif kind == "step":
         around(training, "arrays_only", before=lambda rows: True)
     elif kind == "block":
-        around(Passes, "_compile", before=lambda self, fn, *_: _pass_name(fn) == what)
+        around(Passes, "_try", before=lambda self, fn, *_: _pass_name(fn) == what)
     elif kind == "save":
         around(
             checkpoints.StateStore,

@@ -1,5 +1,6 @@
 """From example ids to batches of crops, through Grain."""
 
+import sys
 from collections.abc import Iterator
 
 import grain
@@ -55,7 +56,9 @@ class _Rows:
         self._order, self._batch, self._first, self._count = order, batch, first, count
 
     def __len__(self) -> int:
-        return len(self._order) // self._batch * self._count
+        # Of no end, or what Python takes for it.
+        whole = len(self._order) // self._batch * self._count
+        return min(whole, sys.maxsize)
 
     def __repr__(self) -> str:
         return f"_Rows({self._first}, {self._count} of {self._batch})"

@@ -296,17 +296,20 @@ class Passes:
 
     def _try(self, fn, variables, rows):
         """A block's results on the devices; None where any host had no memory."""
-        found = self.compiled(fn, variables, rows)
-        self.peak_bytes = max(self.peak_bytes, found.peak_bytes)
         result, full = None, False
         try:
-            # Waited for here: until every host has its part none may begin to gather.
-            result = jax.block_until_ready(found.run(variables, rows))
+            result = self._execute(fn, variables, rows)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             full = True
         return None if cluster.any_host(full) else result
+
+    def _execute(self, fn, variables, rows):
+        found = self.compiled(fn, variables, rows)
+        self.peak_bytes = max(self.peak_bytes, found.peak_bytes)
+        # Waited for: a host has to know that it has its part before all gather.
+        return jax.block_until_ready(found.run(variables, rows))
 
 
 def num_blocks(count: int, block: int) -> int:
