@@ -1,6 +1,7 @@
 """Several hosts give what one gives; those that were not started alike are told so."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from jalpose import cluster
-from tests import cluster_host, small
+from tests import cluster_host, small, test_run
 
 HERE = Path(__file__).parent
 # (hosts, devices of each)
@@ -115,6 +116,93 @@ def test_all_hosts_halve_the_microbatch_where_one_is_out_of_memory(tmp_path, alo
     assert "from here on 2" in str(found["told"][0])
     expected = alone("scores")
     assert np.array_equal(found["selected"], expected["eglpp selected"])
+
+
+# The command, on several hosts, ended by a signal and started again.
+
+CONFIG = """
+from tests.small import DELTA
+from jalpose.config import assemble
+
+def get_config(arg=""):
+    return assemble(arg, name="hosts", scale="tiny", delta=DELTA, scales={{}})
+"""
+# Where to send which signal, on the last host alone.
+DRIVER = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+import jax
+
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+from jalpose import main
+from tests import small
+
+place, number = sys.argv.pop(1), int(sys.argv.pop(1))
+if place:
+    small.lay_ambush(setattr, place, lambda: os.kill(os.getpid(), number))
+main.cli()
+"""
+
+
+@pytest.mark.slow
+def test_hosts_that_are_ended_and_started_again_find_the_same(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG.replace("{{}}", "{}"))
+    (tmp_path / "driver.py").write_text(DRIVER.format(root=str(HERE.parent)))
+
+    def start(workdir, place="", number=0):
+        """Return codes of both hosts, and what they said; the second is ambushed."""
+        port = free_port()
+        hosts = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    tmp_path / "driver.py",
+                    place if host == 1 else "",
+                    str(int(number)),
+                    f"--config={tmp_path / 'config.py'}",
+                    f"--workdir={tmp_path / workdir}",
+                    "--config.loop.checkpoint_seconds=0.0",
+                    f"--config.output.compilation_cache={tmp_path / f'cache{host}'}",
+                    f"--coordinator=127.0.0.1:{port}",
+                    "--hosts=2",
+                    f"--host={host}",
+                ],
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                cwd=HERE.parent,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for host in (0, 1)
+        ]
+        try:
+            said = [hosts[1].communicate(timeout=600)[0]]
+            if number == signal.SIGKILL:  # as srun does
+                hosts[0].kill()
+            said.insert(0, hosts[0].communicate(timeout=600)[0])
+        finally:
+            for process in hosts:
+                process.kill()
+        return [process.returncode for process in hosts], said
+
+    codes, said = start("whole")
+    assert codes == [0, 0], said
+    assert "chosen by" in said[0]
+    assert "chosen by" not in said[1]  # the lead speaks for all
+    for place, number, expected in (
+        ("in a training step of the base", signal.SIGKILL, -9),
+        ("in a block of gradient norms", signal.SIGKILL, -9),
+        ("in a training step of cycle 1", signal.SIGTERM, cluster.PREEMPTED),
+    ):
+        codes, said = start("ended", place, number)
+        assert codes == [expected] * 2, (place, said)
+    codes, said = start("ended")
+    assert codes == [0, 0], said
+    assert "resuming" in said[0]
+    whole, ended = (test_run.results(tmp_path / name) for name in ("whole", "ended"))
+    assert whole == ended
 
 
 # Where the hosts meet.

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jalpose import checkpoints, problem, provenance, records, run, sharding
+from jalpose import checkpoints, cluster, problem, provenance, records, run, sharding
 from jalpose.conclusion import conclude
 from jalpose.config import ConfigError
 from jalpose.pergrad.memory import CPU_MICROBATCH
@@ -484,6 +484,25 @@ def test_broken_off_at_several_places_a_run_ends_the_same(tmp_path):
                 pytest.fail(f"the run was not broken off {place}")
     assert "resuming" in perform(tmp_path / "killed", STORING)
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "place", ["in a training step of the base", "in a block of gradient norms"]
+)
+def test_a_run_asked_to_end_saves_and_goes_on_where_it_was(place, tmp_path):
+    perform(tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        small.lay_ambush(
+            patch.setattr, place, lambda: os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with pytest.raises(cluster.Preempted, match="the same command goes on"):
+            perform(tmp_path / "ended")
+    # Nothing is due at this length of run: saved for the signal alone.
+    assert list((tmp_path / "ended/checkpoints/state").iterdir())
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "resuming" in perform(tmp_path / "ended")
+    assert results(tmp_path / "ended") == results(tmp_path / "whole")
 
 
 CONFIG_FILE = """
