@@ -21,6 +21,7 @@ from jalpose import (
     provenance,
     records,
     sharding,
+    throughput,
 )
 from jalpose.acquisition.registry import METHODS
 from jalpose.conclusion import conclude
@@ -30,6 +31,7 @@ from jalpose.models.registry import MODELS
 from jalpose.pergrad.api import ENGINES
 from jalpose.problem import Problem
 from jalpose.screen import Screen
+from jalpose.throughput import Flow, peak_bytes, rates
 from jalpose.validation import refuse_experiment, uneven_splits, validate
 
 KNOWN: dict[str, Collection[str]] = {
@@ -138,7 +140,7 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
         while True:
             begun = time.monotonic()
             state, event = cycle.advance(state, problem)
-            _charge(clock, event, time.monotonic() - begun)
+            _charge(clock, event, time.monotonic() - begun, problem)
             number += 1
             if event.kind in ("done", "waiting"):
                 break
@@ -242,11 +244,23 @@ def _warn_of_large_picks(config, problem, screen):
 
 
 def _new_clock() -> dict:
-    return {"seconds": 0.0, "acquisition": 0.0, "measures": 0.0}
+    seconds = dict.fromkeys(("seconds", "acquisition", "measures", "compiling"), 0.0)
+    return {**seconds, "training": Flow().take(), "scoring": Flow().take()}
 
 
-def _charge(clock, event, seconds):
-    clock[_CHARGED.get(event.kind, "seconds")] += seconds
+def _charge(clock, event, seconds, problem):
+    charged = _CHARGED.get(event.kind, "seconds")
+    clock[charged] += seconds
+    clock["compiling"] += throughput.take_compiling()
+    _add(clock["training"], problem.trainer.flow.take())
+    walked = problem.passes.flow.take()
+    if charged != "seconds":  # else over the test set
+        _add(clock["scoring"], walked)
+
+
+def _add(counts, more):
+    for name, count in more.items():
+        counts[name] += count
 
 
 _CHARGED = {
@@ -328,6 +342,7 @@ class Journalist:
                 "metrics": metrics,
                 "acquisition": None,
                 "seconds": clock["seconds"],
+                "throughput": throughput_record(clock),
             },
         )
         step = self._steps_before(event.cycle + 1)
@@ -379,7 +394,8 @@ class Journalist:
     def _take_measured(self, event, clock):
         self._add_arrays(event)
         measures = {**event.values, "seconds": clock["measures"]}
-        self._add_to_record(event.cycle, measures=measures)
+        found = throughput_record(clock)
+        self._add_to_record(event.cycle, measures=measures, throughput=found)
         arrays = records.read_arrays(self._workdir, event.cycle)
         if self._config.output.images:
             sheet = pictures.chosen_sheet(
@@ -417,6 +433,20 @@ class Journalist:
         records.atomic_write_bytes(path, buffer.getvalue())
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats="HWC")
+
+
+def throughput_record(clock: dict) -> dict:
+    """A cycle's throughput so far, for its record.
+
+    Images a second and share of time waiting for data, in training and in scoring
+    (choosing and measuring together); seconds spent compiling; peak memory in bytes.
+    """
+    return {
+        "training": rates(**clock["training"]),
+        "scoring": rates(**clock["scoring"]),
+        "seconds_compiling": clock["compiling"],
+        "peak_bytes": peak_bytes(),
+    }
 
 
 def selection_rows(dataset, arrays: dict) -> list[dict]:

@@ -1,6 +1,7 @@
 """Training state, the one jitted step, and a bounded run of steps."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import optax
 from jalpose import heatmaps, losses, objectives, sharding
 from jalpose.data import augment
 from jalpose.data.skeletons import ABSENT, VISIBLE
+from jalpose.throughput import Flow
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -89,6 +91,7 @@ class Trainer:
         self.model, self.config, self.spec, self.mesh = model, config, spec, mesh
         self.head = head
         self._ranges, self._mirror = ranges, mirror
+        self.flow = Flow()  # of the examples trained on
         clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
         self._optimizer = optax.chain(*clip, optax.scale_by_adam())
         self._plateau = optax.contrib.reduce_on_plateau(
@@ -184,10 +187,15 @@ class Trainer:
         Returns:
           The new state, and a value a step of loss and, with a head, head_loss.
         """
-        history = []
+        history: list[dict] = []
         first = int(state.step)
-        for step in range(first, first + steps):
-            batch = sharding.split(self.mesh, arrays_only(next(batches)))
+        taken = self.flow.through(
+            itertools.islice(batches, steps),
+            images=lambda rows: self.config.batch,
+            idle=lambda: not history or history[-1]["loss"].is_ready(),
+        )
+        for step, rows in enumerate(taken, start=first):
+            batch = sharding.split(self.mesh, arrays_only(rows))
             rate = np.float32(self.learning_rate(step, total))
             if head_alone:
                 state, found = self._head_step(state, batch, key, rate)

@@ -19,6 +19,7 @@ from jalpose.data import pipeline
 from jalpose.data.dataset import PoseDataset
 from jalpose.data.skeletons import ABSENT
 from jalpose.pergrad.memory import compiled_bytes, largest_fitting
+from jalpose.throughput import Flow
 from jalpose.training import HeatmapSpec, pose_of, scale_images
 
 
@@ -86,6 +87,7 @@ class Passes:
         self._compiled: dict = {}
         self._built: dict = {}
         self._halved: set = set()
+        self.flow = Flow()  # of the examples walked over
         whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         self._gather = jax.jit(lambda results: results, out_shardings=whole)
         self.peak_bytes = 0  # of the largest pass compiled so far, on one device
@@ -135,7 +137,7 @@ class Passes:
             threads=self._threads,
             rows=(part.first, part.here),
         )
-        for count, rows in blocks:
+        for count, rows in self.flow.through(blocks, images=lambda block: block[0]):
             rows = self.place(rows, count, position, context)
             result = self._run(fn, variables, rows)
             yield {name: value[:count] for name, value in result.items()}
