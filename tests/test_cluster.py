@@ -153,39 +153,40 @@ def test_hosts_that_are_ended_and_started_again_find_the_same(tmp_path):
 
     def start(workdir, place="", number=0):
         """Return codes of both hosts, and what they said; the second is ambushed."""
-        port = free_port()
-        hosts = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    tmp_path / "driver.py",
-                    place if host == 1 else "",
-                    str(int(number)),
-                    f"--config={tmp_path / 'config.py'}",
-                    f"--workdir={tmp_path / workdir}",
-                    "--config.loop.checkpoint_seconds=0.0",
-                    f"--config.output.compilation_cache={tmp_path / f'cache{host}'}",
-                    f"--coordinator=127.0.0.1:{port}",
-                    "--hosts=2",
-                    f"--host={host}",
-                ],
-                env={**os.environ, "JAX_PLATFORMS": "cpu"},
-                cwd=HERE.parent,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for host in (0, 1)
-        ]
+        port, hosts = free_port(), []
+        logs = [tmp_path / f"said{host}" for host in (0, 1)]
+        for host, log in enumerate(logs):
+            with open(log, "w") as out:
+                hosts.append(
+                    subprocess.Popen(
+                        [
+                            sys.executable,
+                            tmp_path / "driver.py",
+                            place if host == 1 else "",
+                            str(int(number)),
+                            f"--config={tmp_path / 'config.py'}",
+                            f"--workdir={tmp_path / workdir}",
+                            "--config.loop.checkpoint_seconds=0.0",
+                            f"--config.output.compilation_cache={tmp_path / str(host)}",
+                            f"--coordinator=127.0.0.1:{port}",
+                            "--hosts=2",
+                            f"--host={host}",
+                        ],
+                        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                        cwd=HERE.parent,
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
         try:
-            said = [hosts[1].communicate(timeout=600)[0]]
+            hosts[1].wait(600)
             if number == signal.SIGKILL:  # as srun does
                 hosts[0].kill()
-            said.insert(0, hosts[0].communicate(timeout=600)[0])
+            hosts[0].wait(600)
         finally:
             for process in hosts:
                 process.kill()
-        return [process.returncode for process in hosts], said
+        return [process.returncode for process in hosts], [x.read_text() for x in logs]
 
     codes, said = start("whole")
     assert codes == [0, 0], said

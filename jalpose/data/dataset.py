@@ -7,7 +7,8 @@ import zlib
 import numpy as np
 
 from jalpose.data import skeletons
-from jalpose.data.crops import crop_windows
+from jalpose.data.crops import crop_image, crop_windows
+from jalpose.data.packed import PackedCrops
 from jalpose.data.source import DataError, Source
 
 
@@ -27,6 +28,7 @@ class PoseDataset:
       files: N image files, relative to the data folder.
       head_sizes: float32 [N], diagonals of the head boxes in image pixels, NaN where
         a person has none; None where no source has head boxes.
+      packed: keeps the crops of one size; None: each is cut whenever it is asked for.
     """
 
     sources: tuple[Source, ...]
@@ -39,6 +41,7 @@ class PoseDataset:
     keys: tuple[str, ...]
     files: tuple[str, ...]
     head_sizes: np.ndarray | None = None
+    packed: PackedCrops | None = None
 
     @property
     def skeleton(self) -> skeletons.Skeleton:
@@ -64,6 +67,16 @@ class PoseDataset:
                 found = zlib.crc32(values[example].tobytes(), found)
             sums[example] = found
         return sums
+
+    def crop(self, example: int, size: int) -> np.ndarray:
+        """Crop of an example id: uint8 [size, size, 3]."""
+
+        def cut():
+            return crop_image(self.image(example), self.windows[example], size)
+
+        if self.packed is None or self.packed.size != size:
+            return cut()
+        return self.packed.get(example, cut)
 
     def held_out(self, ids: np.ndarray) -> np.ndarray:
         """Which of `ids` are in the held-out tenth: bool [len(ids)].

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from jalpose.data.crops import crop_image, to_crop
+from jalpose.data.crops import to_crop
 from jalpose.data.dataset import PoseDataset
 
 
@@ -37,7 +37,7 @@ class CropSource:
         """
         example = int(self._ids[position])
         window = self._dataset.windows[example]
-        image = crop_image(self._dataset.image(example), window, self._size)
+        image = self._dataset.crop(example, self._size)
         joints = to_crop(self._dataset.joints[example], window, self._size)
         return {
             "image": image,
