@@ -62,6 +62,8 @@ def replicate(mesh: Mesh, tree):
         return jax.device_put(tree, placement)
 
     def put(leaf):
+        if isinstance(leaf, jax.core.Tracer):  # only its shape is asked for
+            return leaf
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return jax.device_put(leaf, placement)
         return jax.make_array_from_process_local_data(placement, np.asarray(leaf))
