@@ -17,6 +17,7 @@ from jalpose.acquisition.probe import Probe
 from jalpose.config import assemble
 from jalpose.data.registry import load_dataset
 from jalpose.evaluation.passes import Passes
+from jalpose.journal import Journal
 from jalpose.models.hourglass import Features, PoseOutput
 from jalpose.pergrad.api import Engine
 from jalpose.problem import Problem
@@ -190,6 +191,29 @@ def flat_variables():
     return jax.tree.unflatten(tree, noisy)
 
 
+def same_journals(one, other) -> bool:
+    """Whether two journals hold the same passes, to the bit."""
+    found = [
+        {
+            (name, key): (value.dtype, value.shape, value.tobytes())
+            for name in journal.names()
+            for key, value in journal.read(name).items()
+        }
+        for journal in (one, other)
+    ]
+    return found[0] == found[1]
+
+
+def copied_journal(journal, left_out=()) -> Journal:
+    """One in memory of the same passes, but for those that begin with `left_out`."""
+    other = Journal()
+    for name in journal.names():
+        if not name.startswith(tuple(left_out)):
+            arrays = journal.read(name)
+            other.append(name, {key: value.copy() for key, value in arrays.items()})
+    return other
+
+
 @functools.cache
 def flat_passes(devices=1) -> Passes:
     return Passes(
@@ -203,7 +227,7 @@ def probe(
     return Probe(
         passes,
         variables,
-        journal=journal or {},
+        journal=journal or Journal(),
         pieces=pieces,
         forward_block=8,
         gradient_block=8,
