@@ -2,17 +2,22 @@
 
 `<workdir>/checkpoints/state/<n>` holds the newest states, `.../models/<cycle>` the
 variables each cycle was finished with. Orbax writes beside and renames, so a killed
-save leaves no half checkpoint behind.
+save leaves no half checkpoint behind. `.../journal/cycle_NN` is not Orbax's: the blocks
+of a cycle's passes, from their first on, whatever state was saved last.
 """
 
+import contextlib
+import errno
 import logging
+import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jalpose import sharding
+from jalpose import journal, records, sharding
 from jalpose.cycle import (
     AwaitingLabels,
     CycleState,
@@ -21,6 +26,7 @@ from jalpose.cycle import (
     Scoring,
     Training,
 )
+from jalpose.journal import FolderJournal, Journal
 from jalpose.problem import Problem
 from jalpose.stages import structure_of
 
@@ -48,10 +54,14 @@ class StateStore:
     """
 
     def __init__(self, workdir):
+        self._folder = Path(workdir).absolute() / "checkpoints" / "state"
         self._manager = ocp.CheckpointManager(
-            Path(workdir).absolute() / "checkpoints" / "state",
+            self._folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, enable_async_checkpointing=False
+                max_to_keep=2,
+                enable_async_checkpointing=False,
+                # What a killed save has left would take up room for ever.
+                cleanup_tmp_directories=True,
             ),
             item_names=("model", "arrays", "about"),
         )
@@ -63,6 +73,9 @@ class StateStore:
           number: of advances made so far.
           state: to be saved.
           clock: seconds spent, for the records; kept beside the state.
+
+        Raises:
+          WorkdirError: the disk is full; the states saved before stay.
         """
         name = next(n for n, kind in _PHASES.items() if isinstance(state.phase, kind))
         about = {"phase": name, "cycle": state.cycle, "clock": clock}
@@ -75,8 +88,6 @@ class StateStore:
             model = {"train": phase.train, "variables": phase.variables}
         if phase.variables:
             about["variables"] = structure_of(phase.variables)
-        if isinstance(phase, Scoring | Measuring):
-            arrays.update({f"journal:{k}": v for k, v in phase.journal.items()})
         if isinstance(phase, Measuring):
             arrays["scores"] = phase.scores
         if isinstance(phase, Measuring | AwaitingLabels):
@@ -84,16 +95,17 @@ class StateStore:
         # Orbax does not write arrays without elements.
         about["empty"] = [k for k, v in arrays.items() if v.size == 0]
         arrays = {k: v for k, v in arrays.items() if v.size}
-        self._manager.save(
-            number,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                arrays=ocp.args.StandardSave(arrays),
-                about=ocp.args.JsonSave(about),
-            ),
-            force=True,
-        )
-        self._manager.wait_until_finished()
+        with _explain_full_disk(self._folder):
+            self._manager.save(
+                number,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(model),
+                    arrays=ocp.args.StandardSave(arrays),
+                    about=ocp.args.JsonSave(about),
+                ),
+                force=True,
+            )
+            self._manager.wait_until_finished()
 
     def restore(self, problem: Problem) -> tuple[int, CycleState, dict] | None:
         """The newest saved (number, state, clock), or None where there is none."""
@@ -114,7 +126,7 @@ class StateStore:
         arrays = {k: np.asarray(v) for k, v in found["arrays"].items()}
         empty = {"scores": np.float32}
         arrays.update({k: np.zeros(0, empty.get(k, np.int64)) for k in about["empty"]})
-        phase = _phase(about, found["model"], arrays)
+        phase = _phase(about, found["model"], arrays, problem)
         state = CycleState(
             cycle=about["cycle"], labelled=arrays["labelled"], phase=phase
         )
@@ -125,7 +137,7 @@ class StateStore:
         self._manager.close()
 
 
-def _phase(about, model, arrays):
+def _phase(about, model, arrays, problem):
     kind = _PHASES[about["phase"]]
     if kind is Training:
         return Training(
@@ -133,11 +145,7 @@ def _phase(about, model, arrays):
         )
     fields = {"variables": model}
     if kind in (Scoring, Measuring):
-        fields["journal"] = {
-            name.removeprefix("journal:"): value
-            for name, value in arrays.items()
-            if name.startswith("journal:")
-        }
+        fields["journal"] = problem.journal(about["cycle"], arrays["labelled"], model)
     names = {Measuring: ("chosen", "scores"), AwaitingLabels: ("chosen",)}
     fields.update({name: arrays[name] for name in names.get(kind, ())})
     return kind(**fields)
@@ -154,10 +162,26 @@ def _template(about, problem: Problem):
     return {"train": stages.train_template(about["train"]), "variables": variables}
 
 
+def open_journal(workdir, cycle: int, fingerprint: str) -> Journal:
+    """The journal of a cycle's passes in `workdir`; see `FolderJournal`."""
+    return FolderJournal(_journal_path(workdir, cycle), fingerprint=fingerprint)
+
+
+def remove_journals(workdir, before: int) -> None:
+    """Remove the journals of the cycles before one: records hold what they found."""
+    for path in _journal_path(workdir, 0).parent.glob("cycle_*"):
+        if int(path.name.removeprefix("cycle_")) < before:
+            journal.remove(path)
+
+
+def _journal_path(workdir, cycle: int) -> Path:
+    return Path(workdir) / "checkpoints" / "journal" / f"cycle_{cycle:02d}"
+
+
 def save_model(workdir, cycle: int, variables) -> None:
     """Write the variables a cycle was finished with, over those of a killed run."""
     path = _model_path(workdir, cycle)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _explain_full_disk(path), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path, sharding.to_host(variables), force=True)
 
 
@@ -183,6 +207,19 @@ def saved_models(workdir) -> list[int]:
     # Orbax writes beside under longer names.
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())
+
+
+@contextlib.contextmanager
+def _explain_full_disk(path) -> Iterator[None]:
+    """Raise WorkdirError where Orbax finds no room."""
+    with records.explain_full_disk(path):
+        try:
+            yield
+        except ValueError as error:  # so TensorStore tells it
+            for code in (errno.ENOSPC, errno.EDQUOT):
+                if f"os_error_code='{code}'" in str(error):
+                    raise OSError(code, os.strerror(code)) from error
+            raise
 
 
 def _model_path(workdir, cycle: int) -> Path:

@@ -1,6 +1,7 @@
 """The only effectful loop: restore, advance, write records, save, show progress."""
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -121,6 +122,7 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
     """Run, or resume, one method in `workdir` until it is done."""
     records.check_workdir(workdir)
     config, lead = problem.config, cluster.lead()
+    problem.journals = functools.partial(checkpoints.open_journal, workdir)
     store = checkpoints.StateStore(workdir)
     restored = store.restore(problem)
     if restored is None:
@@ -134,6 +136,7 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
     scoring_on = not isinstance(state.phase, cycle.Training)
     if lead:
         records.truncate_cycles(workdir, state.cycle + scoring_on)
+        checkpoints.remove_journals(workdir, state.cycle)
     write = Journalist(config, workdir, problem, screen) if lead else Silence()
     with write as journalist, cluster.Notice() as notice:
         saved = time.monotonic()
@@ -150,13 +153,16 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
             if event.variables is not None:
                 checkpoints.save_model(workdir, event.cycle, event.variables)
             journalist.take(event, clock)
-            important = event.kind not in ("steps", "scoring")
+            # What was scored or measured is in the journal; a state adds the clock.
+            important = event.kind not in ("steps", "scoring", "measuring")
             # One host's clock for all: they save together or not at all.
             since = cluster.agree(time.monotonic() - saved)
             preempted = notice.asked()
             if important or preempted or since >= config.loop.checkpoint_seconds:
                 store.save(number, state, clock)
                 saved = time.monotonic()
+            if event.kind == "labelled" and lead:
+                checkpoints.remove_journals(workdir, state.cycle)
             if preempted:
                 store.close()
                 raise cluster.Preempted(
@@ -377,11 +383,9 @@ class Journalist:
         self._take_scoring(event, clock)
 
     def _take_selected(self, event, clock):
-        self._add_arrays(event)
-        arrays = records.read_arrays(self._workdir, event.cycle)
-        records.write_selection(
-            self._workdir, event.cycle, selection_rows(self._problem.dataset, arrays)
-        )
+        records.add_arrays(self._workdir, event.cycle, **event.arrays)
+        rows = selection_rows(self._problem.dataset, event.arrays)
+        records.write_selection(self._workdir, event.cycle, rows)
         acquisition = {**event.values, "seconds": clock["acquisition"]}
         self._add_to_record(event.cycle, acquisition=acquisition)
         self._screen.end()
@@ -392,12 +396,14 @@ class Journalist:
         )
 
     def _take_measured(self, event, clock):
-        self._add_arrays(event)
+        records.add_arrays(self._workdir, event.cycle, **event.arrays)
         measures = {**event.values, "seconds": clock["measures"]}
         found = throughput_record(clock)
         self._add_to_record(event.cycle, measures=measures, throughput=found)
-        arrays = records.read_arrays(self._workdir, event.cycle)
         if self._config.output.images:
+            arrays = records.read_arrays(
+                self._workdir, event.cycle, ("ids", "selected", "scores", "joints")
+            )
             sheet = pictures.chosen_sheet(
                 self._problem.dataset, arrays, self._config.output.images
             )
@@ -406,10 +412,6 @@ class Journalist:
                 self._picture("chosen", sheet, event.cycle, step)
         self._screen.end()
         clock.update(_new_clock())
-
-    def _add_arrays(self, event):
-        before = records.read_arrays(self._workdir, event.cycle)
-        records.write_arrays(self._workdir, event.cycle, **{**before, **event.arrays})
 
     def _add_to_record(self, cycle, **found):
         record = records.read_cycles(self._workdir)[cycle]

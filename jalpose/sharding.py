@@ -55,6 +55,26 @@ def split(mesh: Mesh, tree):
     )
 
 
+def split_by_part(mesh: Mesh, length: int, make):
+    """An array split over the mesh, each device's part made just before it gets it.
+
+    Args:
+      mesh: its devices; this process makes the parts of its own alone.
+      length: of the first axis, a multiple of their number.
+      make: rows int64 [n] -> numpy [n, ...], those rows of the array.
+    """
+    parts, count = [], length // mesh.size
+    for number, device in enumerate(mesh.devices.flat):
+        if device.process_index == jax.process_index():
+            rows = np.arange(number * count, (number + 1) * count)
+            # No name, and waited for: no two parts are on the host at once.
+            part = jax.device_put(make(rows), device)
+            parts.append(jax.block_until_ready(part))
+    return jax.make_array_from_single_device_arrays(
+        (length, *parts[0].shape[1:]), NamedSharding(mesh, PartitionSpec(AXIS)), parts
+    )
+
+
 def replicate(mesh: Mesh, tree):
     """Put a tree on every device whole; every host gives the same."""
     placement = NamedSharding(mesh, PartitionSpec())

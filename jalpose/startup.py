@@ -76,7 +76,7 @@ def attempt(work: Callable[[], None]) -> int:
     from jalpose import cluster
     from jalpose.checkpoints import CheckpointError
     from jalpose.data.source import DataError
-    from jalpose.records import WorkdirError
+    from jalpose.records import WorkdirError, explain_full_disk
 
     told = (
         ConfigError,
@@ -89,7 +89,8 @@ def attempt(work: Callable[[], None]) -> int:
         MemoryError,
     )
     try:
-        work()
+        with explain_full_disk("a file"):
+            work()
     except cluster.Preempted as notice:
         print(f"preempted: {notice}", file=sys.stderr)
         return cluster.PREEMPTED

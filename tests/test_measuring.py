@@ -10,6 +10,7 @@ from jalpose import cycle, losses
 from jalpose.acquisition.method import Method, by_score
 from jalpose.cycle import AwaitingLabels, Measuring, Scoring
 from jalpose.evaluation import measures, pck
+from jalpose.journal import Journal
 from jalpose.training import scale_images
 from tests import small
 
@@ -26,7 +27,7 @@ def scoring(problem):
     return cycle.CycleState(
         cycle=0,
         labelled=DATA.initial,
-        phase=Scoring(variables=small.flat_variables(), journal={}),
+        phase=Scoring(variables=small.flat_variables(), journal=Journal()),
     )
 
 
@@ -141,9 +142,11 @@ def test_what_is_measured_comes_after_the_choice():
     assert len(kinds) > chosen + 3
     for phase in phases[: chosen + 1]:
         assert isinstance(phase, Scoring)
-        assert not any(k.startswith(("describe", "norms")) for k in phase.journal)
+        assert not any(
+            k.startswith(("describe", "norms")) for k in phase.journal.names()
+        )
     assert all(isinstance(phase, Measuring) for phase in phases[chosen + 1 : -1])
-    assert any(k.startswith("norms-target") for k in phases[-2].journal)
+    assert any(k.startswith("norms-target") for k in phases[-2].journal.names())
     assert isinstance(phases[-1], AwaitingLabels)
     np.testing.assert_array_equal(
         phases[-1].chosen, event("selected").arrays["selected"]
@@ -160,7 +163,7 @@ def test_a_method_is_given_labels_of_the_labelled_set_alone():
     problem = small.flat_problem(SCORED)
     problem.method = Method(acquire)
     cycle.advance(scoring(problem), problem)
-    assert given["probe"].journal == {}
+    assert given["probe"].journal.names() == []
     np.testing.assert_array_equal(given["labelled"].ids, DATA.initial)
     assert {len(part) for part in given["labelled"]} == {len(DATA.initial)}
     assert not np.isin(given["ids"], DATA.initial).any()

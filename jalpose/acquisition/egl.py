@@ -63,8 +63,9 @@ def acquire(
     )
     pairs = _pairs(num_joints, peaks)
     shares = found["shares"].reshape(len(unlabelled), -1)
-    both = shares[:, pairs[:, 0]] * shares[:, pairs[:, 1]]  # 0 where one is missing
-    weights = np.concatenate([np.ones((len(unlabelled), 1)), both], axis=1)
+    weights = np.ones((len(unlabelled), 1 + len(pairs)), np.float32)
+    for column, (one, other) in enumerate(pairs, start=1):  # 0 where one is missing
+        weights[:, column] = shares[:, one] * shares[:, other]
 
     def context(positions):
         return {name: values[positions] for name, values in found.items()}
@@ -72,7 +73,7 @@ def acquire(
     result = probe.squared_norms(
         _targets(num_joints, peaks),
         unlabelled,
-        weights.astype(np.float32),
+        weights,
         context,
         loss_fn=_loss(spec),
     )

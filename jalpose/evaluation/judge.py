@@ -155,7 +155,7 @@ class Judge:
                 "present": labels.present[positions],
             }
 
-        weights = np.ones((len(labels.ids), 1), np.float32)
+        weights = np.broadcast_to(np.float32(1), (len(labels.ids), 1))
         target = own_label(probe.spec)
         found = probe.squared_norms(
             target, labels.ids, weights, context, approximate=False

@@ -82,7 +82,7 @@ class Passes:
         self.skeleton, self.mesh = dataset.skeleton, mesh
         self.gradient_model = model if gradient_model is None else gradient_model
         self._dataset, self._refine = dataset, refine
-        self._threads = threads
+        self.threads = threads
         self.num_devices = mesh.size
         self._compiled: dict = {}
         self._built: dict = {}
@@ -134,7 +134,7 @@ class Passes:
         blocks = pipeline.blocks_in_order(
             self.source(ids[start:]),
             block=part.rows,
-            threads=self._threads,
+            threads=self.threads,
             rows=(part.first, part.here),
         )
         for count, rows in self.flow.through(blocks, images=lambda block: block[0]):
