@@ -462,6 +462,18 @@ def test_blocks_on_the_host_pause_and_are_computed_once():
     assert len(calls) == 7
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_on_the_host_change_nothing(threads):
+    walker = Walker()
+    walker.threads = threads
+    probe = small.probe(walker, small.flat_variables())
+    found = probe.blocks("squares", lambda at: {"square": at**2}, POOL, 3)
+    assert found["square"].tolist() == [n**2 for n in range(12)]
+    found, single = acquire(probe), acquire()
+    for name, value in single.explanation.items():
+        assert found.explanation[name].tobytes() == value.tobytes(), name
+
+
 def test_what_a_probe_returns_is_read_only():
     for value in flat_probe().describe(POOL).values():
         with pytest.raises(ValueError, match="read-only"):

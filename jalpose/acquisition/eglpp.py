@@ -174,12 +174,12 @@ def _neighbours(probe, labelled_ids, possible, ids, **options):
     """
     known_ids = labelled_ids[possible]
     pool, known = probe.embeddings(ids), probe.embeddings(known_ids)
-    kcenter.check_finite(known, known_ids, "labelled")
     known = known.astype(np.float64)  # once, not in every block
 
     def search(positions):
         some = pool[positions]
         kcenter.check_finite(some, ids[positions], "pool")
+        kcenter.check_finite(known, known_ids, "labelled")
         found = nearest_labels(some, known, **options)
         return {
             "rows": possible[found.indices],

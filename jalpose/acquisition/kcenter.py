@@ -107,7 +107,7 @@ def program(mesh, budget: int):
     Takes centres [L, C], whole on each device, and what is split over the devices:
     blocks of the pool [T, C, chunk], ordered by id, and bool [T, chunk], which of
     their columns are padding. Returns positions int32 [budget] among T * chunk, the
-    squared distances [budget] and [T, chunk] and the squared radius.
+    squared distances [budget] and [T, chunk] and the squared radius, whole on each.
     """
     axis = mesh.axis_names[0]
 
@@ -145,6 +145,7 @@ def program(mesh, budget: int):
             0, budget, choose, (before, padding, *empty)
         )
         radius = jax.lax.pmax(jnp.max(jnp.where(padding, 0, after)), axis)
+        before = jax.lax.all_gather(before, axis, tiled=True)
         return order, sq_distances, before, radius
 
     whole, split = PartitionSpec(), PartitionSpec(axis)
@@ -153,7 +154,7 @@ def program(mesh, budget: int):
             cover,
             mesh=mesh,
             in_specs=(whole, split),
-            out_specs=(whole, whole, split, whole),
+            out_specs=whole,
             check_vma=False,
         )
     )

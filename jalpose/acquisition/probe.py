@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalpose import losses
+from jalpose.evaluation import passes
 from jalpose.evaluation.passes import Fitted, Passes, example_keys
 from jalpose.journal import Arrays, Journal
 from jalpose.pergrad import api as pergrad
@@ -188,6 +189,8 @@ class Probe:
     ) -> Arrays:
         """Compute `fn` of each example on the host, block by block, in threads.
 
+        As many blocks at a time as there are threads.
+
         Args:
           name: of the pass: says all that decides its results but the ids.
           fn: positions in `ids` [n] -> dict of arrays with a row for each.
@@ -195,12 +198,14 @@ class Probe:
           block: examples a call.
         """
 
+        at_once = block * self._walker.threads
+
         def walk(start):
-            starts = range(start, len(ids), block)[: self._pieces]
-            parts = [np.arange(s, min(s + block, len(ids))) for s in starts]
-            threads = concurrent.futures.ThreadPoolExecutor(self._walker.threads)
-            with threads:
-                yield from threads.map(fn, parts)
+            with concurrent.futures.ThreadPoolExecutor(self._walker.threads) as threads:
+                for first in range(start, len(ids), at_once):
+                    rows = np.arange(first, min(first + at_once, len(ids)))
+                    parts = np.split(rows, range(block, len(rows), block))
+                    yield passes.collect(threads.map(fn, parts))
 
         return self._resume(name, ids, walk)
 
