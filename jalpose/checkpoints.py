@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jalpose import journal, records, sharding
+from jalpose import cluster, journal, records, sharding
 from jalpose.cycle import (
     AwaitingLabels,
     CycleState,
@@ -163,8 +163,16 @@ def _template(about, problem: Problem):
 
 
 def open_journal(workdir, cycle: int, fingerprint: str) -> Journal:
-    """The journal of a cycle's passes in `workdir`; see `FolderJournal`."""
-    return FolderJournal(_journal_path(workdir, cycle), fingerprint=fingerprint)
+    """The journal of a cycle's passes in `workdir`; see `FolderJournal`.
+
+    Called by all hosts: the lead, who writes, verifies what is there before the others
+    look at it.
+    """
+    path, found = _journal_path(workdir, cycle), None
+    if cluster.lead():
+        found = FolderJournal(path, fingerprint=fingerprint)
+    cluster.barrier("journal")
+    return found or FolderJournal(path, fingerprint=fingerprint, writer=False)
 
 
 def remove_journals(workdir, before: int) -> None:

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 
-METHODS = ("random", "eglpp", "multipeak_entropy")
+METHODS = ("random", "eglpp", "multipeak_entropy", "coreset")
 
 
 def scores(base):

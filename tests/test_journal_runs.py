@@ -88,15 +88,15 @@ class Killed(Exception):
 
 def count_blocks(patch, last=None):
     """Names of the passes whose blocks are computed; `Killed` before the `last`-th."""
-    original, counted = Passes._compile, []
+    original, counted = Passes._execute, []
 
-    def compiled(self, fn, *arguments):
+    def execute(self, fn, *arguments):
         if len(counted) + 1 == last:
             raise Killed
         counted.append(small._pass_name(fn))
         return original(self, fn, *arguments)
 
-    patch.setattr(Passes, "_compile", compiled)
+    patch.setattr(Passes, "_execute", execute)
     return counted
 
 

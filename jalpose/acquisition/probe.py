@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose import losses
+from jalpose import cluster, losses
 from jalpose.evaluation import passes
 from jalpose.evaluation.passes import Fitted, Passes, example_keys
 from jalpose.journal import Arrays, Journal
@@ -189,7 +189,7 @@ class Probe:
     ) -> Arrays:
         """Compute `fn` of each example on the host, block by block, in threads.
 
-        As many blocks at a time as there are threads.
+        As many blocks at a time as there are threads, on each of the hosts.
 
         Args:
           name: of the pass: says all that decides its results but the ids.
@@ -198,14 +198,19 @@ class Probe:
           block: examples a call.
         """
 
-        at_once = block * self._walker.threads
+        here = block * self._walker.threads
 
         def walk(start):
             with concurrent.futures.ThreadPoolExecutor(self._walker.threads) as threads:
-                for first in range(start, len(ids), at_once):
-                    rows = np.arange(first, min(first + at_once, len(ids)))
+                for first in range(start, len(ids), here * cluster.size()):
+                    begin = min(first + here * cluster.host(), len(ids) - 1)
+                    rows = np.arange(begin, min(begin + here, len(ids)))
                     parts = np.split(rows, range(block, len(rows), block))
-                    yield passes.collect(threads.map(fn, parts))
+                    found = passes.collect(threads.map(fn, parts))
+                    yield {
+                        key: _of_all_hosts(value, here)[: len(ids) - first]
+                        for key, value in found.items()
+                    }
 
         return self._resume(name, ids, walk)
 
@@ -229,7 +234,10 @@ class Probe:
                 if self._pieces <= 0:
                     break
             journal.sync()
+            cluster.barrier("blocks")  # after it what the lead has written is there
+            journal.sync()
             count = journal.rows(name)
+            cluster.check_same(f"the number of rows of {name}", np.int64(count))
             self.progress = (kind.partition("-")[0], count, len(ids))
             if count < len(ids):
                 raise Paused
@@ -257,6 +265,15 @@ def fitted(
     return Fitted(
         lambda size: build(dataclasses.replace(engine, microbatch=size)), most, limit
     )
+
+
+def _of_all_hosts(values: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the hosts end to end: `count` of each, where the last may have fewer."""
+    if cluster.size() == 1:
+        return values
+    missing = [(0, count - len(values))] + [(0, 0)] * (values.ndim - 1)
+    found = cluster.gather(np.pad(values, missing, mode="edge"))
+    return found.reshape(-1, *values.shape[1:])
 
 
 @jax.jit
