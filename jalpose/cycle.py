@@ -259,6 +259,9 @@ def _measure(state, phase: Measuring, problem: Problem):
         values, arrays = problem.judge.measure(
             probe, problem.labelled_set(ids), phase.chosen, phase.scores
         )
+        arrays |= problem.judge.illustrate(
+            probe, state.labelled, ids, phase.scores, problem.config.output.images
+        )
     except Paused:
         return _paused(state, probe)
     event = Event(kind="measured", cycle=state.cycle, values=values, arrays=arrays)

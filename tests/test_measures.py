@@ -316,3 +316,28 @@ def test_what_is_not_known_is_none():
     found = measures.summarise(ids, scores, ids[:1], -ids, selected_pck=NAN)
     known = {name: value for name, value in found.items() if value is not None}
     assert known == {"chance_overlap": 0.2, "loss_overlap": 1}
+
+
+# Ends of a ranking.
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"),
+    [
+        (0, []),
+        (1, []),
+        (2, [3, 7]),
+        (5, [3, 4, 7, 8]),
+        (6, [3, 4, 5, 6, 7, 8]),
+        (99, [3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_ends_are_of_the_highest_and_the_lowest_ties_by_id(most, wanted):
+    # Falling: 7, then 4 and 5 alike, then 6 and 8 alike, then 3; 9 has no score.
+    ids = np.array([3, 4, 5, 6, 7, 8, 9])
+    scores = np.array([0.0, 2.0, 2.0, 1.0, 3.0, 1.0, NAN])
+    assert measures.ends(ids, scores, most).tolist() == wanted
+
+
+def test_there_are_no_ends_without_scores():
+    assert measures.ends(np.arange(3), np.full(3, NAN), 4).tolist() == []

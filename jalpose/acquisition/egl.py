@@ -61,6 +61,7 @@ def acquire(
     found = probe.reduce(
         _peaks(peaks, min_distance, posterior, temperature, spec), unlabelled
     )
+    positions = found.pop("positions")
     pairs = _pairs(num_joints, peaks)
     shares = found["shares"].reshape(len(unlabelled), -1)
     weights = np.ones((len(unlabelled), 1 + len(pairs)), np.float32)
@@ -81,7 +82,10 @@ def acquire(
         unlabelled,
         result["expected"],
         budget,
-        explanation={"peak_probabilities": found["shares"]},
+        explanation={
+            "peak_probabilities": found["shares"],
+            "peak_positions": positions,
+        },
         summary={"mean_peaks": float((found["shares"] > 0).sum(axis=2).mean())},
     )
 
@@ -108,7 +112,11 @@ def _peaks(peaks, min_distance, posterior, temperature, spec):
         points = heatmaps.heatmap_to_crop(
             positions.astype(jnp.float32), spec.crop_size, len(maps)
         )
-        return {"shares": weights / jnp.where(total > 0, total, 1), "points": points}
+        return {
+            "shares": weights / jnp.where(total > 0, total, 1),
+            "points": points,
+            "positions": heatmaps.recorded_positions(positions, found),
+        }
 
     return egl_peaks
 

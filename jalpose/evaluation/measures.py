@@ -226,6 +226,23 @@ _NAMES = (
 )
 
 
+def ends(ids: np.ndarray, scores: np.ndarray, most: int) -> np.ndarray:
+    """Ids of the highest and of the lowest scores, `most` // 2 of each, rising.
+
+    Ties by id; scores that are not finite are left out.
+
+    Args:
+      ids: int64 [M].
+      scores: float [M].
+      most: number of both together.
+    """
+    known = np.flatnonzero(np.isfinite(scores))
+    order = known[np.lexsort((ids[known], -scores[known].astype(np.float64)))]
+    half = most // 2
+    lowest = order[max(half, len(order) - half) :]
+    return np.sort(ids[np.concatenate([order[:half], lowest])])
+
+
 def _known(scores, losses, unknown) -> tuple[np.ndarray, np.ndarray]:
     """Both sides in float64, without the images of which a side is `unknown`."""
     scores, losses = np.asarray(scores, np.float64), np.asarray(losses, np.float64)

@@ -218,6 +218,23 @@ class Pictures:
         )
         return encode(picture, photograph)
 
+    def heat(
+        self,
+        example: int,
+        values: np.ndarray,
+        places: np.ndarray,
+        *,
+        size: int = 176,
+    ) -> Tile:
+        """Draw a heatmap [h, w] over an example, with its peaks; see `drawings`."""
+        image = None
+        if self.library is not None:
+            image = self._crop(example, self.library.windows[example], size)
+        photograph = image is not None
+        if image is None:
+            image = np.full((size, size, 3), GROUND, np.uint8)
+        return encode(drawings.draw_heatmap(image, values, places), photograph)
+
     def _crop(self, example, window, size):
         if not self.photographs or self.library is None:
             return None
