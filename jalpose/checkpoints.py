@@ -8,9 +8,11 @@ of a cycle's passes, from their first on, whatever state was saved last.
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,12 +51,19 @@ class CheckpointError(RuntimeError):
 class StateStore:
     """The newest states of a run, two of them.
 
+    Each has the CRC-32 of its files beside it, in `state_sums`. A state that is not as
+    it was saved is named in a warning and set aside, and the one before is used.
+
     Args:
       workdir: of the run.
     """
 
     def __init__(self, workdir):
         self._folder = Path(workdir).absolute() / "checkpoints" / "state"
+        self._sums = self._folder.parent / "state_sums"
+        if cluster.lead():
+            self._set_damaged_aside()
+        cluster.barrier("states")
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -106,6 +115,33 @@ class StateStore:
                 force=True,
             )
             self._manager.wait_until_finished()
+        if cluster.lead():
+            self._write_sums(number)
+
+    def _write_sums(self, number):
+        sums = _sums(self._folder / str(number))
+        records.write_json(self._sums / f"{number}.json", sums)
+        for path in self._sums.glob("*.json"):
+            if not (self._folder / path.stem).exists():
+                path.unlink()
+
+    def _set_damaged_aside(self):
+        for path in self._sums.glob("*.json"):
+            folder = self._folder / path.stem
+            if not folder.is_dir():
+                continue
+            expected, found = json.loads(path.read_bytes()), _sums(folder)
+            names = sorted(expected.keys() | found.keys())
+            bad = [name for name in names if expected.get(name) != found.get(name)]
+            if bad:
+                aside = self._folder.parent / f"damaged_state_{path.stem}"
+                os.replace(folder, aside)
+                path.unlink()
+                warnings.warn(
+                    f"{folder / bad[0]} is not as it was saved: the state is set aside "
+                    f"as {aside}, and the one before it is used",
+                    stacklevel=3,
+                )
 
     def restore(self, problem: Problem) -> tuple[int, CycleState, dict] | None:
         """The newest saved (number, state, clock), or None where there is none."""
@@ -135,6 +171,15 @@ class StateStore:
     def close(self) -> None:
         """Release the manager."""
         self._manager.close()
+
+
+def _sums(folder: Path) -> dict[str, int]:
+    """CRC-32 of each file below a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _phase(about, model, arrays, problem):
