@@ -119,10 +119,13 @@ def test_cycles_jsonl_has_a_line_a_cycle(finished):
     assert [line["num_labelled"] for line in found] == [40, 48, 56]
     for line in found:
         names = {"cycle", "num_labelled", "metrics", "acquisition", "seconds"}
+        names |= {"throughput"}
         # The last cycle chooses nothing that could be measured.
         assert set(line) == names | ({"measures"} if line["cycle"] < 2 else set())
         assert 0 <= line["metrics"]["pck"] <= 1 and line["seconds"] > 0
         assert len(line["metrics"]["pck_per_joint"]) == 14
+        assert line["throughput"]["training"]["images_per_second"] > 0
+        assert 0 <= line["throughput"]["training"]["share_waiting"] <= 1
     for line in found[:2]:
         acquisition = line["acquisition"]
         assert acquisition["method"] == "eglpp" and acquisition["engine"] == "ghost"
@@ -131,6 +134,7 @@ def test_cycles_jsonl_has_a_line_a_cycle(finished):
         assert acquisition["budget"] == 8 and acquisition["num_scored"] == 16
         assert acquisition["seconds"] > 0 and acquisition["peak_bytes"] > 0
         assert acquisition["not_converged"] == 0
+        assert line["throughput"]["scoring"]["images_per_second"] > 0
         measures = line["measures"]
         assert 0 <= measures["ranking_accuracy"] <= 1
         assert measures["chance_overlap"] == 8 / 16
