@@ -53,7 +53,7 @@ def results(workdir):
         for path in (Path(workdir) / folder).iterdir()
     }
     assert sorted(files) == ["cycle_00.csv", "cycle_00.npz", "cycle_01.npz"]
-    drop = ("seconds", "peak_bytes", "microbatch")
+    drop = ("seconds", "peak_bytes", "microbatch", "throughput")
     lines = [
         {
             name: {k: v for k, v in value.items() if k not in drop}
