@@ -171,7 +171,7 @@ class Stages:
         block = self.config.evaluation.block
         blocks = pipeline.blocks_in_order(
             self.passes.source(ids),
-            block=sharding.part_of(self.passes.mesh, block).rows,
+            block=sharding.part_of(self.trainer.mesh, block).rows,
             threads=self.config.data.threads,
             rows=self._rows(block),
         )
@@ -179,7 +179,7 @@ class Stages:
 
     def _rows(self, batch: int) -> tuple[int, int]:
         """Of a batch the rows of this host: the first, and how many."""
-        part = sharding.part_of(self.passes.mesh, batch)
+        part = sharding.part_of(self.trainer.mesh, batch)
         return part.first, part.here
 
     def train_template(self, structure: dict):
