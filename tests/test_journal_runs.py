@@ -272,7 +272,8 @@ def test_a_disk_that_is_full_at_any_write_is_told_and_the_run_resumes(tmp_path):
     for kind in (".config.json", ".cycles.jsonl", ".cycle_00.npz", ".cycle_00.csv"):
         assert kind in kinds
     assert {"state", "model", ".index.jsonl", "index.jsonl"} <= kinds
-    assert len([kind for kind in kinds if kind.endswith(".bin")]) == 5
+    # One of the scores; of pool and labelled embeddings, joints, peaks and losses.
+    assert len([kind for kind in kinds if kind.endswith(".bin")]) == 9
     assert attempts == len(refusals.tried) > 25
     assert results(workdir) == results(tmp_path / "whole")
     left = [path.name for path in workdir.rglob("*") if path.name.endswith(".tmp")]
