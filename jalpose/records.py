@@ -105,12 +105,15 @@ def check_workdir(workdir: PathLike) -> None:
     probe = Path(workdir) / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"probe")  # permission bits prove nothing (root, mounts)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"probe")  # permission bits prove nothing (root, mounts)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise WorkdirError(
-            f"workdir {workdir} cannot be written to ({error.strerror}): choose "
-            "another --workdir, change its permissions or move away a file in its place"
+            f"workdir {workdir} cannot be written to ({error.strerror}): make room, "
+            "choose another --workdir, change its permissions or move away a file in "
+            "its place"
         ) from error
 
 

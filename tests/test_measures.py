@@ -2,6 +2,7 @@ import itertools
 import json
 import math
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -254,6 +255,19 @@ def test_the_pools_distance_is_the_root_mean_square_of_all_pairs():
     embeddings = np.random.default_rng(0).normal(size=(30, 4)) + 100
     expected = math.sqrt(np.mean(slow_distances(embeddings) ** 2))
     assert measures.pool_distance(embeddings) == pytest.approx(expected)
+
+
+def test_the_distance_of_a_mapped_pool_takes_no_copy_of_it(tmp_path):
+    pool = np.memmap(tmp_path / "pool", np.float32, "w+", shape=(100_000, 256))
+    pool[:, 3] = np.arange(len(pool))
+    tracemalloc.start()
+    try:
+        found = measures.pool_distance(pool)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == pytest.approx(math.sqrt(2 * np.var(np.arange(1e5), ddof=1)))
+    assert peak < pool.nbytes  # in float64 it would be twice that
 
 
 def test_one_image_has_no_spread():

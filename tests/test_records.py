@@ -163,6 +163,17 @@ def test_a_workdir_on_a_read_only_disk(tmp_path, monkeypatch):
         records.check_workdir(tmp_path)
 
 
+def test_a_workdir_on_a_full_disk_is_left_as_it_was(tmp_path, monkeypatch):
+    def half(self, data):
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", half)
+    with pytest.raises(WorkdirError, match=r"No space left on device.*make room"):
+        records.check_workdir(tmp_path)
+    assert files_in(tmp_path) == []
+
+
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
 )
