@@ -226,11 +226,12 @@ LABEL_CHECK_COLUMNS = (
 
 def label_check_rows(bought: Sequence[Bought]) -> list[dict]:
     """Rows of `label_check.csv`, in the order of `bought_labels`."""
-    ranks = {b.key: rank for rank, b in enumerate(by_loss(bought), start=1)}
+    # By the object: keys repeat where seeds draw figures of their own.
+    ranks = {id(b): rank for rank, b in enumerate(by_loss(bought), start=1)}
     return [
         {
             **{name: getattr(b, name) for name in LABEL_CHECK_COLUMNS[:7]},
-            "rank_by_loss": ranks[b.key],
+            "rank_by_loss": ranks[id(b)],
             "purchases": b.purchases,
         }
         for b in bought
