@@ -219,7 +219,8 @@ def test_labels_are_ranked_by_gradient_norm(report, folder):
     assert tuple(rows[0]) == interpret.LABEL_CHECK_COLUMNS
     norms = [float(row["gradient_norm"]) for row in rows]
     assert norms == sorted(norms, reverse=True)
-    keys = [row["key"] for row in rows]
+    # Of figures each seed has its own.
+    keys = [(row["key"], row["seed"]) for row in rows]
     assert len(set(keys)) == len(keys)
     top = rows[0]
     run = {("eglpp", "1"): "unfinished"}.get(
@@ -239,7 +240,7 @@ def test_labels_are_ranked_by_gradient_norm(report, folder):
     )
 
 
-def made_up_run(losses, squared=None):
+def made_up_run(losses, squared=None, drawn=None):
     ids = np.arange(len(losses))
     arrays = {"ids": ids, "scores": ids * 1.0, "true_losses": np.array(losses)}
     if squared is not None:
@@ -248,6 +249,7 @@ def made_up_run(losses, squared=None):
     return SimpleNamespace(
         method="egl",
         seed=0,
+        drawn=drawn,
         cycles=[{"cycle": 0, "acquisition": {}}, {"cycle": 1, "acquisition": {"s": 1}}],
         arrays=lambda cycle: arrays,
         selection=lambda cycle: rows,
@@ -264,6 +266,31 @@ def test_an_example_bought_twice_stands_as_where_its_norm_was_greatest():
         ("k1", 1.0, 9.0, 2),
     ]
     assert [b.key for b in interpret.by_loss(bought)] == ["k1", "k0", "k2"]
+
+
+def test_figures_of_two_seeds_are_two_though_their_keys_are_alike():
+    runs = [made_up_run([1.0 + seed, 9.0], drawn=seed) for seed in (0, 1)]
+    bought = interpret.bought_labels([*runs, runs[0]])
+    assert [(b.key, b.loss, b.purchases) for b in bought] == [
+        ("k1", 9.0, 2),
+        ("k1", 9.0, 1),
+        ("k0", 2.0, 1),
+        ("k0", 1.0, 2),
+    ]
+
+
+def test_figures_are_drawn_from_the_seed_of_the_initial_set():
+    config = default().to_dict()
+    assert images.drawn_seed(config) is None  # photographs
+    config["data"]["name"], config["seed"] = "figures", 3
+    assert images.drawn_seed(config) == 3
+    config["seeds"]["initial"] = 0
+    assert images.drawn_seed(config) == 0
+    config["data"] |= {"initial": 4, "pool": 3, "test": 2}
+    library = images.open_library(config)
+    config["seed"] = 5
+    again = images.open_library(config)
+    np.testing.assert_array_equal(library.joints, again.joints)
 
 
 def test_without_norms_the_loss_ranks_and_what_is_unknown_is_last():

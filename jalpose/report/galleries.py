@@ -36,7 +36,7 @@ class Album:
     def of(self, run: Any) -> images.Pictures:
         """The pictures of a run's examples."""
         data = run.config.get("data") or {}
-        seed = run.config.get("seed") if data.get("name") == "figures" else None
+        seed = images.drawn_seed(run.config)
         name = json.dumps([data, seed], sort_keys=True, default=str)
         if name not in self._opened:
             self._opened[name] = self._open(run, data)

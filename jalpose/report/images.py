@@ -77,16 +77,27 @@ class Tile:
     photograph: bool
 
 
+def drawn_seed(config: Mapping) -> int | None:
+    """What the figures of a run are drawn from; None where photographs are its data.
+
+    Figures of two seeds have the same keys and are not the same.
+    """
+    if config.get("data", {}).get("name") != "figures":
+        return None
+    own = config.get("seeds", {}).get("initial", -1)
+    return config["seed"] if own < 0 else own
+
+
 def open_library(config: Mapping, data_dir: str | None = None) -> Library:
     """Open the data of a run's config; `data_dir` stands in for its `data.dir`.
 
     Raises:
       DataError: it cannot be read.
     """
-    data, seed = config["data"], config["seed"]
+    data, seed = config["data"], drawn_seed(config)
     if data["name"] not in _SETS:
         raise DataError(f"no images of data.name={data['name']!r}: not known here")
-    if data["name"] == "figures":
+    if seed is not None:
         # The same two sources as `data.registry` lays end to end; that module reaches
         # TFDS, which the report does without. Keys are checked against the records.
         pool, test = data["pool"] or 1000, data["test"] or 300

@@ -166,15 +166,19 @@ def bought_labels(runs: Iterable[Any]) -> list[Bought]:
 
     An example bought by several runs stands there once, as of the run in which its
     gradient norm (or, without norms, its loss) was greatest.
+
+    Args:
+      runs: with `method`, `seed`, `cycles`, `arrays`, `selection` and `drawn`: what
+        tells examples of one key apart, see `images.drawn_seed`.
     """
-    found: dict[str, list[Bought]] = {}
+    found: dict[tuple[Any, str], list[Bought]] = {}
     for run in runs:
         for cycle in scored_cycles(run):
             arrays = run.arrays(cycle)
             if not {"ids", "true_losses"} <= arrays.keys():
                 continue  # chosen but not yet measured, or the file is lost
             for row in run.selection(cycle):
-                found.setdefault(row["key"], []).append(
+                found.setdefault((run.drawn, row["key"]), []).append(
                     _bought(run, cycle, arrays, row)
                 )
     once = [
@@ -222,11 +226,12 @@ LABEL_CHECK_COLUMNS = (
 
 def label_check_rows(bought: Sequence[Bought]) -> list[dict]:
     """Rows of `label_check.csv`, in the order of `bought_labels`."""
-    ranks = {b.key: rank for rank, b in enumerate(by_loss(bought), start=1)}
+    # By the object: keys repeat where seeds draw figures of their own.
+    ranks = {id(b): rank for rank, b in enumerate(by_loss(bought), start=1)}
     return [
         {
             **{name: getattr(b, name) for name in LABEL_CHECK_COLUMNS[:7]},
-            "rank_by_loss": ranks[b.key],
+            "rank_by_loss": ranks[id(b)],
             "purchases": b.purchases,
         }
         for b in bought

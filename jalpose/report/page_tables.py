@@ -29,7 +29,7 @@ def runs_table(found: Gathered) -> Markup:
     name = score_name(found)
     columns = "method", "seed", "cycles", "labelled", f"first {name}", f"last {name}"
     hint = page.element("span", "A press on a heading sorts a table.", class_="screen")
-    return page.table([*columns, "training s"], rows, "Runs", [hint])
+    return page.table([*columns, "training s"], rows, "How far each has come", [hint])
 
 
 def as_markup(table: Table, files: str) -> Markup:

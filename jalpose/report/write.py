@@ -17,6 +17,7 @@ from jalpose.report import (
     engine_plots,
     evidence,
     galleries,
+    images,
     interpret,
     origins,
     page,
@@ -331,6 +332,10 @@ class _Reading:
     @property
     def seed(self) -> int:
         return self.run.seed
+
+    @property
+    def drawn(self) -> int | None:
+        return images.drawn_seed(self.run.config)
 
     @property
     def cycles(self) -> list[dict]:
