@@ -55,6 +55,8 @@ def default() -> ConfigDict:
     # Crop side, in longer sides of that box; official: in heights of the person (1.25).
     data.window = 1.75
     data.rare = 0.6  # figures only: fraction of rare poses in pool and test
+    # Keep the crops of image files in cache_dir, cut once: 3 size^2 bytes an example.
+    data.packed = True
     data.threads = 4  # reading and cropping threads
     mpii = data.mpii = ConfigDict()
     # Annotation file, relative to <data.dir>/mpii; "": the official .mat if it is
@@ -246,10 +248,20 @@ def default() -> ConfigDict:
 RUNTIME_KEYS = (
     "data.dir",
     "data.cache_dir",
+    "data.packed",
     "data.threads",
     "loop.checkpoint_seconds",
     "loop.compare",
     "output",
+)
+
+# Keys in which the hosts of one run may differ.
+HOST_KEYS = (
+    "data.dir",
+    "data.cache_dir",
+    "data.packed",
+    "data.threads",
+    "output.compilation_cache",
 )
 
 

@@ -1,6 +1,7 @@
 """The active-learning loop as data: a state, and one bounded piece of work.
 
-`advance(state, problem)` is pure given the problem: no files, no clock, no screen.
+`advance(state, problem)` is pure given the problem: no files, no clock, no screen; but
+for the journal, which the problem may keep on disk as a cache of what it would find.
 Applied again and again it trains, evaluates, scores, asks for labels, and trains
 again. Whoever calls it may save the state between two calls; started again from a
 saved state it does what it would have done.
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from jalpose import rng
-from jalpose.acquisition.probe import Journal, Paused
+from jalpose.acquisition.probe import Paused
 from jalpose.config import seed_of
+from jalpose.journal import Journal
 from jalpose.problem import Problem
 from jalpose.training import TrainState
 
@@ -193,9 +195,10 @@ def _finish_training(state, phase: Training, problem: Problem):
     metrics, arrays = problem.evaluate(variables)
     problem.passes.peak_bytes = 0  # what follows is the acquisition's
     last = state.cycle >= problem.config.loop.cycles
-    following: Phase = (
-        Done(variables=variables) if last else Scoring(variables=variables, journal={})
-    )
+    following: Phase = Done(variables=variables)
+    if not last:
+        journal = problem.journal(state.cycle, state.labelled, variables)
+        following = Scoring(variables=variables, journal=journal)
     event = Event(
         kind="trained",
         cycle=state.cycle,
@@ -255,6 +258,9 @@ def _measure(state, phase: Measuring, problem: Problem):
     try:
         values, arrays = problem.judge.measure(
             probe, problem.labelled_set(ids), phase.chosen, phase.scores
+        )
+        arrays |= problem.judge.illustrate(
+            probe, state.labelled, ids, phase.scores, problem.config.output.images
         )
     except Paused:
         return _paused(state, probe)

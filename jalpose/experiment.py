@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jalpose import startup
+from jalpose.config import ConfigError
 from jalpose.experiments.plan import parse_shard
 
 
@@ -44,7 +45,15 @@ def main(argv: list[str]) -> int:
     startup.prepare(config)
 
     def work():
+        from jalpose import cluster
         from jalpose.experiments import loop
+
+        if cluster.started_as_many():
+            raise ConfigError(
+                "an experiment runs on one host, and several were started: as an array "
+                "job give each a part with --shard=i/n, or run single methods on many "
+                "hosts with `python -m jalpose.main`"
+            )
 
         if given.dry_run:
             loop.dry_run(config, workdir, shard)

@@ -194,6 +194,19 @@ def local_peaks(
     return values, jnp.where(found[..., None], positions, 0), found
 
 
+def recorded_positions(positions: jax.Array, found: jax.Array) -> jax.Array:
+    """Peaks as methods hand them to the records, to be drawn on the heatmaps.
+
+    Args:
+      positions: int32 [J, P, 2], as `local_peaks` gives them.
+      found: bool [J, P].
+
+    Returns:
+      int16 [J, P, 2], (x, y) in heatmap pixels, -1 where there is no peak.
+    """
+    return jnp.where(found[..., None], positions, -1).astype(jnp.int16)
+
+
 def posterior(
     maps: jax.Array, kind: str = "normalised", temperature: float = 1.0
 ) -> jax.Array:

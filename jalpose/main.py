@@ -11,6 +11,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default runs/<config>-<scale>-<seed>"
 )
+startup.define_cluster_flags()
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print config, parameters, steps and memory; run nothing"
 )
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     startup.prepare(config)
 
     def work():
+        startup.join_cluster()
         from jalpose import dry_run, run
 
         if _DRY_RUN.value:

@@ -1,7 +1,11 @@
 """What stays the same through a run: data, network, method, and how they are used."""
 
 import copy
+import hashlib
+import json
+from collections.abc import Callable
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -9,13 +13,14 @@ from jalpose import rng
 from jalpose.acquisition.method import Labelled, Requires
 from jalpose.acquisition.probe import Probe
 from jalpose.acquisition.registry import METHODS
-from jalpose.config import ConfigError, seed_of
+from jalpose.config import RUNTIME_KEYS, ConfigError, seed_of
 from jalpose.data.augment import Ranges
 from jalpose.data.crops import to_crop
 from jalpose.data.dataset import PoseDataset
 from jalpose.data.skeletons import ABSENT, VISIBLE
 from jalpose.evaluation.judge import Judge
 from jalpose.evaluation.passes import Passes
+from jalpose.journal import Journal
 from jalpose.models.registry import create_model
 from jalpose.pergrad.api import Engine
 from jalpose.stages import Stages
@@ -32,11 +37,16 @@ class Problem:
       base: variables of another run's base model, or None to train one; of them the
         pose network is used, what a method requires beside it is trained anew.
 
+    Attributes:
+      journals: (cycle, fingerprint) -> journal of that cycle's passes; in memory,
+        unless whoever runs the problem has a folder for them.
+
     Raises:
       ConfigError: budgets beyond the pool, options the method cannot work with.
     """
 
     def __init__(self, config: ConfigDict, dataset: PoseDataset, mesh, base=None):
+        self.journals: Callable[[int, str], Journal] = lambda *_: Journal()
         self.config, self.dataset = config, dataset
         self.base = None if base is None else pose_of(base)
         self.mesh = mesh
@@ -73,6 +83,7 @@ class Problem:
         )
         # Problems made with this one, one a head: what is compiled is theirs.
         self._kin = [self]
+        self._remembered: dict[str, tuple] = {}
 
     @property
     def trainer(self) -> Trainer:
@@ -121,7 +132,7 @@ class Problem:
             self._kin.append(other)
             return other
         other = copy.copy(kin)
-        other.config, other.dataset = config, dataset
+        other.config, other.dataset, other._remembered = config, dataset, {}
         other.base = None if base is None else pose_of(base)
         other.method, other.requires = METHODS[config.acquisition.method], requires
         other._check_budget()
@@ -197,7 +208,25 @@ class Problem:
         """Test metrics and arrays of a model, see `Judge.evaluate`."""
         return self.judge.evaluate(self.passes, variables)
 
-    def probe(self, variables, journal) -> Probe:
+    def journal(self, cycle: int, labelled: np.ndarray, variables) -> Journal:
+        """The journal of the passes of `variables` in `cycle`: new, or what is left."""
+        return self.journals(cycle, self._fingerprint(cycle, labelled, variables))
+
+    def _fingerprint(self, cycle, labelled, variables) -> str:
+        """A name for all that decides what the passes of a cycle find.
+
+        Number and kind of the devices are no part of it: a run may go on on others.
+        """
+        config = _without(self.config.to_dict(), (*RUNTIME_KEYS, "base"))
+        found = hashlib.blake2b(digest_size=16)
+        found.update(json.dumps([config, cycle, labelled.tolist()]).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+            values = np.asarray(leaf)
+            about = [jax.tree_util.keystr(path), str(values.dtype), values.shape]
+            found.update(json.dumps(about).encode() + values.tobytes())
+        return found.hexdigest()
+
+    def probe(self, variables, journal: Journal) -> Probe:
         """A probe of `variables` on a journal."""
         config = self.config.acquisition
         return Probe(
@@ -221,6 +250,9 @@ class Problem:
 
     def labelled_set(self, labelled: np.ndarray) -> Labelled:
         """The labelled examples as methods see them."""
+        return self._remember(self._labelled_set, labelled)
+
+    def _labelled_set(self, labelled):
         data = self.dataset
         joints = to_crop(
             data.joints[labelled], data.windows[labelled], self.spec.crop_size
@@ -246,14 +278,29 @@ class Problem:
         methods compared under one seed see the same subset, but for what they have
         already labelled.
         """
-        left = np.setdiff1d(self.dataset.pool, labelled)
         if size is None:
             size = self.config.acquisition.pool_subset
+        seed = seed_of(self.config, "acquire")
+        return self._remember(self._unlabelled, labelled, cycle, size, seed)
+
+    def _unlabelled(self, labelled, cycle, size, seed):
+        left = np.setdiff1d(self.dataset.pool, labelled)
         if size == 0 or size >= len(left):
             return left
-        seed = rng.stream_seed(seed_of(self.config, "acquire"), "subset", cycle)
-        draws = np.random.default_rng(seed).random(len(self.dataset.keys))
+        generator = np.random.default_rng(rng.stream_seed(seed, "subset", cycle))
+        draws = generator.random(len(self.dataset.keys))
         return np.sort(left[np.argsort(draws[left], kind="stable")[:size]])
+
+    def _remember(self, compute: Callable, labelled: np.ndarray, *others):
+        """`compute` of these arguments, kept for the next call: each piece asks again.
+
+        Of a large pool it would else take longer than the piece itself.
+        """
+        before, key, found = self._remembered.get(compute.__name__, (None, None, None))
+        if before is None or key != others or not np.array_equal(before, labelled):
+            found = compute(labelled, *others)
+            self._remembered[compute.__name__] = labelled.copy(), others, found
+        return found
 
     def has_labels(self, ids: np.ndarray) -> bool:
         """Are the labels of `ids` there? In simulation every label is."""
@@ -270,3 +317,14 @@ def engine_of(acquisition: ConfigDict, **changes) -> Engine:
         **changes,
     }
     return Engine(**options)
+
+
+def _without(section: dict, keys, prefix: str = "") -> dict:
+    """The section of a config and those in it, without these dotted keys."""
+    return {
+        name: _without(value, keys, f"{prefix}{name}.")
+        if isinstance(value, dict)
+        else value
+        for name, value in section.items()
+        if prefix + name not in keys
+    }

@@ -7,24 +7,29 @@ and renamed, so that a record is there whole or not at all, whenever a run dies.
 
 import contextlib
 import csv
+import errno
+import functools
 import io
 import json
 import math
 import os
 import re
+import shutil
 import uuid
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 PathLike = str | os.PathLike[str]
+_Writer = Callable[[IO[bytes]], None]
 
 CONFIG = "config.json"
 CYCLES = "cycles.jsonl"
 SELECTION_COLUMNS = ("rank", "id", "key", "file", "score")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _INTEGER = re.compile(r"-?[0-9]+")
 _FLOAT = re.compile(r"-?([0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|inf)|nan")
 
@@ -33,28 +38,58 @@ class WorkdirError(RuntimeError):
     """A workdir cannot be used, or a record in it is damaged."""
 
 
-def atomic_write_bytes(path: PathLike, data: bytes) -> None:
-    """Put `data` at `path`, making its folder: all of it or nothing."""
+@contextlib.contextmanager
+def explain_full_disk(path: PathLike) -> Iterator[None]:
+    """Raise WorkdirError, saying what to do, where writing `path` finds no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise WorkdirError(
+            f"{path} could not be written: {error.strerror}. What was finished before "
+            "is whole. Make room there and start the same command again: it resumes"
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: PathLike) -> Iterator[BinaryIO]:
+    """A file to write to that comes to `path` whole when the block ends, or not at all.
+
+    Makes its folder. Raises WorkdirError where the disk is full.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden and not ending as a record does: left by a kill, it is mistaken for none.
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: PathLike) -> None:
+    """Bring what was named or renamed in a folder to the disk, where that can be."""
     with contextlib.suppress(OSError):  # not every system can flush a folder
-        descriptor = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def atomic_write_bytes(path: PathLike, data: bytes) -> None:
+    """Put `data` at `path`, making its folder: all of it or nothing."""
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def atomic_write_text(path: PathLike, text: str) -> None:
@@ -70,12 +105,15 @@ def check_workdir(workdir: PathLike) -> None:
     probe = Path(workdir) / f".probe.{uuid.uuid4().hex}.tmp"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"probe")  # permission bits prove nothing (root, mounts)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"probe")  # permission bits prove nothing (root, mounts)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise WorkdirError(
-            f"workdir {workdir} cannot be written to ({error.strerror}): choose "
-            "another --workdir, change its permissions or move away a file in its place"
+            f"workdir {workdir} cannot be written to ({error.strerror}): make room, "
+            "choose another --workdir, change its permissions or move away a file in "
+            "its place"
         ) from error
 
 
@@ -131,7 +169,7 @@ def config_differences(old: dict, new: dict, ignore: Iterable[str] = ()) -> list
 
     `ignore` are dotted keys left out, each with everything below it.
     """
-    sides = [_leaves(_plain(side, infinite=True)) for side in (old, new)]
+    sides = [config_leaves(_plain(side, infinite=True)) for side in (old, new)]
     ignored = tuple(f"{name}." for name in ignore)
     lines = []
     for key in sorted(sides[0].keys() | sides[1].keys()):
@@ -141,11 +179,14 @@ def config_differences(old: dict, new: dict, ignore: Iterable[str] = ()) -> list
     return lines
 
 
-def _leaves(value: dict, prefix: str = "") -> dict[str, Any]:
+def config_leaves(value: dict, prefix: str = "") -> dict[str, Any]:
+    """What nested dicts hold, by dotted key."""
     leaves: dict[str, Any] = {}
     for key, item in value.items():
         deeper = isinstance(item, dict) and item
-        leaves |= _leaves(item, f"{prefix}{key}.") if deeper else {prefix + key: item}
+        leaves |= (
+            config_leaves(item, f"{prefix}{key}.") if deeper else {prefix + key: item}
+        )
     return leaves
 
 
@@ -239,23 +280,76 @@ def write_arrays(workdir: PathLike, cycle: int, /, **arrays: Any) -> None:
 
 
 def write_npz(path: PathLike, arrays: dict[str, Any]) -> None:
-    """Write arrays by name: the same arrays always give the same bytes."""
-    buffer = io.BytesIO()
-    # Not compressed: compressed bytes depend on the zlib at hand.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            member, array = zipfile.ZipInfo(f"{name}.npy"), _array(arrays[name])
-            with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
-    atomic_write_bytes(path, buffer.getvalue())
+    """Write arrays by name: the same arrays always give the same bytes.
+
+    They are written in pieces, so that mapped ones take no memory.
+    """
+    _write_members(path, {name: _writer(value) for name, value in arrays.items()})
 
 
-def read_arrays(workdir: PathLike, cycle: int) -> dict[str, np.ndarray]:
-    """Read `arrays/cycle_NN.npz` whole."""
+def add_arrays(workdir: PathLike, cycle: int, /, **arrays: Any) -> None:
+    """Add arrays to `arrays/cycle_NN.npz`, or put them in the place of old ones.
+
+    The file is the same as if all had been written at once.
+    """
     path = _cycle_file(workdir, "arrays", cycle, "npz")
-    data = path.read_bytes()
+    with open(path, "rb") as file:
+        with _damage(path):
+            archive = zipfile.ZipFile(file)
+        members: dict[str, _Writer] = {
+            name: functools.partial(_copy_member, path, archive, name)
+            for name in _array_names(archive)
+        }
+        members |= {name: _writer(value) for name, value in arrays.items()}
+        _write_members(path, members)
+
+
+def read_arrays(
+    workdir: PathLike, cycle: int, names: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Read `arrays/cycle_NN.npz`: the arrays of these names, None: all there are."""
+    path = _cycle_file(workdir, "arrays", cycle, "npz")
+    with open(path, "rb") as file, _damage(path), zipfile.ZipFile(file) as archive:
+        found = {}
+        for name in _array_names(archive) if names is None else names:
+            with archive.open(f"{name}.npy") as member:
+                found[name] = np.lib.format.read_array(member, allow_pickle=False)
+                member.read()  # the checksum is compared at the end
+        return found
+
+
+def _write_members(path: PathLike, writers: dict[str, _Writer]) -> None:
+    with (
+        atomic_file(path) as file,
+        # Not compressed: compressed bytes depend on the zlib at hand.
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name in sorted(writers):
+            member = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(member, "w", force_zip64=True) as target:
+                writers[name](target)
+
+
+def _writer(value: Any) -> _Writer:
+    array = _array(value)
+    return lambda file: np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _copy_member(path, archive: zipfile.ZipFile, name: str, target) -> None:
+    with _damage(path), archive.open(f"{name}.npy") as member:
+        shutil.copyfileobj(member, target, 2**20)
+
+
+def _array_names(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+@contextlib.contextmanager
+def _damage(path: PathLike) -> Iterator[None]:
+    """Raise WorkdirError where what is read from `path` is not what was written."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        yield
     except Exception as error:  # zipfile and NumPy raise half a dozen kinds
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise  # where it is copied to
         raise WorkdirError(f"{path} is damaged: {error}") from error

@@ -1,5 +1,7 @@
 """The only effectful loop: restore, advance, write records, save, show progress."""
 
+import contextlib
+import functools
 import io
 import logging
 import os
@@ -12,16 +14,26 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jalpose import checkpoints, cycle, pictures, provenance, records, sharding
+from jalpose import (
+    checkpoints,
+    cluster,
+    cycle,
+    pictures,
+    provenance,
+    records,
+    sharding,
+    throughput,
+)
 from jalpose.acquisition.registry import METHODS
 from jalpose.conclusion import conclude
-from jalpose.config import RUNTIME_KEYS, ConfigError, from_base, seed_of
+from jalpose.config import HOST_KEYS, RUNTIME_KEYS, ConfigError, from_base, seed_of
 from jalpose.data.registry import SOURCES, load_dataset
 from jalpose.models.registry import MODELS
 from jalpose.pergrad.api import ENGINES
 from jalpose.problem import Problem
 from jalpose.screen import Screen
-from jalpose.validation import refuse_experiment, validate, validate_devices
+from jalpose.throughput import Flow, peak_bytes, rates
+from jalpose.validation import refuse_experiment, uneven_splits, validate
 
 KNOWN: dict[str, Collection[str]] = {
     "data": SOURCES,
@@ -39,14 +51,20 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
       WorkdirError: the workdir cannot be written or holds another run.
       DataError: files are missing or damaged.
       CheckpointError: `config.base` holds no base model.
+      ClusterError: hosts differ in config, versions, data or results.
+      MemoryError: a device is too small.
+      Preempted: the machine was asked for; everything is saved.
     """
-    screen = screen or Screen()
+    screen = (screen or Screen()) if cluster.lead() else Screen(silent=True)
     refuse_experiment(config)
     validate(config, KNOWN)
+    _check_hosts(config, workdir)
     records.check_workdir(workdir)
     refuse_another_config(config, workdir)
-    dataset = load_dataset(config.data, seed_of(config, "initial"))
+    dataset = load_on_all_hosts(config)
     problem = make_problem(config, dataset)
+    for line in uneven_splits(config, problem.mesh.size):
+        screen.line(f"warning: {line}")
     _warn_of_large_picks(config, problem, screen)
     runs = {config.acquisition.method: workdir}
     run_one(problem, workdir, screen)
@@ -57,40 +75,101 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
         run_one(problem.with_method(other, base), runs[method], screen)
-    conclude(config, workdir, runs, screen)
+    if cluster.lead():
+        conclude(config, workdir, runs, screen)
+    cluster.barrier("concluded")
+
+
+def _check_hosts(config, workdir):
+    """Raise ClusterError where the hosts were not started alike."""
+    about = provenance.describe(config)
+    keys = records.config_leaves(
+        {"config": about["config"], "versions": about["versions"]}
+    )
+    mine = tuple(f"config.{key}." for key in HOST_KEYS)
+    cluster.check_same_facts(
+        {
+            "--workdir": str(workdir),
+            "code": about["git"],
+            "device": about["device"]["kind"],
+            **{k: v for k, v in keys.items() if not f"{k}.".startswith(mine)},
+        }
+    )
+
+
+def load_on_all_hosts(config: ConfigDict):
+    """The dataset of a config, the same on every host.
+
+    The lead comes first, so that what is prepared once is there for the others if
+    they share its disk.
+
+    Raises:
+      DataError: files are missing or damaged.
+      ClusterError: hosts have different examples; names the first.
+    """
+    if not cluster.lead():
+        cluster.barrier("dataset")
+    try:
+        dataset = load_dataset(config.data, seed_of(config, "initial"))
+    finally:
+        if cluster.lead():
+            cluster.barrier("dataset")
+    cluster.check_same_examples(dataset.files, dataset.checksums())
+    return dataset
 
 
 def run_one(problem: Problem, workdir, screen: Screen) -> None:
     """Run, or resume, one method in `workdir` until it is done."""
     records.check_workdir(workdir)
-    config = problem.config
+    config, lead = problem.config, cluster.lead()
+    problem.journals = functools.partial(checkpoints.open_journal, workdir)
     store = checkpoints.StateStore(workdir)
     restored = store.restore(problem)
     if restored is None:
         number, state, clock = 0, cycle.start(problem), _new_clock()
-        records.write_config(workdir, provenance.describe(config))
+        if lead:
+            records.write_config(workdir, provenance.describe(config))
     else:
         number, state, clock = restored
         screen.line(f"resuming {workdir} in cycle {state.cycle}")
         _warn_of_another_device(workdir, screen)
     scoring_on = not isinstance(state.phase, cycle.Training)
-    records.truncate_cycles(workdir, state.cycle + scoring_on)
-    with Journalist(config, workdir, problem, screen) as journalist:
+    if lead:
+        records.truncate_cycles(workdir, state.cycle + scoring_on)
+        checkpoints.remove_journals(workdir, state.cycle)
+    write = Journalist(config, workdir, problem, screen) if lead else Silence()
+    with write as journalist, cluster.Notice() as notice:
         saved = time.monotonic()
         while True:
             begun = time.monotonic()
             state, event = cycle.advance(state, problem)
-            _charge(clock, event, time.monotonic() - begun)
+            _charge(clock, event, time.monotonic() - begun, problem)
             number += 1
             if event.kind in ("done", "waiting"):
                 break
+            if event.kind == "selected":
+                arrays = (event.arrays["selected"], event.arrays["scores"])
+                cluster.check_same(f"the choice of cycle {event.cycle}", *arrays)
+            if event.variables is not None:
+                checkpoints.save_model(workdir, event.cycle, event.variables)
             journalist.take(event, clock)
-            important = event.kind not in ("steps", "scoring")
-            due = time.monotonic() - saved >= config.loop.checkpoint_seconds
-            if important or due:
+            # What was scored or measured is in the journal; a state adds the clock.
+            important = event.kind not in ("steps", "scoring", "measuring")
+            # One host's clock for all: they save together or not at all.
+            since = cluster.agree(time.monotonic() - saved)
+            preempted = notice.asked()
+            if important or preempted or since >= config.loop.checkpoint_seconds:
                 store.save(number, state, clock)
                 saved = time.monotonic()
+            if event.kind == "labelled" and lead:
+                checkpoints.remove_journals(workdir, state.cycle)
+            if preempted:
+                store.close()
+                raise cluster.Preempted(
+                    f"saved in {workdir}; the same command goes on from there"
+                )
     store.close()
+    cluster.barrier("run")
     if event.kind == "waiting":
         screen.line(f"waiting for the labels of {event.values['num']} images")
 
@@ -98,7 +177,6 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
 def make_problem(config: ConfigDict, dataset) -> Problem:
     """The problem of a validated config on all devices there are."""
     mesh = sharding.make_mesh()
-    validate_devices(config, mesh.size)
     base = _load_base(config) if config.base else None
     return Problem(config, dataset, mesh, base)
 
@@ -172,11 +250,23 @@ def _warn_of_large_picks(config, problem, screen):
 
 
 def _new_clock() -> dict:
-    return {"seconds": 0.0, "acquisition": 0.0, "measures": 0.0}
+    seconds = dict.fromkeys(("seconds", "acquisition", "measures", "compiling"), 0.0)
+    return {**seconds, "training": Flow().take(), "scoring": Flow().take()}
 
 
-def _charge(clock, event, seconds):
-    clock[_CHARGED.get(event.kind, "seconds")] += seconds
+def _charge(clock, event, seconds, problem):
+    charged = _CHARGED.get(event.kind, "seconds")
+    clock[charged] += seconds
+    clock["compiling"] += throughput.take_compiling()
+    _add(clock["training"], problem.trainer.flow.take())
+    walked = problem.passes.flow.take()
+    if charged != "seconds":  # else over the test set
+        _add(clock["scoring"], walked)
+
+
+def _add(counts, more):
+    for name, count in more.items():
+        counts[name] += count
 
 
 _CHARGED = {
@@ -185,6 +275,16 @@ _CHARGED = {
     "measuring": "measures",
     "measured": "measures",
 }
+
+
+class Silence(contextlib.nullcontext):
+    """In the place of a `Journalist` on a host that writes nothing."""
+
+    def __enter__(self):
+        return self
+
+    def take(self, event: cycle.Event, clock: dict) -> None:
+        """Do nothing: the lead's clock is the one that is saved."""
 
 
 class Journalist:
@@ -239,7 +339,6 @@ class Journalist:
 
     def _take_trained(self, event, clock):
         metrics = event.values["metrics"]
-        checkpoints.save_model(self._workdir, event.cycle, event.variables)
         records.write_arrays(self._workdir, event.cycle, **event.arrays)
         records.write_cycle(
             self._workdir,
@@ -249,6 +348,7 @@ class Journalist:
                 "metrics": metrics,
                 "acquisition": None,
                 "seconds": clock["seconds"],
+                "throughput": throughput_record(clock),
             },
         )
         step = self._steps_before(event.cycle + 1)
@@ -283,11 +383,9 @@ class Journalist:
         self._take_scoring(event, clock)
 
     def _take_selected(self, event, clock):
-        self._add_arrays(event)
-        arrays = records.read_arrays(self._workdir, event.cycle)
-        records.write_selection(
-            self._workdir, event.cycle, selection_rows(self._problem.dataset, arrays)
-        )
+        records.add_arrays(self._workdir, event.cycle, **event.arrays)
+        rows = selection_rows(self._problem.dataset, event.arrays)
+        records.write_selection(self._workdir, event.cycle, rows)
         acquisition = {**event.values, "seconds": clock["acquisition"]}
         self._add_to_record(event.cycle, acquisition=acquisition)
         self._screen.end()
@@ -298,11 +396,14 @@ class Journalist:
         )
 
     def _take_measured(self, event, clock):
-        self._add_arrays(event)
+        records.add_arrays(self._workdir, event.cycle, **event.arrays)
         measures = {**event.values, "seconds": clock["measures"]}
-        self._add_to_record(event.cycle, measures=measures)
-        arrays = records.read_arrays(self._workdir, event.cycle)
+        found = throughput_record(clock)
+        self._add_to_record(event.cycle, measures=measures, throughput=found)
         if self._config.output.images:
+            arrays = records.read_arrays(
+                self._workdir, event.cycle, ("ids", "selected", "scores", "joints")
+            )
             sheet = pictures.chosen_sheet(
                 self._problem.dataset, arrays, self._config.output.images
             )
@@ -311,10 +412,6 @@ class Journalist:
                 self._picture("chosen", sheet, event.cycle, step)
         self._screen.end()
         clock.update(_new_clock())
-
-    def _add_arrays(self, event):
-        before = records.read_arrays(self._workdir, event.cycle)
-        records.write_arrays(self._workdir, event.cycle, **{**before, **event.arrays})
 
     def _add_to_record(self, cycle, **found):
         record = records.read_cycles(self._workdir)[cycle]
@@ -338,6 +435,20 @@ class Journalist:
         records.atomic_write_bytes(path, buffer.getvalue())
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats="HWC")
+
+
+def throughput_record(clock: dict) -> dict:
+    """A cycle's throughput so far, for its record.
+
+    Images a second and share of time waiting for data, in training and in scoring
+    (choosing and measuring together); seconds spent compiling; peak memory in bytes.
+    """
+    return {
+        "training": rates(**clock["training"]),
+        "scoring": rates(**clock["scoring"]),
+        "seconds_compiling": clock["compiling"],
+        "peak_bytes": peak_bytes(),
+    }
 
 
 def selection_rows(dataset, arrays: dict) -> list[dict]:

@@ -13,11 +13,13 @@ class Screen:
 
     Args:
       stream: written to; bars are drawn only if it is a terminal.
+      silent: write nothing.
     """
 
-    def __init__(self, stream=None):
+    def __init__(self, stream=None, *, silent: bool = False):
         self._stream = stream or sys.stdout
-        self._bars = self._stream.isatty()
+        self._silent = silent
+        self._bars = self._stream.isatty() and not silent
         self._bar: tqdm | None = None
         self._what = ("", 0)  # phase and its total
         self._begun = self._last = 0.0
@@ -25,6 +27,8 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Print one line above any bar."""
+        if self._silent:
+            return
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

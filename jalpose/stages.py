@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose import lengths, rng
+from jalpose import lengths, rng, sharding
 from jalpose.acquisition.method import Requires
 from jalpose.config import seed_of
 from jalpose.data import pipeline
@@ -162,17 +162,25 @@ class Stages:
             seed=rng.stream_seed(seed, "order", *names),
             position=position,
             threads=self.config.data.threads,
+            rows=self._rows(self.config.training.batch),
         )
 
     def heldout_loss(self, variables, labelled) -> float:
         """Mean loss over the held-out tenth of `labelled`."""
         ids = labelled[self.dataset.held_out(labelled)]
+        block = self.config.evaluation.block
         blocks = pipeline.blocks_in_order(
             self.passes.source(ids),
-            block=self.config.evaluation.block,
+            block=sharding.part_of(self.trainer.mesh, block).rows,
             threads=self.config.data.threads,
+            rows=self._rows(block),
         )
         return self.trainer.heldout_loss(variables, blocks)
+
+    def _rows(self, batch: int) -> tuple[int, int]:
+        """Of a batch the rows of this host: the first, and how many."""
+        part = sharding.part_of(self.trainer.mesh, batch)
+        return part.first, part.here
 
     def train_template(self, structure: dict):
         """Shapes and shardings of a training state of this `structure`."""

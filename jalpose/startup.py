@@ -26,16 +26,74 @@ def prepare(config: ConfigDict) -> None:
         jax.config.update("jax_compilation_cache_dir", config.output.compilation_cache)
 
 
+def define_cluster_flags() -> None:
+    """Flags of a command that several hosts may run together."""
+    flags.DEFINE_enum(
+        "cluster",
+        "auto",
+        ["auto", "on", "off"],
+        "Join other hosts: auto (where srun, Open MPI or a TPU pod started several), "
+        "on (as the launcher says), off",
+    )
+    flags.DEFINE_string("coordinator", None, "Join by hand: host:port of host 0")
+    flags.DEFINE_integer("hosts", None, "With --coordinator: how many hosts", 1)
+    flags.DEFINE_integer("host", None, "With --coordinator: which this is, from 0", 0)
+    flags.DEFINE_integer("join_seconds", 300, "How long to wait for the others", 1)
+
+
+def join_cluster() -> None:
+    """Join the other hosts if the flags or the launcher say that there are any.
+
+    Raises:
+      ConfigError: flags that do not go together.
+      ClusterError: the others are not there.
+    """
+    from jalpose import cluster
+
+    given = flags.FLAGS
+    by_hand = (given.coordinator, given.hosts, given.host)
+    if by_hand == (None, None, None):
+        if given.cluster == "on" or (
+            given.cluster == "auto" and cluster.started_as_many()
+        ):
+            cluster.join(None, given.join_seconds)
+        return
+    if None in by_hand or not given.host < given.hosts:
+        raise ConfigError(
+            f"--coordinator={given.coordinator} --hosts={given.hosts} "
+            f"--host={given.host}: all three are needed, and host from 0 to hosts - 1"
+        )
+    cluster.join(cluster.Address(*by_hand), given.join_seconds)
+
+
 def attempt(work: Callable[[], None]) -> int:
-    """Do the work of a command: 0, or 2 with the message where it cannot be done."""
+    """Do the work of a command.
+
+    Returns:
+      0; 2, with the message, where it cannot be done; `cluster.PREEMPTED` where the
+      machine was asked for and all is saved.
+    """
+    from jalpose import cluster
     from jalpose.checkpoints import CheckpointError
     from jalpose.data.source import DataError
-    from jalpose.records import WorkdirError
+    from jalpose.records import WorkdirError, explain_full_disk
 
-    # The last is of weights that diverged: it says so, and what to change.
-    told = (ConfigError, DataError, WorkdirError, CheckpointError, FloatingPointError)
+    told = (
+        ConfigError,
+        DataError,
+        WorkdirError,
+        CheckpointError,
+        cluster.ClusterError,
+        # Of weights that diverged, of devices too small: they say so, and what to do.
+        FloatingPointError,
+        MemoryError,
+    )
     try:
-        work()
+        with explain_full_disk("a file"):
+            work()
+    except cluster.Preempted as notice:
+        print(f"preempted: {notice}", file=sys.stderr)
+        return cluster.PREEMPTED
     except told as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

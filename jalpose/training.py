@@ -1,6 +1,7 @@
 """Training state, the one jitted step, and a bounded run of steps."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import optax
 from jalpose import heatmaps, losses, objectives, sharding
 from jalpose.data import augment
 from jalpose.data.skeletons import ABSENT, VISIBLE
+from jalpose.throughput import Flow
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -89,6 +91,7 @@ class Trainer:
         self.model, self.config, self.spec, self.mesh = model, config, spec, mesh
         self.head = head
         self._ranges, self._mirror = ranges, mirror
+        self.flow = Flow()  # of the examples trained on
         clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
         self._optimizer = optax.chain(*clip, optax.scale_by_adam())
         self._plateau = optax.contrib.reduce_on_plateau(
@@ -109,7 +112,7 @@ class Trainer:
         self._head_step = jax.jit(
             self._head_step_fn, donate_argnums=0, out_shardings=(whole, whole)
         )
-        self._heldout = jax.jit(self._heldout_fn)
+        self._heldout = jax.jit(self._heldout_fn, out_shardings=whole)
         self._keep = jax.jit(self._keep_fn, donate_argnums=0, out_shardings=whole)
 
     def init(self, key) -> TrainState:
@@ -184,10 +187,15 @@ class Trainer:
         Returns:
           The new state, and a value a step of loss and, with a head, head_loss.
         """
-        history = []
+        history: list[dict] = []
         first = int(state.step)
-        for step in range(first, first + steps):
-            batch = sharding.split(self.mesh, arrays_only(next(batches)))
+        taken = self.flow.through(
+            itertools.islice(batches, steps),
+            images=lambda rows: self.config.batch,
+            idle=lambda: not history or history[-1]["loss"].is_ready(),
+        )
+        for step, rows in enumerate(taken, start=first):
+            batch = sharding.split(self.mesh, arrays_only(rows))
             rate = np.float32(self.learning_rate(step, total))
             if head_alone:
                 state, found = self._head_step(state, batch, key, rate)
@@ -257,6 +265,8 @@ class Trainer:
 
     def _augmented(self, batch, key):
         """(images, joints, present, target heatmaps) of a batch, augmented."""
+        # Rows beyond are there for devices that would have none.
+        batch = {name: rows[: self.config.batch] for name, rows in batch.items()}
         keys = jax.random.split(key, batch["image"].shape[0])
         images, joints, present = jax.vmap(
             lambda k, image, xy, there: augment.augment(

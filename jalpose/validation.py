@@ -185,12 +185,12 @@ def _check_labelled(config):
         )
 
 
-def validate_devices(config: ConfigDict, num_devices: int) -> None:
-    """Check that every batch and block splits evenly over the devices.
+def uneven_splits(config: ConfigDict, num_devices: int) -> list[str]:
+    """A line for each batch and block that does not split evenly over the devices.
 
-    Raises:
-      ConfigError: names the key, its value and the number of devices.
+    They are filled up: the results are the same, and the work on the filling is lost.
     """
+    lines = []
     for section, key in (
         ("training", "batch"),
         ("evaluation", "block"),
@@ -198,7 +198,9 @@ def validate_devices(config: ConfigDict, num_devices: int) -> None:
     ):
         value = config[section][key]
         if value % num_devices:
-            raise ConfigError(
-                f"{section}.{key}={value} must be a multiple of the number of "
-                f"devices, {num_devices}"
+            filled = -(-value // num_devices) * num_devices
+            lines.append(
+                f"{section}.{key}={value} does not split over {num_devices} devices: "
+                f"filled up to {filled}, {1 - value / filled:.0%} of the work is lost"
             )
+    return lines

@@ -16,7 +16,10 @@ from jalpose.data.registry import load_dataset
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag
 # dies of it; set XLA_FLAGS yourself (to "" say) to have others.
 if jaxlib.version.__version_info__ < (0, 11):
-    FASTER = "xla_cpu_use_fusion_emitters=false", "xla_cpu_parallel_codegen_split_count=1"
+    FASTER = (
+        "xla_cpu_use_fusion_emitters=false",
+        "xla_cpu_parallel_codegen_split_count=1",
+    )
     os.environ.setdefault("XLA_FLAGS", " ".join(f"--{flag}" for flag in FASTER))
 jax.config.update("jax_disable_most_optimizations", True)
 # Eight devices on any machine, so that sharding is tested everywhere.

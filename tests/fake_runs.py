@@ -109,6 +109,8 @@ def choose(rng, method, ids, labelled, joints):
         "joints": joints[ids] + rng.normal(scale=4.0, size=(count, 14, 2)),
         "peaks": rng.uniform(0.0, 30.0, size=(count, 14)),
         "embeddings": rng.normal(size=(count, 5)) * (5, 3, 1, 1, 1),
+        "labelled_ids": labelled,
+        "labelled_embeddings": rng.normal(size=(len(labelled), 5)) * (5, 3, 1, 1, 1),
         "true_losses": losses,
         "true_squared_norms": losses**2 + rng.gamma(1.0, size=count),
     }
@@ -119,4 +121,12 @@ def choose(rng, method, ids, labelled, joints):
     if method == "multipeak_entropy":
         arrays["joint_entropy"] = rng.uniform(0.0, 1.6, size=(count, 14))
         arrays["num_peaks"] = rng.integers(1, 6, size=(count, 14))
+        there = np.arange(5) < arrays["num_peaks"][..., None]
+        places = rng.integers(0, 8, size=(count, 14, 5, 2))
+        arrays["peak_positions"] = np.where(there[..., None], places, -1)
+    if method != "random":
+        ends = np.argsort(-scores)[[0, 1, 2, 3, -4, -3, -2, -1]]
+        arrays["heatmap_ids"] = np.sort(ids[ends])
+        heatmaps = rng.uniform(-1.0, 30.0, size=(8, 8, 8, 14))
+        arrays["heatmaps"] = heatmaps.astype(np.float16)
     return arrays

@@ -19,6 +19,7 @@ from jalpose.acquisition.probe import Probe
 from jalpose.config import assemble
 from jalpose.data.registry import load_dataset
 from jalpose.evaluation.passes import Passes
+from jalpose.journal import Journal
 from jalpose.models.hourglass import Features, PoseOutput
 from jalpose.pergrad.api import Engine
 from jalpose.problem import Problem
@@ -217,6 +218,29 @@ def flat_variables():
     return jax.tree.unflatten(tree, noisy)
 
 
+def same_journals(one, other) -> bool:
+    """Whether two journals hold the same passes, to the bit."""
+    found = [
+        {
+            (name, key): (value.dtype, value.shape, value.tobytes())
+            for name in journal.names()
+            for key, value in journal.read(name).items()
+        }
+        for journal in (one, other)
+    ]
+    return found[0] == found[1]
+
+
+def copied_journal(journal, left_out=()) -> Journal:
+    """One in memory of the same passes, but for those that begin with `left_out`."""
+    other = Journal()
+    for name in journal.names():
+        if not name.startswith(tuple(left_out)):
+            arrays = journal.read(name)
+            other.append(name, {key: value.copy() for key, value in arrays.items()})
+    return other
+
+
 def flat_passes(devices=1) -> Passes:
     return _flat_passes(devices)  # the same whether or not the number is given
 
@@ -234,7 +258,7 @@ def probe(
     return Probe(
         passes,
         variables,
-        journal=journal or {},
+        journal=journal or Journal(),
         pieces=pieces,
         forward_block=8,
         gradient_block=8,
@@ -326,7 +350,7 @@ def lay_ambush(patch, place, die):
     elif kind == "step":
         around(training, "arrays_only", before=lambda rows: True)
     elif kind == "block":
-        around(Passes, "_compile", before=lambda self, fn, *_: _pass_name(fn) == what)
+        around(Passes, "_try", before=lambda self, fn, *_: _pass_name(fn) == what)
     elif kind == "save":
         around(
             checkpoints.StateStore,

@@ -16,6 +16,7 @@ from jalpose.acquisition.probe import Paused
 from jalpose.acquisition.registry import METHODS
 from jalpose.config import ConfigError
 from jalpose.evaluation.passes import Passes
+from jalpose.journal import Journal
 from jalpose.training import scale_images
 from tests import small
 
@@ -320,7 +321,7 @@ def described(num):
     everything = labelled._replace(present=np.ones_like(labelled.present))
     probe = small.probe(small.problem().passes, small.base_variables())
     acquire(probe, everything, np.arange(40, 40 + num))
-    return {k: v for k, v in probe.journal.items() if not k.startswith("norms")}
+    return small.copied_journal(probe.journal, left_out=("norms",))
 
 
 @pytest.mark.slow
@@ -417,18 +418,19 @@ def test_pausing_and_resuming_is_exact_and_computes_each_block_once(labels, piec
     straight_walker, walker = Walker(), Walker()
     variables = small.flat_variables()
     straight = acquire(small.probe(straight_walker, variables), labels=labels)
-    journal, pauses, paused = {}, 0, True
+    journal, pauses, paused = Journal(), 0, True
     while paused:
         probe = small.probe(walker, variables, journal=journal, pieces=pieces)
-        before = dict(journal)
+        before = small.copied_journal(journal)
         try:
             found = acquire(probe, labels=labels)
             paused = False
         except Paused:
             pauses += 1
-        assert journal == before  # its own is a copy
-        journal = {name: value.copy() for name, value in probe.journal.items()}
-    assert pauses == (len(walker.blocks) - 1) // pieces
+        assert small.same_journals(journal, before)  # its own is a copy
+        journal = small.copied_journal(probe.journal)
+    # The search for neighbours is one piece more, on the host.
+    assert pauses == len(walker.blocks) // pieces
     assert walker.blocks == straight_walker.blocks
     assert len(set(walker.blocks)) == len(walker.blocks)
     np.testing.assert_array_equal(found.indices, straight.indices)
@@ -448,18 +450,49 @@ def test_a_paused_probe_says_how_far_it_is():
     assert probe.progress == ("describe", 12, 12)
 
 
-def test_memo_is_computed_once():
+def test_blocks_on_the_host_pause_and_are_computed_once():
     calls = []
 
-    def compute():
-        calls.append(1)
-        return {"number": np.array([1.5])}
+    def squares(positions):
+        calls.append(positions.tolist())
+        return {"square": positions**2, "id": POOL[positions]}
 
-    probe = flat_probe()
-    first = probe.memo("name", compute)
-    again = flat_probe(journal=probe.journal).memo("name", compute)
-    assert first["number"] == again["number"] == 1.5 and len(calls) == 1
-    assert probe.memo("other", lambda: {"number": np.array([2.0])})["number"] == 2.0
+    journal, pauses, found = Journal(), 0, None
+    while found is None:
+        probe = flat_probe(journal=journal, pieces=2)
+        try:
+            found = probe.blocks("squares", squares, POOL, 3)
+        except Paused:
+            assert probe.progress == ("squares", 6, 12)
+            pauses += 1
+        journal = probe.journal
+    assert pauses == 1
+    assert sorted(calls) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert found["square"].tolist() == [n**2 for n in range(12)]
+    assert found["id"].tolist() == POOL.tolist()
+    # Of other examples, or under another name, it is another pass.
+    whole = flat_probe(journal=journal)
+    assert whole.blocks("squares", squares, POOL[:5], 3)["square"].tolist()[-1] == 16
+    assert whole.blocks("cubes", squares, POOL, 12).keys() == {"square", "id"}
+    assert len(calls) == 7
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_on_the_host_change_nothing(threads):
+    walker = Walker()
+    walker.threads = threads
+    probe = small.probe(walker, small.flat_variables())
+    found = probe.blocks("squares", lambda at: {"square": at**2}, POOL, 3)
+    assert found["square"].tolist() == [n**2 for n in range(12)]
+    found, single = acquire(probe), acquire()
+    for name, value in single.explanation.items():
+        assert found.explanation[name].tobytes() == value.tobytes(), name
+
+
+def test_what_a_probe_returns_is_read_only():
+    for value in flat_probe().describe(POOL).values():
+        with pytest.raises(ValueError, match="read-only"):
+            value[0] = 0
 
 
 def peaks(output, key):
@@ -514,8 +547,9 @@ def test_scoring_through_the_cycle_leaves_the_journal_it_was_given_alone():
     state = cycle.CycleState(
         cycle=0,
         labelled=problem.dataset.initial,
-        phase=cycle.Scoring(variables=small.flat_variables(), journal={}),
+        phase=cycle.Scoring(variables=small.flat_variables(), journal=Journal()),
     )
     after, event = cycle.advance(state, problem)
-    assert event.kind == "scoring" and state.phase.journal == {}
-    assert after.phase.journal and after.phase.variables is state.phase.variables
+    assert event.kind == "scoring" and state.phase.journal.names() == []
+    assert after.phase.journal.names()
+    assert after.phase.variables is state.phase.variables

@@ -12,7 +12,7 @@ from jalpose import run
 from jalpose.config import ConfigError, assemble
 from jalpose.pergrad.api import Engine
 from jalpose.problem import engine_of
-from jalpose.validation import validate, validate_devices
+from jalpose.validation import uneven_splits, validate
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -363,17 +363,23 @@ def test_a_length_is_given_in_epochs_or_in_steps(phase):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("training.batch", 12), ("evaluation.block", 60), ("acquisition.block", 4)],
+    ("key", "value", "filled", "lost"),
+    [
+        ("training.batch", 12, 16, "25%"),
+        ("evaluation.block", 60, 64, "6%"),
+        ("acquisition.block", 4, 8, "50%"),
+    ],
 )
-def test_batches_and_blocks_split_over_the_devices(key, value):
+def test_what_does_not_split_over_the_devices_is_told(key, value, filled, lost):
     config = make()
-    validate_devices(config, 8)
+    assert uneven_splits(config, 8) == []
     change(config, key, value)
-    message = f"{key}={value} must be a multiple of the number of devices, 8"
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        validate_devices(config, 8)
-    validate_devices(config, 1)
+    (line,) = uneven_splits(config, 8)
+    assert line == (
+        f"{key}={value} does not split over 8 devices: filled up to {filled}, {lost} "
+        "of the work is lost"
+    )
+    assert uneven_splits(config, 1) == []
 
 
 # What is shipped.
@@ -386,7 +392,7 @@ def test_shipped_configs_are_valid_at_every_scale(path, scale):
     validate(config, run.KNOWN)
     assert (config.name, config.scale, config.seed) == (path.stem, scale, 4)
     if scale == "tiny":
-        validate_devices(config, 8)
+        assert uneven_splits(config, 8) == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

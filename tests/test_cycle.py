@@ -5,8 +5,11 @@ whole runs of an hourglass.
 """
 
 import dataclasses
+import functools
 import itertools
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -15,9 +18,11 @@ import pytest
 
 from jalpose import checkpoints, cycle, sharding
 from jalpose.cycle import AwaitingLabels, Done, Training
+from jalpose.journal import Journal
 from jalpose.stages import Stage
 from tests import small
 
+JOURNALS = "checkpoints/journal"
 CLOCK = {"seconds": 1.5, "acquisition": 0.25}
 
 
@@ -36,8 +41,9 @@ def flat(state):
     }
     for field in dataclasses.fields(phase):
         value = getattr(phase, field.name)
-        if isinstance(value, dict) and field.name == "journal":
-            found.update({f"journal {name}": v.copy() for name, v in value.items()})
+        if field.name == "journal":
+            for name in value.names():
+                found.update(leaves(value.read(name), f"journal {name} "))
         else:
             found.update(leaves(value, field.name))
     return found
@@ -61,7 +67,13 @@ class Trace:
     events: list
 
     def restore(self, number, problem):
-        store = checkpoints.StateStore(self.folder / str(number))
+        """The state, and the journal as it was, in a folder of its own."""
+        workdir = self.folder / str(number)
+        again = Path(tempfile.mkdtemp(dir=self.folder))
+        if (workdir / JOURNALS).exists():
+            shutil.copytree(workdir / JOURNALS, again / JOURNALS)
+        problem.journals = functools.partial(checkpoints.open_journal, again)
+        store = checkpoints.StateStore(workdir)
         restored, state, clock = store.restore(problem)
         store.close()
         assert restored == number and clock == CLOCK
@@ -82,7 +94,8 @@ def quick_restore():
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory, quick_restore):
-    problem = small.flat_problem()
+    problem, workdir = small.flat_problem(), tmp_path_factory.mktemp("run")
+    problem.journals = functools.partial(checkpoints.open_journal, workdir)
     found = Trace(problem, tmp_path_factory.mktemp("states"), [], [])
     state = cycle.start(problem)
     while not found.events or found.events[-1].kind != "done":
@@ -91,6 +104,8 @@ def trace(tmp_path_factory, quick_restore):
         store = checkpoints.StateStore(found.folder / str(number))
         store.save(number, state, CLOCK)
         store.close()
+        if (workdir / JOURNALS).exists():
+            shutil.copytree(workdir / JOURNALS, found.folder / str(number) / JOURNALS)
         state, event = cycle.advance(state, problem)
         found.events.append(event)
     return found
@@ -201,8 +216,11 @@ def test_advance_leaves_scoring_states_as_they_were(trace):
     number = [event.kind for event in trace.events].index("scoring")
     problem = small.flat_problem()
     state = trace.restore(number, problem)
+    in_memory = dataclasses.replace(state.phase, journal=Journal())
+    state = dataclasses.replace(state, phase=in_memory)
     first, _ = cycle.advance(state, problem)
     assert_same(flat(state), trace.states[number])
+    assert_same(flat(first), trace.states[number + 1])
     second, _ = cycle.advance(state, problem)
     assert_same(flat(second), flat(first))
 

@@ -163,6 +163,9 @@ def test_probabilities_of_the_peaks_sum_to_one_for_each_joint():
     shares = found.explanation["peak_probabilities"]
     assert shares.shape == (len(POOL), JOINTS, 3)
     np.testing.assert_allclose(shares.sum(axis=2), 1, rtol=1e-6)
+    places = found.explanation["peak_positions"]
+    assert places.shape == (*shares.shape, 2)
+    np.testing.assert_array_equal((places >= 0).all(axis=3), shares > 0)
     # The strongest first.
     assert (np.diff(shares, axis=2) <= 0).all()
     assert found.summary["mean_peaks"] == (shares > 0).sum(axis=2).mean()

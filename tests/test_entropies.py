@@ -106,6 +106,10 @@ def test_multipeak_golden():
         found.explanation["joint_entropy"].sum(axis=1), found.scores, rtol=1e-6
     )
     assert found.summary["mean_peaks"] == 15 / 8
+    places = found.explanation["peak_positions"]
+    assert places.shape == (4, 2, 5, 2) and places.dtype == np.int16
+    assert places[0, 0].tolist() == [[20, 20], [45, 40], *[[-1, -1]] * 3]
+    assert places[2].tolist() == 2 * [[[20, 20], *[[-1, -1]] * 4]]
     raw = acquire("raw", Maps(TOYS), ids, 1)
     one = scipy.stats.entropy([1, math.exp(-5)])  # 0.993 and 0.007
     np.testing.assert_allclose(raw.scores[1], 2 * one, rtol=1e-4)

@@ -119,7 +119,7 @@ def results(found, unit):
     kept = {name: (folder / name).read_bytes() for name in names}
     lines = []
     for line in records.read_cycles(folder):
-        spent = ("seconds", "peak_bytes")
+        spent = ("seconds", "peak_bytes", "throughput")
         for part in (line, line.get("acquisition"), line.get("measures")):
             for key in spent:
                 (part or {}).pop(key, None)

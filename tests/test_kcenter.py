@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+import tracemalloc
 
 import jax
 import numpy as np
@@ -93,6 +94,22 @@ def test_ties_go_by_id_whatever_the_order_of_the_rows(points, seed, devices):
     np.testing.assert_array_equal(ids[shuffle][again.order], ids[found.order])
     np.testing.assert_array_equal(again.nearest, found.nearest[shuffle])
     assert again.radius == found.radius == np.float32(radius)
+
+
+def test_of_a_mapped_pool_there_is_no_copy_but_the_devices(tmp_path):
+    shape = (32_768, 256)
+    pool = np.memmap(tmp_path / "pool", np.float32, "w+", shape=shape)
+    pool[:, 0] = np.arange(len(pool))
+    greedy(pool[:64], pool[:1], 1, devices=8, chunk=1024)  # what is built but once
+    tracemalloc.start()
+    try:
+        found = greedy(pool, pool[:1], 1, devices=8, chunk=1024)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.order.tolist() == [len(pool) - 1]
+    # A CPU may keep what it is given, that is the pool once; not twice, or its squares.
+    assert peak < 1.4 * pool.nbytes
 
 
 @pytest.mark.parametrize("devices", [1, 8])

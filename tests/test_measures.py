@@ -2,6 +2,7 @@ import itertools
 import json
 import math
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -256,6 +257,19 @@ def test_the_pools_distance_is_the_root_mean_square_of_all_pairs():
     assert measures.pool_distance(embeddings) == pytest.approx(expected)
 
 
+def test_the_distance_of_a_mapped_pool_takes_no_copy_of_it(tmp_path):
+    pool = np.memmap(tmp_path / "pool", np.float32, "w+", shape=(100_000, 256))
+    pool[:, 3] = np.arange(len(pool))
+    tracemalloc.start()
+    try:
+        found = measures.pool_distance(pool)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == pytest.approx(math.sqrt(2 * np.var(np.arange(1e5), ddof=1)))
+    assert peak < pool.nbytes  # in float64 it would be twice that
+
+
 def test_one_image_has_no_spread():
     for count in (0, 1):
         found = measures.spread(np.ones((count, 3)), near=1.0)
@@ -316,3 +330,28 @@ def test_what_is_not_known_is_none():
     found = measures.summarise(ids, scores, ids[:1], -ids, selected_pck=NAN)
     known = {name: value for name, value in found.items() if value is not None}
     assert known == {"chance_overlap": 0.2, "loss_overlap": 1}
+
+
+# Ends of a ranking.
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"),
+    [
+        (0, []),
+        (1, []),
+        (2, [3, 7]),
+        (5, [3, 4, 7, 8]),
+        (6, [3, 4, 5, 6, 7, 8]),
+        (99, [3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_ends_are_of_the_highest_and_the_lowest_ties_by_id(most, wanted):
+    # Falling: 7, then 4 and 5 alike, then 6 and 8 alike, then 3; 9 has no score.
+    ids = np.array([3, 4, 5, 6, 7, 8, 9])
+    scores = np.array([0.0, 2.0, 2.0, 1.0, 3.0, 1.0, NAN])
+    assert measures.ends(ids, scores, most).tolist() == wanted
+
+
+def test_there_are_no_ends_without_scores():
+    assert measures.ends(np.arange(3), np.full(3, NAN), 4).tolist() == []

@@ -10,6 +10,7 @@ from jalpose import cycle, losses
 from jalpose.acquisition.method import Method, by_score
 from jalpose.cycle import AwaitingLabels, Measuring, Scoring
 from jalpose.evaluation import measures, pck
+from jalpose.journal import Journal
 from jalpose.training import scale_images
 from tests import small
 
@@ -26,7 +27,7 @@ def scoring(problem):
     return cycle.CycleState(
         cycle=0,
         labelled=DATA.initial,
-        phase=Scoring(variables=small.flat_variables(), journal={}),
+        phase=Scoring(variables=small.flat_variables(), journal=Journal()),
     )
 
 
@@ -108,7 +109,10 @@ def test_the_measures_are_of_the_records_arrays():
     )
     assert found.values == wanted
     assert None not in [wanted[name] for name in ("sq_norm_overlap", "pool_pck")]
-    assert {len(value) for value in arrays.values()} == {len(chosen["ids"])}
+    pictures = ("labelled_ids", "labelled_embeddings")
+    assert "heatmaps" not in arrays  # output.images=0
+    rows = {len(value) for name, value in arrays.items() if name not in pictures}
+    assert rows == {len(chosen["ids"])}
 
 
 def test_true_losses_are_those_of_the_labels():
@@ -123,6 +127,25 @@ def test_true_losses_are_those_of_the_labels():
         wanted = loss(output.heatmaps[row], target, labels.present[row])
         assert found["true_losses"][row] == pytest.approx(float(wanted), rel=1e-4)
     np.testing.assert_allclose(found["embeddings"], output.embedding, rtol=1e-4)
+
+
+def test_pictures_have_the_labelled_examples_and_heatmaps_of_the_ends():
+    problem = small.flat_problem({**SCORED, "output.images": 5})
+    _, events = small.advance_until(scoring(problem), problem, "measured")
+    found, chosen = events[-1].arrays, event("selected").arrays
+    assert events[-1].values == event("measured").values
+    np.testing.assert_array_equal(found["labelled_ids"], DATA.initial)
+    order = chosen["ids"][np.lexsort((chosen["ids"], -chosen["scores"]))]
+    shown = np.sort([*order[:2], *order[-2:]])
+    np.testing.assert_array_equal(found["heatmap_ids"], shown)
+    for ids, name, of in (
+        (DATA.initial, "labelled_embeddings", lambda output: output.embedding),
+        (shown, "heatmaps", lambda output: output.heatmaps[:, -1]),
+    ):
+        images = scale_images(small.crops(ids)["image"])
+        wanted = of(small.FLAT.apply(small.flat_variables(), images))
+        np.testing.assert_allclose(found[name], wanted, rtol=2e-3, atol=1e-4)
+    assert found["heatmaps"].dtype == np.float16
 
 
 def test_without_true_norms_there_are_none_and_the_rest_is_the_same():
@@ -142,9 +165,11 @@ def test_what_is_measured_comes_after_the_choice():
     assert len(kinds) > chosen + 3
     for phase in phases[: chosen + 1]:
         assert isinstance(phase, Scoring)
-        assert not any(k.startswith(("describe", "norms")) for k in phase.journal)
+        assert not any(
+            k.startswith(("describe", "norms")) for k in phase.journal.names()
+        )
     assert all(isinstance(phase, Measuring) for phase in phases[chosen + 1 : -1])
-    assert any(k.startswith("norms-target") for k in phases[-2].journal)
+    assert any(k.startswith("norms-target") for k in phases[-2].journal.names())
     assert isinstance(phases[-1], AwaitingLabels)
     np.testing.assert_array_equal(
         phases[-1].chosen, event("selected").arrays["selected"]
@@ -161,7 +186,7 @@ def test_a_method_is_given_labels_of_the_labelled_set_alone():
     problem = small.flat_problem(SCORED)
     problem.method = Method(acquire)
     cycle.advance(scoring(problem), problem)
-    assert given["probe"].journal == {}
+    assert given["probe"].journal.names() == []
     np.testing.assert_array_equal(given["labelled"].ids, DATA.initial)
     assert {len(part) for part in given["labelled"]} == {len(DATA.initial)}
     assert not np.isin(given["ids"], DATA.initial).any()

@@ -20,6 +20,7 @@ from jalpose.acquisition.registry import METHODS
 from jalpose.config import ConfigError, assemble
 from jalpose.data.skeletons import LSP
 from jalpose.evaluation.passes import Passes
+from jalpose.journal import Journal
 from jalpose.scales import SCALES
 from jalpose.validation import validate
 from tests import small
@@ -178,7 +179,7 @@ def test_a_pool_can_be_chosen_whole(name, count):
 
 @EVERY
 def test_interrupted_at_every_piece_the_choice_is_the_same(name):
-    journal, found, pauses = {}, None, 0
+    journal, found, pauses = Journal(), None, 0
     while found is None:
         probe, select = acquire(name, journal=journal, pieces=1)
         try:
@@ -186,7 +187,7 @@ def test_interrupted_at_every_piece_the_choice_is_the_same(name):
         except Paused:
             pauses += 1
             assert pauses < 50
-        journal = {key: value.copy() for key, value in probe.journal.items()}
+        journal = small.copied_journal(probe.journal)
     assert pauses >= 1 or name == "random"
     wanted = usual(name)
     assert found.indices.tolist() == wanted.indices.tolist()

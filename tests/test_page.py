@@ -19,7 +19,7 @@ from jalpose.report import images, interpret, page
 from tests import fake_runs, miniature, mpii_miniature
 
 SECTIONS = [
-    "state", "runs", "results", "tables", "scores", "chosen", "neighbours", "entropy",
+    "state", "runs", "results", "tables", "scores", "chosen", "neighbours", "peaks",
     "confidence", "labels", "terms", "provenance",
 ]  # fmt: skip
 METHODS = ("random", "eglpp", "multipeak_entropy")
@@ -219,7 +219,8 @@ def test_labels_are_ranked_by_gradient_norm(report, folder):
     assert tuple(rows[0]) == interpret.LABEL_CHECK_COLUMNS
     norms = [float(row["gradient_norm"]) for row in rows]
     assert norms == sorted(norms, reverse=True)
-    keys = [row["key"] for row in rows]
+    # Of figures each seed has its own.
+    keys = [(row["key"], row["seed"]) for row in rows]
     assert len(set(keys)) == len(keys)
     top = rows[0]
     run = {("eglpp", "1"): "unfinished"}.get(
@@ -239,7 +240,7 @@ def test_labels_are_ranked_by_gradient_norm(report, folder):
     )
 
 
-def made_up_run(losses, squared=None):
+def made_up_run(losses, squared=None, drawn=None):
     ids = np.arange(len(losses))
     arrays = {"ids": ids, "scores": ids * 1.0, "true_losses": np.array(losses)}
     if squared is not None:
@@ -248,6 +249,7 @@ def made_up_run(losses, squared=None):
     return SimpleNamespace(
         method="egl",
         seed=0,
+        drawn=drawn,
         cycles=[{"cycle": 0, "acquisition": {}}, {"cycle": 1, "acquisition": {"s": 1}}],
         arrays=lambda cycle: arrays,
         selection=lambda cycle: rows,
@@ -264,6 +266,31 @@ def test_an_example_bought_twice_stands_as_where_its_norm_was_greatest():
         ("k1", 1.0, 9.0, 2),
     ]
     assert [b.key for b in interpret.by_loss(bought)] == ["k1", "k0", "k2"]
+
+
+def test_figures_of_two_seeds_are_two_though_their_keys_are_alike():
+    runs = [made_up_run([1.0 + seed, 9.0], drawn=seed) for seed in (0, 1)]
+    bought = interpret.bought_labels([*runs, runs[0]])
+    assert [(b.key, b.loss, b.purchases) for b in bought] == [
+        ("k1", 9.0, 2),
+        ("k1", 9.0, 1),
+        ("k0", 2.0, 1),
+        ("k0", 1.0, 2),
+    ]
+
+
+def test_figures_are_drawn_from_the_seed_of_the_initial_set():
+    config = default().to_dict()
+    assert images.drawn_seed(config) is None  # photographs
+    config["data"]["name"], config["seed"] = "figures", 3
+    assert images.drawn_seed(config) == 3
+    config["seeds"]["initial"] = 0
+    assert images.drawn_seed(config) == 0
+    config["data"] |= {"initial": 4, "pool": 3, "test": 2}
+    library = images.open_library(config)
+    config["seed"] = 5
+    again = images.open_library(config)
+    np.testing.assert_array_equal(library.joints, again.joints)
 
 
 def test_without_norms_the_loss_ranks_and_what_is_unknown_is_last():
@@ -316,6 +343,55 @@ def test_the_map_is_of_the_two_largest_variances_with_fixed_signs():
     assert np.flatnonzero(drawn.selected).tolist() == [3, 4]
     again = interpret.map_embeddings({**arrays, "embeddings": -embeddings + 1})
     np.testing.assert_allclose(again.places, -drawn.places, atol=1e-9)
+
+
+def test_labelled_examples_stand_on_the_map():
+    rng = np.random.default_rng(0)
+    arrays = {"ids": np.arange(30), "selected": [3]}
+    arrays["embeddings"] = rng.normal(size=(30, 4))
+    assert interpret.map_embeddings(arrays).labelled.shape == (0, 2)
+    arrays["labelled_embeddings"] = arrays["embeddings"][[7, 9]]
+    drawn = interpret.map_embeddings(arrays)
+    assert drawn.places.shape == (30, 2) and drawn.selected.shape == (30,)
+    np.testing.assert_allclose(drawn.labelled, drawn.places[[7, 9]])
+
+
+def test_the_most_uncertain_joints_come_with_their_peaks():
+    places = np.full((1, 3, 2, 2), -1)
+    places[0, 1] = [[4, 5], [6, 7]]
+    places[0, 2, 0] = 1, 2
+    arrays = {"peak_positions": places}
+    shares = np.array([[[0.0, 0.0], [0.5, 0.5], [1.0, 0.0]]])
+    for more in (
+        {"peak_probabilities": shares},
+        {"joint_entropy": [[0.0, np.log(2), 0.0]]},
+    ):
+        first, second = interpret.most_uncertain_joints({**arrays, **more}, 0, 2)
+        assert (first.joint, second.joint) == (1, 0)
+        assert first.entropy == pytest.approx(np.log(2)) and second.entropy == 0
+        assert first.places.tolist() == [[4, 5], [6, 7]] and len(second.places) == 0
+
+
+def test_heatmaps_are_found_by_their_example():
+    arrays = {"heatmap_ids": np.array([4, 9]), "heatmaps": np.arange(2)[:, None, None]}
+    assert interpret.heatmaps_of(arrays, 9) == 1
+    assert interpret.heatmaps_of(arrays, 5) is None
+    assert interpret.heatmaps_of({}, 9) is None
+
+
+def test_peaks_are_told_with_their_heights(folder, report):
+    text = (report / "index.html").read_text("utf-8")
+    section = text[text.index('<section id="peaks">') :].split("</section>")[0]
+    arrays = records.read_arrays(folder / "multipeak_entropy", 0)
+    row = int(np.argmax(arrays["scores"]))
+    joint = int(np.argmax(arrays["joint_entropy"][row]))
+    maps = interpret.heatmaps_of(arrays, arrays["ids"][row])[..., joint]
+    count = arrays["num_peaks"][row, joint]
+    heights = [f"{maps[y, x]:.3g}" for x, y in arrays["peak_positions"][row, joint]]
+    said = f"{count} peak{'s' * int(count > 1)}: {', '.join(heights[:count])}"
+    first = re.findall(r'class="row">(.*?)</div>', section)[0]
+    assert said in first and "<img" in first
+    assert section.count('class="tile query"') == 8
 
 
 # Images

@@ -14,6 +14,14 @@ from tests.test_heatmaps import CROP, PEAK, everyone, render
 # Local peaks.
 
 
+def test_places_are_recorded_where_a_peak_was_found():
+    positions = jnp.array([[[3, 4], [0, 0]], [[0, 0], [0, 0]]])
+    found = jnp.array([[True, False], [False, False]])
+    kept = heatmaps.recorded_positions(positions, found)
+    assert kept.dtype == jnp.int16
+    assert kept.tolist() == [[[3, 4], [-1, -1]], [[-1, -1], [-1, -1]]]
+
+
 @functools.partial(jax.jit, static_argnames=("count", "distance", "border"))
 def peaks_of(maps, count=5, distance=5, threshold=None, border=0):
     return heatmaps.local_peaks(

@@ -12,6 +12,7 @@ import pytest
 from jalpose import sharding
 from jalpose.acquisition.probe import Probe
 from jalpose.evaluation.passes import Passes
+from jalpose.journal import Journal
 from jalpose.pergrad import api, memory
 from jalpose.pergrad.api import Engine
 from jalpose.pergrad.memory import largest_fitting, limit_bytes
@@ -126,7 +127,7 @@ def probed(walker, engine, ids=IDS, memory=0.0):
     probe = Probe(
         walker,
         small.flat_variables(),
-        journal={},
+        journal=Journal(),
         pieces=10**9,
         forward_block=8,
         gradient_block=8,

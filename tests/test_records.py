@@ -1,8 +1,12 @@
+import errno
+import io
 import json
 import os
 import re
 import struct
 import time
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 
 from jalpose import records
 from jalpose.records import WorkdirError
+from tests.disk import fill_disk
 
 ROWS = [
     {
@@ -63,13 +68,39 @@ def test_a_write_that_fails_leaves_the_old_record(tmp_path, monkeypatch, name, s
     before = (tmp_path / name).read_bytes()
 
     def fail(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="Input/output error"):
         write_everything(tmp_path, 2.0)[name]()
     assert files_in(tmp_path) == [name]
     assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_full_disk_is_told_and_leaves_the_old_record(tmp_path, monkeypatch, name):
+    write_everything(tmp_path, 1.0)[name]()
+    before = (tmp_path / name).read_bytes()
+    for room in range(0, len(before), 16):
+        fill_disk(monkeypatch, room)
+        with pytest.raises(WorkdirError, match=r"No space left.*Make room.*resumes"):
+            write_everything(tmp_path, 2.0)[name]()
+        monkeypatch.undo()
+        assert files_in(tmp_path) == [name]
+        assert (tmp_path / name).read_bytes() == before
+    write_everything(tmp_path, 2.0)[name]()
+    assert (tmp_path / name).read_bytes() != before
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_quota_that_is_used_up_is_told(tmp_path, monkeypatch, name):
+    def fail(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WorkdirError, match=r"quota exceeded.*Make room"):
+        write_everything(tmp_path, 2.0)[name]()
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -130,6 +161,17 @@ def test_a_workdir_on_a_read_only_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", refuse)
     with pytest.raises(WorkdirError, match=r"Read-only file system.*--workdir"):
         records.check_workdir(tmp_path)
+
+
+def test_a_workdir_on_a_full_disk_is_left_as_it_was(tmp_path, monkeypatch):
+    def half(self, data):
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", half)
+    with pytest.raises(WorkdirError, match=r"No space left on device.*make room"):
+        records.check_workdir(tmp_path)
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.skipif(
@@ -324,6 +366,88 @@ def test_equal_arrays_give_equal_bytes(tmp_path, monkeypatch):
     records.write_arrays(tmp_path, 1, b=b, a=a)
     first, second = ((tmp_path / "arrays" / f"cycle_0{i}.npz") for i in (0, 1))
     assert first.read_bytes() == second.read_bytes()
+
+
+MIXED = {
+    "scores": np.array([1.5, np.nan], np.float32),
+    "ids": np.arange(3),
+    "keys": np.array(["a", "bc"]),
+    "none": np.zeros((0, 4), np.int8),
+    "turned": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "strided": np.arange(20)[::3],
+    "number": np.float64(2.5),
+}
+
+
+def at_once(arrays):
+    """An archive of arrays, made in memory as a whole."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            with archive.open(
+                zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True
+            ) as file:
+                np.lib.format.write_array(file, np.asarray(arrays[name]))
+    return buffer.getvalue()
+
+
+def test_arrays_written_in_pieces_are_the_bytes_of_the_whole(tmp_path):
+    mapped = np.memmap(tmp_path / "mapped", np.float32, "w+", shape=(5, 3))
+    mapped[:] = np.arange(15).reshape(5, 3)
+    arrays = {**MIXED, "mapped": mapped}
+    records.write_npz(tmp_path / "a.npz", arrays)
+    assert (tmp_path / "a.npz").read_bytes() == at_once(arrays)
+
+
+def test_arrays_that_are_added_give_the_bytes_of_the_whole(tmp_path):
+    path = tmp_path / "arrays" / "cycle_00.npz"
+    some = {name: MIXED[name] for name in ("ids", "turned", "none")}
+    records.write_arrays(tmp_path, 0, **some, scores=np.zeros(7))
+    records.add_arrays(tmp_path, 0, **{k: MIXED[k] for k in MIXED.keys() - some})
+    assert path.read_bytes() == at_once(MIXED)  # the scores are the later ones
+    records.add_arrays(tmp_path, 0)
+    assert path.read_bytes() == at_once(MIXED)
+    with pytest.raises(FileNotFoundError, match="cycle_01"):
+        records.add_arrays(tmp_path, 1, **some)
+
+
+def test_arrays_are_added_in_pieces(tmp_path):
+    large = np.memmap(tmp_path / "large", np.uint8, "w+", shape=2**26)
+    records.write_arrays(tmp_path, 0, old=large)
+    tracemalloc.start()
+    try:
+        records.add_arrays(tmp_path, 0, new=large)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "arrays" / "cycle_00.npz").stat().st_size > 2 * 2**26
+    assert peak < 2**26  # pieces of 16 MiB, of 128 MiB written
+
+
+def test_arrays_are_read_by_name(tmp_path):
+    records.write_arrays(tmp_path, 0, **MIXED)
+    found = records.read_arrays(tmp_path, 0, ("ids", "keys"))
+    assert list(found) == ["ids", "keys"] and found["keys"].tolist() == ["a", "bc"]
+    with pytest.raises(WorkdirError, match=r"cycle_00\.npz is damaged.*joints"):
+        records.read_arrays(tmp_path, 0, ("joints",))
+
+
+def test_nothing_is_added_to_damaged_arrays(tmp_path):
+    records.write_arrays(tmp_path, 0, x=np.arange(100))
+    path = tmp_path / "arrays" / "cycle_00.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    for damaged in (bytes(data), bytes(data[:-40])):
+        path.write_bytes(damaged)
+        with pytest.raises(WorkdirError, match=r"cycle_00\.npz is damaged"):
+            records.add_arrays(tmp_path, 0, y=np.arange(3))
+        assert path.read_bytes() == damaged and files_in(tmp_path) == [
+            "arrays/cycle_00.npz"
+        ]
+        # What is put in its place is not read.
+    path.write_bytes(bytes(data))
+    records.add_arrays(tmp_path, 0, x=np.arange(3))
+    assert records.read_arrays(tmp_path, 0)["x"].tolist() == [0, 1, 2]
 
 
 def test_bfloat16_arrays_become_float32(tmp_path):

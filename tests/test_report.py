@@ -354,3 +354,31 @@ def test_tables_refuse(runs, tmp_path):
         tables.compare_runs(runs)
     with pytest.raises(records.WorkdirError, match="gone is not the workdir"):
         tables.spent_table({"gone": tmp_path / "gone"})
+
+
+# Heatmaps
+
+
+def test_a_heatmap_is_bright_where_it_is_high_and_its_peaks_have_rings():
+    image = np.full((128, 128, 3), 100, np.uint8)
+    values = np.zeros((16, 16), np.float16)
+    values[4, 10] = 20.0  # covers rows 32 to 39 and columns 80 to 87
+    bare = drawings.draw_heatmap(image, values, np.zeros((0, 2)))
+    assert bare.shape == image.shape and bare.dtype == np.uint8
+    assert (bare[100:, :40] == 55).all()  # darkened where there is nothing
+    brightest = np.unravel_index(bare.sum(axis=2).argmax(), (128, 128))
+    assert np.abs(np.subtract(brightest, (35.5, 83.5))).max() <= 4
+    ringed = drawings.draw_heatmap(image, values, np.array([[10, 4], [2, 12]]))
+    differs = (ringed != bare).any(axis=2)
+    rows, columns = np.nonzero(differs)
+    assert rows.min() < 36 < rows.max() and columns.min() < 20 < columns.max()
+    # Inside a ring nothing is changed.
+    np.testing.assert_array_equal(ringed[99:101, 19:21], bare[99:101, 19:21])
+    assert differs[:60].sum() > differs[60:].sum() > 0  # the first is the thick one
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, np.nan, np.inf])
+def test_a_heatmap_without_a_peak_is_drawn(value):
+    values = np.full((8, 8), value, np.float16)
+    drawn = drawings.draw_heatmap(GREY[:, :96], values, np.zeros((0, 2)))
+    assert drawn.shape == (96, 96, 3)

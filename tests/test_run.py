@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jalpose import checkpoints, problem, provenance, records, run, sharding
+from jalpose import checkpoints, cluster, problem, provenance, records, run, sharding
 from jalpose.conclusion import conclude
 from jalpose.config import ConfigError
 from jalpose.pergrad.memory import CPU_MICROBATCH
@@ -120,10 +120,13 @@ def test_cycles_jsonl_has_a_line_a_cycle(finished):
     assert [line["num_labelled"] for line in found] == [40, 48, 56]
     for line in found:
         names = {"cycle", "num_labelled", "metrics", "acquisition", "seconds"}
+        names |= {"throughput"}
         # The last cycle chooses nothing that could be measured.
         assert set(line) == names | ({"measures"} if line["cycle"] < 2 else set())
         assert 0 <= line["metrics"]["pck"] <= 1 and line["seconds"] > 0
         assert len(line["metrics"]["pck_per_joint"]) == 14
+        assert line["throughput"]["training"]["images_per_second"] > 0
+        assert 0 <= line["throughput"]["training"]["share_waiting"] <= 1
     for line in found[:2]:
         acquisition = line["acquisition"]
         assert acquisition["method"] == "eglpp" and acquisition["engine"] == "ghost"
@@ -132,6 +135,7 @@ def test_cycles_jsonl_has_a_line_a_cycle(finished):
         assert acquisition["budget"] == 8 and acquisition["num_scored"] == 16
         assert acquisition["seconds"] > 0 and acquisition["peak_bytes"] > 0
         assert acquisition["not_converged"] == 0
+        assert line["throughput"]["scoring"]["images_per_second"] > 0
         measures = line["measures"]
         assert 0 <= measures["ranking_accuracy"] <= 1
         assert measures["chance_overlap"] == 8 / 16
@@ -414,11 +418,15 @@ def test_what_cannot_work_is_an_error_before_anything_compiles(
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_batches_have_to_divide_over_the_devices(tmp_path, monkeypatch):
+def test_a_batch_that_does_not_divide_over_the_devices_is_told_of(
+    tmp_path, monkeypatch
+):
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()))
-    with pytest.raises(ConfigError, match=r"training\.batch=9 must be a multiple .* 8"):
-        perform(tmp_path / "run", {"training.batch": 9})
+    monkeypatch.setattr(run, "run_one", lambda *_: None)
+    monkeypatch.setattr(run, "conclude", lambda *_: None)
+    said = perform(tmp_path / "run", {"training.batch": 9})
+    assert "training.batch=9 does not split over 8 devices: filled up to 16" in said
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
@@ -485,6 +493,25 @@ def test_broken_off_at_several_places_a_run_ends_the_same(tmp_path):
                 pytest.fail(f"the run was not broken off {place}")
     assert "resuming" in perform(tmp_path / "killed", STORING)
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "place", ["in a training step of the base", "in a block of gradient norms"]
+)
+def test_a_run_asked_to_end_saves_and_goes_on_where_it_was(place, tmp_path):
+    perform(tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        small.lay_ambush(
+            patch.setattr, place, lambda: os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with pytest.raises(cluster.Preempted, match="the same command goes on"):
+            perform(tmp_path / "ended")
+    # Nothing is due at this length of run: saved for the signal alone.
+    assert list((tmp_path / "ended/checkpoints/state").iterdir())
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "resuming" in perform(tmp_path / "ended")
+    assert results(tmp_path / "ended") == results(tmp_path / "whole")
 
 
 CONFIG_FILE = """

@@ -61,10 +61,12 @@ def acquire(
     found = probe.reduce(
         _peaks(peaks, min_distance, posterior, temperature, spec), unlabelled
     )
+    positions = found.pop("positions")
     pairs = _pairs(num_joints, peaks)
     shares = found["shares"].reshape(len(unlabelled), -1)
-    both = shares[:, pairs[:, 0]] * shares[:, pairs[:, 1]]  # 0 where one is missing
-    weights = np.concatenate([np.ones((len(unlabelled), 1)), both], axis=1)
+    weights = np.ones((len(unlabelled), 1 + len(pairs)), np.float32)
+    for column, (one, other) in enumerate(pairs, start=1):  # 0 where one is missing
+        weights[:, column] = shares[:, one] * shares[:, other]
 
     def context(positions):
         return {name: values[positions] for name, values in found.items()}
@@ -72,7 +74,7 @@ def acquire(
     result = probe.squared_norms(
         _targets(num_joints, peaks),
         unlabelled,
-        weights.astype(np.float32),
+        weights,
         context,
         loss_fn=_loss(spec),
     )
@@ -80,7 +82,10 @@ def acquire(
         unlabelled,
         result["expected"],
         budget,
-        explanation={"peak_probabilities": found["shares"]},
+        explanation={
+            "peak_probabilities": found["shares"],
+            "peak_positions": positions,
+        },
         summary={"mean_peaks": float((found["shares"] > 0).sum(axis=2).mean())},
     )
 
@@ -107,7 +112,11 @@ def _peaks(peaks, min_distance, posterior, temperature, spec):
         points = heatmaps.heatmap_to_crop(
             positions.astype(jnp.float32), spec.crop_size, len(maps)
         )
-        return {"shares": weights / jnp.where(total > 0, total, 1), "points": points}
+        return {
+            "shares": weights / jnp.where(total > 0, total, 1),
+            "points": points,
+            "positions": heatmaps.recorded_positions(positions, found),
+        }
 
     return egl_peaks
 

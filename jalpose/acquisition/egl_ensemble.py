@@ -66,22 +66,22 @@ def acquire(
     said = probe.reduce(
         committee.mean_joints(posterior, temperature), unlabelled, over="members"
     )
-    count = len(unlabelled)
-    aims = said["joints"]  # [M, K, J, 2]
-    weights = np.full((count, members), 1 / members, np.float32)
+    weights = np.full(members, 1 / members, np.float32)
     if covariance:
-        away = directions(said["covariance"])  # [M, 2 J, J, 2]
-        aims = np.concatenate([aims, away], axis=1)
-        ones = np.ones((count, away.shape[1]), np.float32)
-        weights = np.concatenate([weights, ones], axis=1)
+        others = np.ones(2 * probe.skeleton.num_joints, np.float32)
+        weights = np.concatenate([weights, others])
 
     def context(positions):
-        return {"aims": aims[positions]}
+        aims = said["joints"][positions]  # [n, K, J, 2]
+        if covariance:
+            away = directions(said["covariance"][positions])  # [n, 2 J, J, 2]
+            aims = np.concatenate([aims, away], axis=1)
+        return {"aims": aims}
 
     result = probe.squared_norms(
         _targets(members),
         unlabelled,
-        weights,
+        np.broadcast_to(weights, (len(unlabelled), len(weights))),
         context,
         loss_fn=_loss(posterior, temperature),
         value={"trace": "squared", "cai": "norm"}[form],

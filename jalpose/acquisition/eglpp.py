@@ -22,7 +22,8 @@ import numpy as np
 
 from jalpose.acquisition import kcenter
 from jalpose.acquisition.method import Method, Selection, highest
-from jalpose.acquisition.neighbours import nearest_labels
+from jalpose.acquisition.neighbours import BLOCK_ROWS, nearest_labels
+from jalpose.acquisition.probe import digest
 
 
 class Candidates(NamedTuple):
@@ -137,27 +138,15 @@ def candidates(
             "and there are none: set data.initial above 0"
         )
 
-    def search():
-        pool = probe.embeddings(unlabelled)
-        known = probe.embeddings(labelled.ids[possible])
-        kcenter.check_finite(pool, unlabelled, "pool")
-        kcenter.check_finite(known, labelled.ids[possible], "labelled")
-        found = nearest_labels(
-            pool,
-            known,
-            perplexity=perplexity,
-            num_neighbours=neighbours,
-            renormalise=renormalise,
-        )
-        return {
-            "rows": possible[found.indices],
-            "probabilities": found.probabilities.astype(np.float32),
-            "perplexity": found.achieved_perplexity,
-            "converged": found.converged,
-            "mass": found.captured_mass,
-        }
-
-    found = probe.memo("neighbours", search)
+    found = _neighbours(
+        probe,
+        labelled.ids,
+        possible,
+        unlabelled,
+        perplexity=perplexity,
+        num_neighbours=neighbours,
+        renormalise=renormalise,
+    )
     rows = found["rows"]
     if labels == "annotated":
         targets_fn = _annotated_targets(probe.spec)
@@ -171,6 +160,38 @@ def candidates(
         return {name: content[chosen], "present": labelled.present[chosen]}
 
     return Candidates(targets_fn=targets_fn, context=context, **found)
+
+
+def _neighbours(probe, labelled_ids, possible, ids, **options):
+    """Of each of `ids` what `Candidates` holds: the fields that are arrays, by name.
+
+    Args:
+      probe: of the trained network.
+      labelled_ids: int64 [L].
+      possible: int64, rows of them that can be neighbours.
+      ids: int64 [M].
+      options: of `nearest_labels`.
+    """
+    known_ids = labelled_ids[possible]
+    pool, known = probe.embeddings(ids), probe.embeddings(known_ids)
+    known = known.astype(np.float64)  # once, not in every block
+
+    def search(positions):
+        some = pool[positions]
+        kcenter.check_finite(some, ids[positions], "pool")
+        kcenter.check_finite(known, known_ids, "labelled")
+        found = nearest_labels(some, known, **options)
+        return {
+            "rows": possible[found.indices],
+            "probabilities": found.probabilities.astype(np.float32),
+            "perplexity": found.achieved_perplexity,
+            "converged": found.converged,
+            "mass": found.captured_mass,
+        }
+
+    decisive = [*options.values(), digest(labelled_ids), digest(possible)]
+    name = "-".join(["neighbours", *map(str, decisive)])
+    return probe.blocks(name, search, ids, BLOCK_ROWS)
 
 
 def check(num_neighbours, *, perplexity, neighbours, labels, renormalise) -> None:

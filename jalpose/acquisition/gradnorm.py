@@ -30,7 +30,7 @@ def select(probe, unlabelled, budget, loss_fn: Callable, norm: str) -> Selection
         tensors' own norms, the authors' code's, which depends on how the parameters
         are grouped into tensors.
     """
-    weights = np.ones((len(unlabelled), 1), np.float32)
+    weights = np.broadcast_to(np.float32(1), (len(unlabelled), 1))
     found = probe.squared_norms(
         no_target, unlabelled, weights, loss_fn=loss_fn, value=NORMS[norm]
     )

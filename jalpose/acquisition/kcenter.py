@@ -21,6 +21,8 @@ from jax.sharding import PartitionSpec
 
 from jalpose import sharding
 
+_CHECKED_ROWS = 4096  # at a time
+
 
 class Cover(NamedTuple):
     """A choice of new centres.
@@ -74,16 +76,18 @@ def greedy(
     pool, centres = np.asarray(embeddings, np.float32), np.asarray(centres, np.float32)
     ids = np.asarray(ids)
     _check(pool, centres, budget, ids, chunk)
-    check_finite(pool, ids, "pool")
     centre_ids = np.arange(len(centres)) if centre_ids is None else centre_ids
-    check_finite(centres, centre_ids, "centres")
+    largest = max(
+        check_finite(pool, ids, "pool"), check_finite(centres, centre_ids, "centres")
+    )
+    # A power of two that brings all numbers to at most 1, so that no square overflows:
+    # it rounds nothing, and equal distances stay equal.
+    exponent = int(np.frexp(largest)[1])
     mesh = sharding.make_mesh() if mesh is None else mesh
     by_id = np.argsort(ids)
-    exponent = _exponent(pool, centres)
-    # No name for the blocks here: they need not outlive their way to the devices.
     found = program(mesh, budget)(
         sharding.replicate(mesh, np.ldexp(centres, -exponent)),
-        sharding.split(mesh, _blocks(pool, by_id, exponent, chunk, mesh.size)),
+        _blocks(mesh, pool, by_id, exponent, chunk),
     )
     order, sq_distances, sq_nearest, sq_radius = sharding.to_host(found)
     nearest = np.empty(len(pool), np.float32)
@@ -103,7 +107,7 @@ def program(mesh, budget: int):
     Takes centres [L, C], whole on each device, and what is split over the devices:
     blocks of the pool [T, C, chunk], ordered by id, and bool [T, chunk], which of
     their columns are padding. Returns positions int32 [budget] among T * chunk, the
-    squared distances [budget] and [T, chunk] and the squared radius.
+    squared distances [budget] and [T, chunk] and the squared radius, whole on each.
     """
     axis = mesh.axis_names[0]
 
@@ -141,6 +145,7 @@ def program(mesh, budget: int):
             0, budget, choose, (before, padding, *empty)
         )
         radius = jax.lax.pmax(jnp.max(jnp.where(padding, 0, after)), axis)
+        before = jax.lax.all_gather(before, axis, tiled=True)
         return order, sq_distances, before, radius
 
     whole, split = PartitionSpec(), PartitionSpec(axis)
@@ -149,33 +154,37 @@ def program(mesh, budget: int):
             cover,
             mesh=mesh,
             in_specs=(whole, split),
-            out_specs=(whole, whole, split, whole),
+            out_specs=whole,
             check_vma=False,
         )
     )
 
 
-def _blocks(pool, by_id, exponent, chunk, num_devices):
+def _blocks(mesh, pool, by_id, exponent, chunk):
     """The pool in blocks [T, C, chunk], scaled, ordered by id; and what is padding.
+
+    Both split over the devices, and made one device's part after the other: beside
+    them the host holds no more than that of what may be mapped from a disk.
 
     Features come before rows, so that sums over features run along whole vectors: on
     a CPU several times faster than along each row.
     """
-    num_blocks = -(-len(pool) // (chunk * num_devices)) * num_devices
-    blocks = np.zeros((num_blocks, pool.shape[1], chunk), np.float32)
-    for block, start in zip(blocks, range(0, len(pool), chunk), strict=False):
-        rows = pool[by_id[start : start + chunk]]
-        np.ldexp(rows.T, -exponent, out=block[:, : len(rows)])
-    padding = np.arange(num_blocks * chunk) >= len(pool)
-    return blocks, padding.reshape(num_blocks, chunk)
+    num_blocks = -(-len(pool) // (chunk * mesh.size)) * mesh.size
 
+    def blocks(numbers):
+        part = np.zeros((len(numbers), pool.shape[1], chunk), np.float32)
+        for block, number in zip(part, numbers, strict=True):
+            rows = pool[by_id[number * chunk : (number + 1) * chunk]]
+            np.ldexp(rows.T, -exponent, out=block[:, : len(rows)])
+        return part
 
-def _exponent(*arrays) -> int:
-    """Power of two that brings all numbers to at most 1, so that no square overflows.
+    def padding(numbers):
+        return numbers[:, None] * chunk + np.arange(chunk)[None] >= len(pool)
 
-    A power of two rounds nothing, and equal distances stay equal.
-    """
-    return int(np.frexp(max(np.abs(values).max(initial=0) for values in arrays))[1])
+    def split(make):
+        return sharding.split_by_part(mesh, num_blocks, make)
+
+    return split(blocks), split(padding)
 
 
 def _unscaled(sq_distances, exponent):
@@ -204,13 +213,25 @@ def _check(pool, centres, budget, ids, chunk) -> None:
         raise ValueError(f"{chunk=} must be at least 1")
 
 
-def check_finite(embeddings, ids, name) -> None:
-    """Raise FloatingPointError naming the ids whose embeddings are not finite."""
-    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if len(bad):
+def check_finite(embeddings, ids, name) -> float:
+    """The largest absolute value of embeddings [M, C], in pieces; 0 of none.
+
+    Raises:
+      FloatingPointError: some are NaN or infinite; names their ids.
+    """
+    bad, largest = [], 0.0
+    for start in range(0, len(embeddings), _CHECKED_ROWS):
+        rows = np.abs(embeddings[start : start + _CHECKED_ROWS])
+        top = float(rows.max(initial=0))  # NaN where any is
+        if np.isfinite(top):
+            largest = max(largest, top)
+        else:
+            bad += (start + np.flatnonzero(~np.isfinite(rows).all(axis=1))).tolist()
+    if bad:
         listed = ", ".join(f"id {ids[i]}" for i in bad[:10])
         more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise FloatingPointError(
             f"the embedding of {len(bad)} of {len(ids)} examples ({name}) is NaN or "
             f"infinite: {listed}{more}. Weights that diverged, or an image with NaN"
         )
+    return largest

@@ -68,6 +68,7 @@ def acquire(
         explanation={
             "joint_entropy": found["entropies"],
             "num_peaks": found["num_peaks"],
+            "peak_positions": found["positions"],
         },
         summary={"mean_peaks": float(found["num_peaks"].mean())},
     )
@@ -127,7 +128,7 @@ def _entropies(peaks, min_distance, normalise, border):
         del key
         maps = output.heatmaps[-1]  # [h, w, J]
         scale = len(maps) / heatmaps.REFERENCE_SIZE
-        values, _, found = heatmaps.local_peaks(
+        values, positions, found = heatmaps.local_peaks(
             maps,
             num_peaks=peaks,
             min_distance=max(1, round(min_distance * scale)),
@@ -136,6 +137,7 @@ def _entropies(peaks, min_distance, normalise, border):
         return {
             "entropies": peak_entropies(values, found, normalise),
             "num_peaks": found.sum(axis=1),
+            "positions": heatmaps.recorded_positions(positions, found),
         }
 
     # The probe's journal goes by this name.

@@ -14,6 +14,7 @@ from scipy.spatial import distance
 TOLERANCE = 1e-5  # of the perplexity, relative
 MAX_LOG_PRECISION = 600.0  # exp() of it times any row's largest distance is finite
 UNDERFLOW = 800.0  # exp(-800) is zero in float64
+BLOCK_ROWS = 256  # pool images whose distances are held at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def nearest_labels(
     perplexity: float,
     num_neighbours: int,
     renormalise: bool = True,
-    block_rows: int = 256,
+    block_rows: int = BLOCK_ROWS,
 ) -> Neighbours:
     """Find the labelled neighbours of each pool image and their probabilities.
 

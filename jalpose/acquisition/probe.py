@@ -6,25 +6,26 @@ with a probe on the same journal, and everything done is answered from there. So
 method is written as one straight function, and still stops and resumes anywhere.
 """
 
+import concurrent.futures
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose import losses
+from jalpose import cluster, losses
 from jalpose.evaluation import passes
 from jalpose.evaluation.passes import Fitted, Passes, example_keys
+from jalpose.journal import Arrays, Journal
 from jalpose.pergrad import api as pergrad
 from jalpose.pergrad import checks
 from jalpose.pergrad import memory as limits
 from jalpose.pergrad.api import Engine
 from jalpose.training import pose_of, scale_images
-
-Journal = dict[str, np.ndarray]
 
 
 class Paused(Exception):
@@ -34,10 +35,12 @@ class Paused(Exception):
 class Probe:
     """Lazy, blockwise, resumable passes of one trained network.
 
+    What they return is read-only, and of a journal on disk mapped, not in memory.
+
     Args:
       walker: compiled passes of the network.
       variables: of the network.
-      journal: of earlier calls; it is copied, never changed.
+      journal: of earlier calls; the probe's own is a copy.
       pieces: blocks that may be computed before `Paused`.
       forward_block: examples a forward pass.
       gradient_block: examples a pass of gradient norms.
@@ -58,7 +61,7 @@ class Probe:
         memory: float = 0.0,
     ):
         self._walker, self._variables = walker, variables
-        self.journal = dict(journal)
+        self.journal = journal.copy()
         self.progress = ("", 0, 0)  # pass, examples done, examples in all
         self._pieces = pieces
         self._forward_block, self._gradient_block = forward_block, gradient_block
@@ -106,17 +109,17 @@ class Probe:
         """
         key = jax.random.key(0) if key is None else key
         # As data of the examples: a new key compiles nothing anew.
-        keys = np.asarray(jax.random.key_data(example_keys(key, ids)))
+        draw = functools.partial(_key_data, key)
         reduction = self._walker.once(
             (fn, over, samples), lambda: _reduction(self._walker, fn, over, samples)
         )
-        name = f"reduce {fn.__name__} {over}-{_digest(jax.random.key_data(key))}"
+        name = f"reduce {fn.__name__} {over}-{digest(jax.random.key_data(key))}"
         return self._pass(
             name,
             reduction,
             ids,
             self._forward_block,
-            lambda positions: {"key": keys[positions]},
+            lambda positions: {"key": np.asarray(draw(ids[positions]))},
         )
 
     def squared_norms(
@@ -161,12 +164,13 @@ class Probe:
         functions, engine = Functions(targets_fn, loss_fn, value), self._engine
         if not approximate and engine.name not in ("exact", "ghost"):
             engine = dataclasses.replace(engine, name="ghost")
-        block = self._gradient_block // self._walker.num_devices
+        block = -(-self._gradient_block // self._walker.num_devices)
         which = (functions, engine, block, weights.shape[1], self._memory)
         norms = self._walker.once(which, lambda: self._fitted(*which))
         name = f"norms-{targets_fn.__name__}"
         found = self._pass(name, norms, ids, self._gradient_block, rows_of)
-        checks.finite(found["expected"], [f"id {i}" for i in ids])
+        if not np.isfinite(found["expected"]).all():
+            checks.finite(found["expected"], [f"id {i}" for i in ids])
         return found
 
     def _fitted(self, functions, engine, block, num_labels, memory):
@@ -180,48 +184,64 @@ class Probe:
             memory=memory,
         )
 
-    def memo(self, name: str, compute: Callable[[], dict]) -> dict[str, np.ndarray]:
-        """Arrays that are computed on the host once and kept in the journal."""
-        stored = self._stored(f"memo-{name}")
-        if not stored:
-            stored = compute()
-            self._store(f"memo-{name}", stored)
-        return stored
+    def blocks(
+        self, name: str, fn: Callable[[np.ndarray], Arrays], ids: np.ndarray, block: int
+    ) -> Arrays:
+        """Compute `fn` of each example on the host, block by block, in threads.
+
+        As many blocks at a time as there are threads, on each of the hosts.
+
+        Args:
+          name: of the pass: says all that decides its results but the ids.
+          fn: positions in `ids` [n] -> dict of arrays with a row for each.
+          ids: example ids.
+          block: examples a call.
+        """
+
+        here = block * self._walker.threads
+
+        def walk(start):
+            with concurrent.futures.ThreadPoolExecutor(self._walker.threads) as threads:
+                for first in range(start, len(ids), here * cluster.size()):
+                    begin = min(first + here * cluster.host(), len(ids) - 1)
+                    rows = np.arange(begin, min(begin + here, len(ids)))
+                    parts = np.split(rows, range(block, len(rows), block))
+                    found = passes.collect(threads.map(fn, parts))
+                    yield {
+                        key: _of_all_hosts(value, here)[: len(ids) - first]
+                        for key, value in found.items()
+                    }
+
+        return self._resume(name, ids, walk)
 
     def _pass(self, kind, fn, ids, block, context=None):
-        name = f"{kind}-{_digest(ids)}"
-        done = self._stored(name)
-        count = len(next(iter(done.values()))) if done else 0
-        parts = [done] if done else []
-        if count < len(ids):
+        def walk(start):
+            return self._walker.walk(
+                fn, self._variables, ids, block=block, context=context, start=start
+            )
+
+        return self._resume(kind, ids, walk)
+
+    def _resume(self, kind, ids, walk: Callable[[int], Iterable[Arrays]]) -> Arrays:
+        """All rows of a pass, of which `walk` gives the blocks from a row on."""
+        name, journal = f"{kind}-{digest(ids)}", self.journal
+        if journal.rows(name) < len(ids):
             if self._pieces <= 0:
                 raise Paused
-            walk = self._walker.walk(
-                fn, self._variables, ids, block=block, context=context, start=count
-            )
-            for part in walk:
-                parts.append(part)
-                count += len(next(iter(part.values())))
+            for part in walk(journal.rows(name)):
+                journal.append(name, part)
                 self._pieces -= 1
                 if self._pieces <= 0:
                     break
-            done = passes.collect(parts)
-            self._store(name, done)
+            journal.sync()
+            cluster.barrier("blocks")  # after it what the lead has written is there
+            journal.sync()
+            count = journal.rows(name)
+            cluster.check_same(f"the number of rows of {name}", np.int64(count))
             self.progress = (kind.partition("-")[0], count, len(ids))
             if count < len(ids):
                 raise Paused
-        return done
-
-    def _stored(self, name) -> dict[str, np.ndarray]:
-        prefix = name + "."
-        return {
-            key.removeprefix(prefix): value
-            for key, value in self.journal.items()
-            if key.startswith(prefix)
-        }
-
-    def _store(self, name, arrays):
-        self.journal.update({f"{name}.{key}": value for key, value in arrays.items()})
+        return journal.read(name)
 
 
 def fitted(
@@ -247,7 +267,22 @@ def fitted(
     )
 
 
-def _digest(numbers) -> str:
+def _of_all_hosts(values: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the hosts end to end: `count` of each, where the last may have fewer."""
+    if cluster.size() == 1:
+        return values
+    missing = [(0, count - len(values))] + [(0, 0)] * (values.ndim - 1)
+    found = cluster.gather(np.pad(values, missing, mode="edge"))
+    return found.reshape(-1, *values.shape[1:])
+
+
+@jax.jit
+def _key_data(key, ids):
+    return jax.random.key_data(example_keys(key, ids))
+
+
+def digest(numbers) -> str:
+    """A short name for whole numbers in their order."""
     numbers = np.ascontiguousarray(numbers, np.int64)
     return hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
 

@@ -8,17 +8,18 @@ from ml_collections import ConfigDict
 
 from jalpose import checkpoints, provenance, records, run, sharding
 from jalpose.acquisition import eglpp
-from jalpose.acquisition.probe import Journal, Paused
+from jalpose.acquisition.probe import Paused
 from jalpose.comparison import summary
 from jalpose.comparison.contestants import contestants, tensor_names
 from jalpose.comparison.measure import measure
 from jalpose.comparison.options import FOLDER, Options
 from jalpose.config import RUNTIME_KEYS, ConfigError, seed_of
 from jalpose.data.registry import load_dataset
+from jalpose.journal import Journal
 from jalpose.problem import Problem
 from jalpose.report import engine_plots, engine_tables
 from jalpose.screen import Screen
-from jalpose.validation import validate, validate_devices
+from jalpose.validation import validate
 
 # What makes a model what it is, and chooses the images; the rest may differ.
 _SECTIONS = ("data", "heatmap", "model", "seed")
@@ -106,7 +107,6 @@ def _as_eglpp(config: ConfigDict) -> ConfigDict:
 def _make_problem(config: ConfigDict) -> Problem:
     dataset = load_dataset(config.data, seed_of(config, "initial"))
     mesh = sharding.make_mesh()
-    validate_devices(config, mesh.size)
     return Problem(config, dataset, mesh)
 
 
@@ -164,7 +164,7 @@ def _block(most: int, count: int, num_devices: int) -> int:
 
 
 def _candidates(problem: Problem, variables, labelled, ids, screen):
-    journal: Journal = {}
+    journal = Journal()
     while True:
         probe = problem.probe(variables, journal)
         try:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import zlib
 
 import numpy as np
 
 from jalpose.data import skeletons
-from jalpose.data.crops import crop_windows
+from jalpose.data.crops import crop_image, crop_windows
+from jalpose.data.packed import PackedCrops
 from jalpose.data.source import DataError, Source
 
 
@@ -26,6 +28,7 @@ class PoseDataset:
       files: N image files, relative to the data folder.
       head_sizes: float32 [N], diagonals of the head boxes in image pixels, NaN where
         a person has none; None where no source has head boxes.
+      packed: keeps the crops of one size; None: each is cut whenever it is asked for.
     """
 
     sources: tuple[Source, ...]
@@ -38,6 +41,7 @@ class PoseDataset:
     keys: tuple[str, ...]
     files: tuple[str, ...]
     head_sizes: np.ndarray | None = None
+    packed: PackedCrops | None = None
 
     @property
     def skeleton(self) -> skeletons.Skeleton:
@@ -52,6 +56,27 @@ class PoseDataset:
                 return source.image(position)
             position -= len(source.annotations)
         raise IndexError(f"no example {example}: there are {len(self.keys)}")
+
+    def checksums(self) -> np.ndarray:
+        """Of each example's name, label and crop window: uint32 [N]."""
+        arrays = (self.joints, self.status, self.windows)
+        sums = np.empty(len(self.keys), np.uint32)
+        for example, (key, file) in enumerate(zip(self.keys, self.files, strict=True)):
+            found = zlib.crc32(f"{key} {file}".encode())
+            for values in arrays:
+                found = zlib.crc32(values[example].tobytes(), found)
+            sums[example] = found
+        return sums
+
+    def crop(self, example: int, size: int) -> np.ndarray:
+        """Crop of an example id: uint8 [size, size, 3]."""
+
+        def cut():
+            return crop_image(self.image(example), self.windows[example], size)
+
+        if self.packed is None or self.packed.size != size:
+            return cut()
+        return self.packed.get(example, cut)
 
     def held_out(self, ids: np.ndarray) -> np.ndarray:
         """Which of `ids` are in the held-out tenth: bool [len(ids)].

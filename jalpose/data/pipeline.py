@@ -1,11 +1,14 @@
 """From example ids to batches of crops, through Grain."""
 
+import itertools
+import math
+import sys
 from collections.abc import Iterator
 
 import grain
 import numpy as np
 
-from jalpose.data.crops import crop_image, to_crop
+from jalpose.data.crops import to_crop
 from jalpose.data.dataset import PoseDataset
 
 
@@ -25,13 +28,18 @@ class CropSource:
         # Grain describes its sources in logs and checkpoints: keep it short.
         return f"CropSource({len(self)} examples, {self._size} px)"
 
+    def at(self, positions: np.ndarray) -> "CropSource":
+        """The examples at these positions."""
+        chosen = self._ids[np.asarray(positions, np.int64)]
+        return CropSource(self._dataset, chosen, self._size)
+
     def __getitem__(self, position) -> dict[str, np.ndarray]:
         """Crop: image uint8 [S, S, 3], joints float32 [J, 2] (0 where absent),
         status int8 [J], id int64.
         """
         example = int(self._ids[position])
         window = self._dataset.windows[example]
-        image = crop_image(self._dataset.image(example), window, self._size)
+        image = self._dataset.crop(example, self._size)
         joints = to_crop(self._dataset.joints[example], window, self._size)
         return {
             "image": image,
@@ -41,8 +49,36 @@ class CropSource:
         }
 
 
+class _Rows:
+    """Rows `first` to `first + count` of each batch of an endless order, laid end to
+    end; rows beyond the batch, up to `first + count`, are copies of its last.
+    """
+
+    def __init__(self, order, batch: int, first: int, count: int):
+        self._order, self._batch, self._first, self._count = order, batch, first, count
+
+    def __len__(self) -> int:
+        # Of no end, or what Python takes for it.
+        whole = len(self._order) // self._batch * self._count
+        return min(whole, sys.maxsize)
+
+    def __repr__(self) -> str:
+        return f"_Rows({self._first}, {self._count} of {self._batch})"
+
+    def __getitem__(self, position):
+        number, row = divmod(int(position), self._count)
+        row = min(self._first + row, self._batch - 1)
+        return self._order[number * self._batch + row]
+
+
 def training_batches(
-    source: CropSource, *, batch: int, seed: int, position: int, threads: int
+    source: CropSource,
+    *,
+    batch: int,
+    seed: int,
+    position: int,
+    threads: int,
+    rows: tuple[int, int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches in an order shuffled anew each epoch by `seed`.
 
@@ -52,28 +88,65 @@ def training_batches(
       seed: of the order.
       position: batches already taken: where a resumed run goes on.
       threads: reading ahead.
+      rows: first row of each batch to be read here, and how many; those beyond the
+        batch are copies of its last. None: all.
     """
-    batches = grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch)
+    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    if rows not in (None, (0, batch)):
+        first, count = rows
+        order = grain.MapDataset.source(_Rows(order, batch, first, count))
+        batch = count
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    iterator = iter(batches.to_iter_dataset(options))
+    iterator = iter(order.batch(batch).to_iter_dataset(options))
     iterator.set_state({"next_index": position})
     return iterator
 
 
 def blocks_in_order(
-    source: CropSource, *, block: int, threads: int
+    source: CropSource,
+    *,
+    block: int,
+    threads: int,
+    rows: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """All examples once, in order: (number that count, block of fixed size).
 
     The last block is filled up with copies of its last example.
+
+    Args:
+      source: of the examples.
+      block: examples at a time, on all hosts together.
+      threads: reading ahead.
+      rows: first row of each block to be read here, and how many: the blocks hold
+        these rows alone. The number that count is of all. None: all rows.
     """
-    dataset = grain.MapDataset.source(source)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * block)
-    for rows in dataset.to_iter_dataset(options).batch(block):
-        count = len(rows["id"])
-        if count < block:
-            rows = {
-                name: np.concatenate([v, np.repeat(v[-1:], block - count, axis=0)])
-                for name, v in rows.items()
+    total, (first, here) = len(source), rows or (0, block)
+    starts = range(0, total, block)
+    if here < block:
+        # Of the last block what there is, and at least something to make copies of.
+        places = [
+            np.arange(min(start + first, total - 1), min(start + first + here, total))
+            for start in starts
+        ]
+        source = source.at(np.concatenate([*places, []]))
+    # Read a few together: what Grain 0.2.18 spends on an item grows with their number
+    # in its buffer, up to a millisecond of each.
+    few = math.gcd(here, 16)
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=2 * here // few
+    )
+    read = grain.MapDataset.source(source).batch(few).to_iter_dataset(options)
+    for start, found in zip(starts, _joined(read, here // few), strict=True):
+        if (short := here - len(found["id"])) > 0:
+            found = {
+                name: np.concatenate([v, np.repeat(v[-1:], short, axis=0)])
+                for name, v in found.items()
             }
-        yield count, rows
+        yield min(block, total - start), found
+
+
+def _joined(batches, count: int) -> Iterator[dict[str, np.ndarray]]:
+    """Each `count` batches laid end to end; of the last what there is."""
+    batches = iter(batches)
+    while parts := list(itertools.islice(batches, count)):
+        yield {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}

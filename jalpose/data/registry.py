@@ -1,9 +1,17 @@
 """Benchmarks by name: which sources, and which of their examples play which part."""
 
+import dataclasses
+import hashlib
+import os
+
 import numpy as np
 
 from jalpose.data.dataset import PoseDataset, join_sources
+from jalpose.data.packed import PackedCrops
 from jalpose.data.source import DataError
+
+# Of how crops are cut (`crops.crop_image`): where that changes, this has to.
+PACKED_VERSION = 1
 
 
 def _figures(data, seed: int):
@@ -81,7 +89,7 @@ def load_dataset(data, seed: int) -> PoseDataset:
     sources, initial, pool, test = SOURCES[data.name](data, seed)
     if data.labelled == "all":
         initial, pool = np.concatenate([initial, pool]), pool[:0]
-    return join_sources(
+    dataset = join_sources(
         sources,
         initial=initial,
         pool=pool,
@@ -89,3 +97,12 @@ def load_dataset(data, seed: int) -> PoseDataset:
         crop=data.crop,
         window=data.window,
     )
+    # Figures are not kept: they are drawn as fast as read.
+    folders = [getattr(source, "prepared_dir", "") for source in sources]
+    if data.packed and all(folders):
+        images = [os.path.basename(folder) for folder in folders]
+        sums = hashlib.blake2b(dataset.checksums().tobytes()).hexdigest()
+        name = " ".join([str(PACKED_VERSION), *images, sums])
+        packed = PackedCrops(data.cache_dir, name, data.size)
+        dataset = dataclasses.replace(dataset, packed=packed)
+    return dataset

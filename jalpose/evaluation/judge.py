@@ -2,6 +2,7 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -109,6 +110,31 @@ class Judge:
             arrays["true_squared_norms"] = norms
         return values, arrays
 
+    def illustrate(self, probe, labelled, ids, scores, most) -> dict:
+        """Arrays that no measure needs, for pictures of the choice.
+
+        Args:
+          probe: of the network that chose.
+          labelled: int64 [L], ids of the examples it was trained on.
+          ids: int64 [M], of what was scored, rising.
+          scores: float32 [M].
+          most: examples whose heatmaps are kept, half of them of the highest scores
+            and half of the lowest; none where a method gives no scores.
+
+        Returns:
+          labelled_ids [L], labelled_embeddings float32 [L, C]; heatmap_ids [n], rising,
+          heatmaps float16 [n, h, w, J], of the last stack.
+        """
+        arrays = {
+            "labelled_ids": labelled,
+            "labelled_embeddings": probe.embeddings(labelled),
+        }
+        shown = measures.ends(ids, scores, most)
+        if len(shown):
+            arrays["heatmap_ids"] = shown
+            arrays |= probe.reduce(last_heatmaps, shown)
+        return arrays
+
     def pck(self, ids, predicted) -> pck.PckResult:
         """PCK of `predicted`, image pixels, on the examples `ids`."""
         data, config = self.dataset, self.config
@@ -155,12 +181,18 @@ class Judge:
                 "present": labels.present[positions],
             }
 
-        weights = np.ones((len(labels.ids), 1), np.float32)
+        weights = np.broadcast_to(np.float32(1), (len(labels.ids), 1))
         target = own_label(probe.spec)
         found = probe.squared_norms(
             target, labels.ids, weights, context, approximate=False
         )
         return found["expected"]
+
+
+def last_heatmaps(output, key) -> dict:
+    """Heatmaps of the last stack, for `Probe.reduce`; half their bytes are enough."""
+    del key
+    return {"heatmaps": output.heatmaps[-1].astype(jnp.float16)}
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from scipy.spatial import distance
 # Two of the selected are near duplicates below this fraction of the pool's distance.
 NEAR = 0.05
 BLOCK_VALUES = 2**22  # distances held at a time: 32 MiB
+POOL_ROWS = 2**14  # of embeddings in float64 at a time
 
 
 class Overlap(NamedTuple):
@@ -123,10 +124,13 @@ def pool_distance(embeddings: np.ndarray) -> float:
     The mean of |x - y|^2 over pairs is twice the sum of the unbiased variances: no
     pair has to be formed. NaN with fewer than two images.
     """
-    if len(embeddings) < 2:
+    count = len(embeddings)
+    if count < 2:
         return math.nan
-    variances = np.asarray(embeddings, np.float64).var(axis=0, ddof=1)  # [D]
-    return math.sqrt(2 * variances.sum())
+    blocks = [embeddings[i : i + POOL_ROWS] for i in range(0, count, POOL_ROWS)]
+    mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / count
+    squares = sum(np.square(block - mean).sum() for block in blocks)
+    return math.sqrt(2 * squares / (count - 1))
 
 
 def spread(
@@ -220,6 +224,23 @@ _NAMES = (
     "selected_pck",
     "pool_pck",
 )
+
+
+def ends(ids: np.ndarray, scores: np.ndarray, most: int) -> np.ndarray:
+    """Ids of the highest and of the lowest scores, `most` // 2 of each, rising.
+
+    Ties by id; scores that are not finite are left out.
+
+    Args:
+      ids: int64 [M].
+      scores: float [M].
+      most: number of both together.
+    """
+    known = np.flatnonzero(np.isfinite(scores))
+    order = known[np.lexsort((ids[known], -scores[known].astype(np.float64)))]
+    half = most // 2
+    lowest = order[max(half, len(order) - half) :]
+    return np.sort(ids[np.concatenate([order[:half], lowest])])
 
 
 def _known(scores, losses, unknown) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ reduced on the device, and only that comes back.
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -13,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose import heatmaps, losses, sharding
+from jalpose import cluster, heatmaps, losses, sharding
 from jalpose.data import pipeline
 from jalpose.data.dataset import PoseDataset
 from jalpose.data.skeletons import ABSENT
 from jalpose.pergrad.memory import compiled_bytes, largest_fitting
+from jalpose.throughput import Flow
 from jalpose.training import HeatmapSpec, pose_of, scale_images
 
 
@@ -80,10 +82,14 @@ class Passes:
         self.skeleton, self.mesh = dataset.skeleton, mesh
         self.gradient_model = model if gradient_model is None else gradient_model
         self._dataset, self._refine = dataset, refine
-        self._threads = threads
+        self.threads = threads
         self.num_devices = mesh.size
         self._compiled: dict = {}
         self._built: dict = {}
+        self._halved: set = set()
+        self.flow = Flow()  # of the examples walked over
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        self._gather = jax.jit(lambda results: results, out_shardings=whole)
         self.peak_bytes = 0  # of the largest pass compiled so far, on one device
         self.microbatch = 0  # of the `Fitted` pass compiled last
 
@@ -115,7 +121,7 @@ class Passes:
             `Fitted`; compiled once for each such object and shape.
           variables: Linen variables.
           ids: example ids.
-          block: examples at a time, over all devices.
+          block: examples at a time, over all devices; made a multiple of their number.
           context: positions in `ids` [n] -> dict of arrays [n, ...] that `fn` finds
             in rows["context"].
           start: position in `ids` to begin at.
@@ -124,29 +130,32 @@ class Passes:
           What `fn` returns for the block, as numpy, padding removed.
         """
         position = start
-        source = self.source(ids[start:])
-        for count, rows in pipeline.blocks_in_order(
-            source, block=block, threads=self._threads
-        ):
+        part = sharding.part_of(self.mesh, block)
+        blocks = pipeline.blocks_in_order(
+            self.source(ids[start:]),
+            block=part.rows,
+            threads=self.threads,
+            rows=(part.first, part.here),
+        )
+        for count, rows in self.flow.through(blocks, images=lambda block: block[0]):
             rows = self.place(rows, count, position, context)
-            result = self._compile(fn, variables, rows)(variables, rows)
-            yield {name: np.asarray(v)[:count] for name, v in result.items()}
+            result = self._run(fn, variables, rows)
+            yield {name: value[:count] for name, value in result.items()}
             position += count
 
     def place(self, rows: dict, count: int, position: int, context=None) -> dict:
         """Put a block of `pipeline.blocks_in_order` on the devices, with its context.
 
         Args:
-          rows: the block, padded.
-          count: rows that are no padding.
+          rows: this host's rows of the block, padded.
+          count: rows of the block, on all hosts, that are no padding.
           position: of its first row among the ids walked over.
           context: see `walk`.
         """
         rows = dict(rows)
         if context is not None:
-            positions = np.arange(position, position + count)
-            padding = (0, len(rows["id"]) - count)
-            rows["context"] = context(np.pad(positions, padding, mode="edge"))
+            own = cluster.host() * len(rows["id"]) + np.arange(len(rows["id"]))
+            rows["context"] = context(position + np.minimum(own, count - 1))
         rows["id"] = rows["id"].astype(np.uint32)
         return sharding.split(self.mesh, rows)
 
@@ -226,31 +235,83 @@ class Passes:
 
     def compiled(self, fn, variables, rows) -> Compiled:
         """`fn` (see `walk`) compiled for these shapes, once."""
-        shapes = tuple(
-            (v.shape, str(v.dtype)) for v in jax.tree.leaves((variables, rows))
-        )
-        key = (fn, shapes)
+        key = self._key(fn, variables, rows)
         if key not in self._compiled:
-
-            def compile_one(fn):
-                jitted = jax.jit(sharding.per_device(self.mesh, fn))
-                return jitted.lower(variables, rows).compile()
-
-            microbatch = 0
             if isinstance(fn, Fitted):
+                # Of all hosts the least: they are to run the same program.
+                limit = int(cluster.gather(np.int64(fn.limit)).min())
                 found, microbatch = largest_fitting(
-                    lambda size: compile_one(fn.build(size)), fn.most, fn.limit
+                    lambda size: self._compile(fn.build(size), variables, rows),
+                    fn.most,
+                    limit,
                 )
-                self.microbatch = microbatch
             else:
-                found = compile_one(fn)
-            self._compiled[key] = Compiled(found, compiled_bytes(found), microbatch)
+                found, microbatch = self._compile(fn, variables, rows), 0
+            self._keep(key, found, microbatch)
         return self._compiled[key]
 
+    def _key(self, fn, variables, rows):
+        leaves = jax.tree.leaves((variables, rows))
+        return fn, tuple((v.shape, str(v.dtype)) for v in leaves)
+
     def _compile(self, fn, variables, rows):
+        jitted = jax.jit(sharding.per_device(self.mesh, fn))
+        return jitted.lower(variables, rows).compile()
+
+    def _keep(self, key, found, microbatch):
+        if microbatch:
+            self.microbatch = microbatch
+        self._compiled[key] = Compiled(found, compiled_bytes(found), microbatch)
+
+    def _run(self, fn, variables, rows) -> dict[str, np.ndarray]:
+        """A block's results, of all hosts, on every host.
+
+        Where memory does not suffice on a device, all hosts halve the microbatch of a
+        `Fitted` pass once, for all blocks that follow.
+        """
+        result = self._try(fn, variables, rows)
+        microbatch = self.compiled(fn, variables, rows).microbatch
+        key = self._key(fn, variables, rows)
+        if result is None and microbatch > 1 and key not in self._halved:
+            warnings.warn(
+                f"a device ran out of memory with {microbatch} gradients at once: from "
+                f"here on {microbatch // 2}, on all devices",
+                stacklevel=2,
+            )
+            self._halved.add(key)
+            halved = self._compile(fn.build(microbatch // 2), variables, rows)
+            self._keep(key, halved, microbatch // 2)
+            result = self._try(fn, variables, rows)
+        if result is None:
+            at_once = self.compiled(fn, variables, rows).microbatch
+            if at_once:
+                what = f"with {at_once} gradients at once: lower acquisition.microbatch"
+            else:
+                what = "in a forward pass: lower evaluation.block"
+            raise MemoryError(
+                f"a device ran out of memory {what} (or data.size, or take devices "
+                "with more memory). What is scored so far is kept"
+            )
+        if cluster.size() > 1:
+            result = self._gather(result)
+        return sharding.to_host(result)
+
+    def _try(self, fn, variables, rows):
+        """A block's results on the devices; None where any host had no memory."""
+        result, full = None, False
+        try:
+            result = self._execute(fn, variables, rows)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            full = True
+        return None if cluster.any_host(full) else result
+
+    def _execute(self, fn, variables, rows):
         found = self.compiled(fn, variables, rows)
         self.peak_bytes = max(self.peak_bytes, found.peak_bytes)
-        return found.run
+        # Waited for: a host has to know that it has its part before all gather.
+        return jax.block_until_ready(found.run(variables, rows))
 
 
 def num_blocks(count: int, block: int) -> int:

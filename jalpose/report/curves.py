@@ -19,6 +19,8 @@ from jalpose.report.canvas import COLOURS, GREY, INK, look, new_figure, style
 MOST_CURVES = 6  # in one plot; more have a panel each
 LEVEL = 0.95
 _COLUMNS = 3
+# Inches of a plot that a phone shows whole: its legend stands below.
+_SINGLE = (5.9, 4.9)
 
 
 class Point(NamedTuple):
@@ -76,7 +78,7 @@ def learning_curves(
       levels: heights of dotted lines by what they say, "" for nothing.
     """
     if len(curves) <= MOST_CURVES:
-        figure = new_figure((7.6, 4.5))
+        figure = new_figure(_SINGLE)
         axes = figure.add_subplot()
         _draw_curves(axes, curves, reference)
         style(axes, title, "labelled images", ylabel)
@@ -84,14 +86,10 @@ def learning_curves(
         _integer_ticks(axes, curves)
         order = sorted(curves, key=lambda name: -_last(curves[name]))
         labels = {text: handle for handle, text in _entries(axes)}
-        axes.legend(
+        _legend_below(
+            figure,
             [labels[name] for name in order],
             [f"{name}  {_last(curves[name]):.1f}" for name in order],
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            frameon=False,
-            fontsize=9,
-            handlelength=3.4,
         )
         return figure
     others = [name for name in curves if name != reference]
@@ -154,7 +152,8 @@ def matrix(
             ink = "white" if dark else INK
             axes.text(column, row, write(float(value)), color=ink, **where)
     style(axes, title, xlabel, ylabel)
-    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(columns)), columns, **turned)
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -199,19 +198,19 @@ def spearman_text(first: np.ndarray, second: np.ndarray) -> str:
 
 
 def embedding_maps(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray, tuple[float, float]]],
+    panels: Mapping[str, tuple[Mapping[str, np.ndarray], tuple[float, float]]],
 ) -> Figure:
-    """Maps of the pool's embeddings, a panel for each method.
+    """Maps of embeddings, a panel for each method.
 
     Args:
-      panels: places [N, 2], selected bool [N] and the two shares of variance.
+      panels: places [N, 2] by pool, labelled and selected, and the two shares of
+        variance.
     """
     figure, drawn = _panels(len(panels), height=2.7, width=3.1)
-    for axes, (name, (places, selected, shares)) in zip(
-        drawn, panels.items(), strict=False
-    ):
-        everywhere = np.ones(len(places), bool)
-        _scatter(axes, places[:, 0], places[:, 1], everywhere, selected)
+    for axes, (name, (groups, shares)) in zip(drawn, panels.items(), strict=False):
+        for group, places in groups.items():
+            if len(places):
+                axes.scatter(*places.T, label=group, **_DOTS[group])
         style(axes, name, f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
         axes.set_xticks([])
         axes.set_yticks([])
@@ -230,7 +229,7 @@ def cost_against_gain(
       points: seconds and gains of the seeds by the method; the mean is drawn, and the
         interval of the mean gain.
     """
-    figure = new_figure((7.2, 4.4))
+    figure = new_figure(_SINGLE)
     axes = figure.add_subplot()
     for index, (name, (seconds, gains)) in enumerate(points.items()):
         pen = {**look(index), "linestyle": "none", "markersize": 8}
@@ -250,7 +249,7 @@ def cost_against_gain(
     style(axes, "Cost against gain", f"acquisition, seconds a run{note}", ylabel)
     if wide:
         axes.set_xscale("log")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    _legend_below(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -349,17 +348,33 @@ def _panels(count: int, height: float, width: float = 2.9, sharey: bool = False)
     return figure, panels[:count]
 
 
+# Told apart by form as well as by colour.
+_DOTS: dict[str, dict[str, Any]] = {
+    "pool": {"s": 11, "color": GREY, "alpha": 0.5, "linewidths": 0},
+    "labelled": {"s": 17, "marker": "x", "color": COLOURS[0], "linewidths": 0.8},
+    "selected": {
+        "s": 24,
+        "marker": "D",
+        "edgecolors": INK,
+        "color": COLOURS[1],
+        "linewidths": 0.6,
+    },
+}
+
+
 def _scatter(axes: Axes, x, y, known, selected) -> None:
-    rest, best = known & ~selected, known & selected
-    plain: dict[str, Any] = {"s": 11, "color": GREY, "alpha": 0.5, "linewidths": 0}
-    axes.scatter(x[rest], y[rest], label="pool", **plain)
-    marked: dict[str, Any] = {"s": 24, "marker": "D", "edgecolors": INK}
-    marked |= {"color": COLOURS[1], "linewidths": 0.6}
-    axes.scatter(x[best], y[best], label="selected", **marked)
+    for group, rows in (("pool", known & ~selected), ("selected", known & selected)):
+        axes.scatter(x[rows], y[rows], label=group, **_DOTS[group])
+
+
+def _legend_below(figure: Figure, handles, labels) -> None:
+    where: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
+    columns = 2 if max(map(len, labels), default=0) > 18 else 3
+    figure.legend(handles, labels, ncols=columns, fontsize=9, handlelength=3.4, **where)
 
 
 def _legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
     if panels:
         handles, labels = panels[0].get_legend_handles_labels()
-        where: dict[str, Any] = {"loc": "outside upper right", "frameon": False}
-        figure.legend(handles, labels, ncols=2, fontsize=9, **where)
+        where: dict[str, Any] = {"loc": "outside upper left", "frameon": False}
+        figure.legend(handles, labels, ncols=len(labels), fontsize=9, **where)

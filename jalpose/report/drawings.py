@@ -118,6 +118,43 @@ def draw_prediction(
     return np.concatenate([picture, _caption(caption, size)]) if caption else picture
 
 
+# Of a heatmap, from nothing to its maximum; ever lighter, so it reads in grey as well.
+_RAMP = np.array([(20, 10, 60), (150, 30, 110), (235, 95, 60), (255, 240, 140)], float)
+
+
+def draw_heatmap(
+    image: np.ndarray, values: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """Draw a heatmap over a darkened grey copy of a square image, and its peaks.
+
+    Args:
+      image: uint8 [S, S, 3].
+      values: [h, w]; drawn from 0 to their maximum, what is not finite as 0.
+      places: [P, 2], (x, y) in pixels of `values`: a ring round each, the first thick.
+
+    Returns:
+      uint8 [S, S, 3].
+    """
+    size, values = len(_checked(image)), np.nan_to_num(values.astype(np.float32))
+    shares = np.clip(values / max(float(values.max()), 1e-9), 0, 1)
+    smooth = Image.fromarray(shares).resize((size, size), Image.Resampling.BILINEAR)
+    share = np.asarray(smooth, np.float64)
+    stops = np.linspace(0, 1, len(_RAMP))
+    colour = np.stack([np.interp(share, stops, c) for c in _RAMP.T], axis=-1)
+    grey = 0.55 * image.mean(axis=2, keepdims=True)
+    weight = np.sqrt(share)[..., None]  # faint flanks are seen too
+    mixed = np.round(weight * colour + (1 - weight) * grey).astype(np.uint8)
+    canvas = Image.fromarray(mixed).resize((size * SUPERSAMPLE,) * 2)
+    draw, unit = ImageDraw.Draw(canvas), SUPERSAMPLE * size / 256
+    stride = size * SUPERSAMPLE / len(values)
+    for rank, place in enumerate(np.asarray(places, np.float64)):
+        at, radius = (place + 0.5) * stride - 0.5, (9 if rank == 0 else 7) * unit
+        width = (3.0 if rank == 0 else 1.8) * unit
+        _disc(draw, at, radius + unit, outline=PREDICTED.casing, width=round(2 * width))
+        _disc(draw, at, radius, outline=PAPER, width=round(width))
+    return np.asarray(canvas.reduce(SUPERSAMPLE))
+
+
 def contact_sheet(
     images: list[np.ndarray], columns: int = 6, pad: int = 8
 ) -> np.ndarray:

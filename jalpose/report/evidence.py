@@ -176,15 +176,19 @@ def embeddings(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     for run, cycle, arrays in first_choices(found, arrays_of):
         if "embeddings" in arrays and len(arrays["ids"]) > 1:
             drawn = interpret.map_embeddings(arrays)
-            panel = drawn.places, drawn.selected, drawn.explained
-            panels[_panel_name(run, cycle)] = panel
+            groups = {
+                "pool": drawn.places[~drawn.selected],
+                "labelled": drawn.labelled,
+                "selected": drawn.places[drawn.selected],
+            }
+            panels[_panel_name(run, cycle)] = groups, drawn.explained
     if not panels:
         return []
     caption = (
-        "First two principal components (not t-SNE: distances keep their meaning) of "
-        "the pool's embeddings, the first choice of each method's first seed marked. "
-        "Methods that start from one base model share one map. Embeddings of examples "
-        "labelled before are not recorded, so these are not drawn."
+        "First two principal components of the embeddings of what was scored and of "
+        "what was labelled before, the first choice of each method's first seed "
+        "marked. The papers draw t-SNE, which needs a package more; here distances "
+        "keep their meaning. Methods that start from one base model share one map."
     )
     figure = curves.embedding_maps(panels)
     return [Plot("embedding_map", figure, "Map of the embeddings", caption)]

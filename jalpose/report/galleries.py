@@ -14,6 +14,8 @@ from jalpose.report.page import Markup
 NEIGHBOURS = 5  # drawn beside an example
 EXTREMES = 6  # of each end of a ranking
 CHOSEN = 6  # of each method
+PEAKED = 4  # of each end, with their heatmaps
+JOINTS = 4  # of an example, with their heatmaps
 SUSPICIOUS = 18  # of each ranking of labels
 
 
@@ -34,7 +36,7 @@ class Album:
     def of(self, run: Any) -> images.Pictures:
         """The pictures of a run's examples."""
         data = run.config.get("data") or {}
-        seed = run.config.get("seed") if data.get("name") == "figures" else None
+        seed = images.drawn_seed(run.config)
         name = json.dumps([data, seed], sort_keys=True, default=str)
         if name not in self._opened:
             self._opened[name] = self._open(run, data)
@@ -46,6 +48,14 @@ class Album:
         drawn = pictures.tile(example, predicted, **options)
         if drawn is None:
             return None
+        if drawn.photograph and pictures.library is not None:
+            self._shown.add(pictures.library.name)
+        return page.picture(drawn.data, drawn.mime, pictures.key(example))
+
+    def heat(self, run: Any, example: int, values, places) -> Markup:
+        """A heatmap [h, w] over an example, with rings round its peaks [P, 2]."""
+        pictures = self.of(run)
+        drawn = pictures.heat(example, values, places)
         if drawn.photograph and pictures.library is not None:
             self._shown.add(pictures.library.name)
         return page.picture(drawn.data, drawn.mime, pictures.key(example))
@@ -106,13 +116,29 @@ Choice = tuple[Any, int, Mapping[str, np.ndarray]]
 
 def chosen(choices: Sequence[Choice], album: Album) -> Markup:
     """The first examples that each method chose, a row of pictures for each."""
-    rows = []
+    rows = [
+        page.paragraph(
+            "Below the pictures of methods that score: all heatmaps of the example in "
+            "one, at each place the highest, from 0 to the maximum."
+        )
+        if any("heatmaps" in arrays for _, _, arrays in choices)
+        else ""
+    ]
     for run, cycle, arrays in choices:
         found = []
         for rank, example in enumerate(arrays["selected"][:CHOSEN].tolist(), start=1):
             row = int(np.searchsorted(arrays["ids"], example))
             lines = _scores(arrays, row)
-            found.append(_tile(album, run, arrays, row, lines, f"{rank}. ", size=176))
+            maps = interpret.heatmaps_of(arrays, example)
+            below = None
+            if maps is not None:
+                below = album.heat(run, example, maps.max(axis=2), np.zeros((0, 2)))
+                lines.append(f"highest peak {_short(float(maps.max()))}")
+            found.append(
+                _tile(
+                    album, run, arrays, row, lines, f"{rank}. ", size=176, below=below
+                )
+            )
         rows.append(page.element("h3", _whose(run, cycle)))
         rows.append(page.tiles(found, "tiles small"))
     return page.join(rows)
@@ -153,34 +179,57 @@ def neighbours(choice: Choice, album: Album) -> Markup:
     return page.join(parts)
 
 
-def entropies(choice: Choice, album: Album) -> Markup:
-    """Highest and lowest multi-peak entropies, with the joint of the greatest."""
-    run, cycle, arrays = choice
-    joints = album.of(run).skeleton.joints
+def peaks(choices: Sequence[Choice], album: Album) -> Markup:
+    """Highest and lowest scores of methods that read peaks: heatmaps with the peaks."""
+    parts = [
+        page.paragraph(
+            "The pool examples of the highest and the lowest scores, and of each the "
+            "heatmaps of the joints whose peaks have the greatest entropy: the "
+            "brighter the higher, each from 0 to its own maximum, with a ring round "
+            "each peak that was counted, the highest one's thick. Numbers are the "
+            "heights of the peaks; a perfect heatmap has one, of height "
+            f"{_perfect(choices[0][0])}."
+        )
+    ]
+    for choice in choices:
+        run, cycle, arrays = choice
+        parts.append(page.element("h3", _whose(run, cycle)))
+        for title, rows in zip(
+            ("Highest scores", "Lowest scores"),
+            interpret.extremes(arrays["scores"], PEAKED),
+            strict=True,
+        ):
+            lines = [_peaked(album, choice, row) for row in rows.tolist()]
+            parts += [page.element("h4", title), page.tiles(lines, "rows")]
+    return page.join(parts)
 
-    def lines(row):
-        name, entropy, peaks = interpret.most_uncertain_joint(arrays, row, joints)
-        most = f"{name}: {entropy:.2f} from {peaks} peak{'s' * (peaks != 1)}"
-        return [*_scores(arrays, row), most]
 
-    intro = page.paragraph(
-        f"{_whose(run, cycle)}: the pool examples of the highest and the lowest "
-        "entropies over the peaks of their heatmaps, with the joint whose entropy is "
-        "greatest. Runs record entropies and numbers of peaks, not the heatmaps, so "
-        "the predicted joints are drawn in their place."
-    )
-    return page.join([intro, _ends(album, choice, arrays["scores"], "entropy", lines)])
+def _peaked(album: Album, choice: Choice, row: int) -> Markup:
+    """An example and the heatmaps of its most uncertain joints."""
+    run, _, arrays = choice
+    example = int(arrays["ids"][row])
+    maps = interpret.heatmaps_of(arrays, example)
+    found = [_tile(album, run, arrays, row, _scores(arrays, row), kind="query")]
+    for joint, entropy, places in interpret.most_uncertain_joints(arrays, row, JOINTS):
+        name, count = album.of(run).skeleton.joints[joint], len(places)
+        said, drawn = f"{count} peak{'s' * (count != 1)}", None
+        if maps is not None:
+            values = maps[..., joint]
+            drawn = album.heat(run, example, values, places)
+            heights = [f"{values[y, x]:.3g}" for x, y in places.tolist()]
+            said = f"{said}: {', '.join(heights)}" if heights else said
+        found.append(page.tile(drawn, name, said, f"entropy {entropy:.2f}"))
+    return page.tiles(found, "row")
 
 
 def confidences(choice: Choice, album: Album) -> Markup:
     """Most and least confident predictions by the height of their peaks."""
     run, cycle, arrays = choice
     values = interpret.confidence(arrays)
-    perfect = (run.config.get("heatmap") or {}).get("peak")
-    scale = "" if perfect is None else f"; a perfect heatmap has {perfect:g}"
     intro = page.paragraph(
         f"{_whose(run, cycle)}: the pool examples whose heatmaps have the highest and "
-        f"the lowest peaks, mean over the joints{scale}."
+        "the lowest peaks, mean over the joints; a perfect heatmap has "
+        f"{_perfect(run)}."
     )
 
     def lines(row):
@@ -233,10 +282,14 @@ def _ends(album, choice: Choice, values, what: str, lines) -> Markup:
     return page.join(parts)
 
 
-def _tile(album, run, arrays, row, lines, rank="", kind="", size=208) -> Markup:
+def _tile(
+    album, run, arrays, row, lines, rank="", kind="", size=208, below=None
+) -> Markup:
     example = int(arrays["ids"][row])
     predicted = arrays["joints"][row] if "joints" in arrays else None
     drawn = album.tile(run, example, predicted, size=size)
+    if drawn is not None and below is not None:
+        drawn = page.join([drawn, below])
     return page.tile(drawn, f"{rank}{album.of(run).key(example)}", *lines, kind=kind)
 
 
@@ -250,6 +303,11 @@ def _scores(arrays, row: int) -> list[str]:
 
 def _whose(run, cycle: int) -> str:
     return f"{run.method}, seed {run.seed}, choice of cycle {cycle}"
+
+
+def _perfect(run) -> str:
+    """The height of a perfect heatmap's peak."""
+    return f"{run.config['heatmap']['peak']:g}"
 
 
 def _short(value: float | None) -> str:

@@ -88,10 +88,10 @@ class Gathered:
       runs: by method, then seed, whatever the order of the folders.
       missing: sentences: which cycles of which runs are not there yet.
       warnings: sentences: damaged lines, devices that differ and the like.
-      bases: runs without an acquisition (`loop.cycles=0`). They stand in no table and
-        need not be of the same protocol.
+      bases: runs without an acquisition (`loop.cycles=0`), labelled "base model". They
+        stand in no table and need not be of the same protocol.
       full: those of them trained on all labels (`data.labelled="all"`) and otherwise as
-        `runs` are, by seed.
+        `runs` are, by seed; labelled "all labels".
     """
 
     runs: tuple[Run, ...]
@@ -141,7 +141,11 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
             read.append(run)
         else:
             missing.append(f"{folder}: no cycle is there yet")
-    bases = tuple(run for run in read if run.last_cycle == 0)
+    bases = tuple(
+        dataclasses.replace(run, method="base model")
+        for run in read
+        if run.last_cycle == 0
+    )
     runs = [run for run in read if run.last_cycle > 0]
     if not runs:
         _refuse_nothing(asked, bases, missing, warnings)
@@ -167,7 +171,7 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
         tuple(runs),
         tuple(missing),
         tuple(warnings),
-        tuple(run for run in bases if run not in full),
+        tuple(run for run in bases if run.path not in {each.path for each in full}),
         full,
     )
 
@@ -260,7 +264,7 @@ def _alike_but_for_labels(
                 f"others in {', '.join(differing)}"
             )
         else:
-            found.append(run)
+            found.append(dataclasses.replace(run, method="all labels"))
     return tuple(sorted(found, key=lambda run: (run.seed, str(run.path))))
 
 

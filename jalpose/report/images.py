@@ -77,16 +77,27 @@ class Tile:
     photograph: bool
 
 
+def drawn_seed(config: Mapping) -> int | None:
+    """What the figures of a run are drawn from; None where photographs are its data.
+
+    Figures of two seeds have the same keys and are not the same.
+    """
+    if config.get("data", {}).get("name") != "figures":
+        return None
+    own = config.get("seeds", {}).get("initial", -1)
+    return config["seed"] if own < 0 else own
+
+
 def open_library(config: Mapping, data_dir: str | None = None) -> Library:
     """Open the data of a run's config; `data_dir` stands in for its `data.dir`.
 
     Raises:
       DataError: it cannot be read.
     """
-    data, seed = config["data"], config["seed"]
+    data, seed = config["data"], drawn_seed(config)
     if data["name"] not in _SETS:
         raise DataError(f"no images of data.name={data['name']!r}: not known here")
-    if data["name"] == "figures":
+    if seed is not None:
         # The same two sources as `data.registry` lays end to end; that module reaches
         # TFDS, which the report does without. Keys are checked against the records.
         pool, test = data["pool"] or 1000, data["test"] or 300
@@ -217,6 +228,23 @@ class Pictures:
             size=size,
         )
         return encode(picture, photograph)
+
+    def heat(
+        self,
+        example: int,
+        values: np.ndarray,
+        places: np.ndarray,
+        *,
+        size: int = 176,
+    ) -> Tile:
+        """Draw a heatmap [h, w] over an example, with its peaks; see `drawings`."""
+        image = None
+        if self.library is not None:
+            image = self._crop(example, self.library.windows[example], size)
+        photograph = image is not None
+        if image is None:
+            image = np.full((size, size, 3), GROUND, np.uint8)
+        return encode(drawings.draw_heatmap(image, values, places), photograph)
 
     def _crop(self, example, window, size):
         if not self.photographs or self.library is None:

@@ -6,7 +6,7 @@ under `ids`, and gives rows or numbers; what is drawn of them is another module'
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,28 +45,68 @@ def confidence(arrays: Arrays) -> np.ndarray:
     return np.asarray(arrays["peaks"], np.float64).mean(axis=1)
 
 
-def most_uncertain_joint(
-    arrays: Arrays, row: int, joints: Sequence[str]
-) -> tuple[str, float, int]:
-    """Joint of the greatest multi-peak entropy of a row: name, entropy, peaks."""
-    entropies = np.asarray(arrays["joint_entropy"][row], np.float64)
-    joint = int(np.argmax(np.where(np.isfinite(entropies), entropies, -np.inf)))
-    return joints[joint], float(entropies[joint]), int(arrays["num_peaks"][row][joint])
+def joint_entropies(arrays: Arrays) -> np.ndarray:
+    """Entropy of each joint's peaks, in nats: float64 [N, J].
+
+    As the method recorded it, else of the probabilities it gave the peaks.
+    """
+    if "joint_entropy" in arrays:
+        return np.asarray(arrays["joint_entropy"], np.float64)
+    shares = np.asarray(arrays["peak_probabilities"], np.float64)  # [N, J, P]
+    logs = np.log(np.where(shares > 0, shares, 1.0))
+    return 0.0 - (shares * logs).sum(axis=2)
+
+
+class JointPeaks(NamedTuple):
+    """The peaks of one joint's heatmap.
+
+    Attributes:
+      joint: its number.
+      entropy: in nats.
+      places: int [P, 2], (x, y) in heatmap pixels, the highest peak first.
+    """
+
+    joint: int
+    entropy: float
+    places: np.ndarray
+
+
+def most_uncertain_joints(arrays: Arrays, row: int, count: int) -> list[JointPeaks]:
+    """The joints of a pool row whose peaks have the greatest entropies."""
+    entropies = joint_entropies(arrays)[row]
+    order = np.argsort(-entropies, kind="stable")  # NaN last
+    found = []
+    for joint in order[:count].tolist():
+        places = np.asarray(arrays["peak_positions"][row][joint])
+        there = places[(places >= 0).all(axis=1)]
+        found.append(JointPeaks(joint, float(entropies[joint]), there))
+    return found
+
+
+def heatmaps_of(arrays: Arrays, example: int) -> np.ndarray | None:
+    """The heatmaps of an example, float16 [h, w, J]; None where none are kept."""
+    if "heatmap_ids" not in arrays:
+        return None
+    found = np.flatnonzero(arrays["heatmap_ids"] == example)
+    return arrays["heatmaps"][found[0]] if len(found) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingMap:
-    """Principal components of a pool's embeddings.
+    """Principal components of the embeddings of pool and labelled examples.
 
     Attributes:
-      places: float64 [N, 2].
+      places: float64 [N, 2], of the pool's that were scored.
       explained: share of the variance along each of the two.
       selected: bool [N].
+      labelled: float64 [L, 2], of the examples labelled before; none where their
+        embeddings are not recorded.
     """
 
     places: np.ndarray
     explained: tuple[float, float]
     selected: np.ndarray
+    labelled: np.ndarray
 
 
 def map_embeddings(arrays: Arrays) -> EmbeddingMap:
@@ -75,7 +115,11 @@ def map_embeddings(arrays: Arrays) -> EmbeddingMap:
     The signs are fixed (the largest coefficient of a direction is positive): equal
     embeddings give equal maps, so that methods on one base model can be compared.
     """
-    embeddings = np.asarray(arrays["embeddings"], np.float64)
+    count = len(arrays["embeddings"])
+    parts = [arrays["embeddings"]]
+    if "labelled_embeddings" in arrays:
+        parts.append(arrays["labelled_embeddings"])
+    embeddings = np.concatenate(parts).astype(np.float64)
     centred = embeddings - embeddings.mean(axis=0)
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
     directions = directions[:2]
@@ -87,9 +131,10 @@ def map_embeddings(arrays: Arrays) -> EmbeddingMap:
     total = max(float((lengths**2).sum()), 1e-30)
     shares = [*(lengths[:2] ** 2 / total).tolist(), 0.0, 0.0]
     return EmbeddingMap(
-        places=places,
+        places=places[:count],
         explained=(shares[0], shares[1]),
         selected=np.isin(arrays["ids"], arrays["selected"]),
+        labelled=places[count:],
     )
 
 
@@ -121,15 +166,19 @@ def bought_labels(runs: Iterable[Any]) -> list[Bought]:
 
     An example bought by several runs stands there once, as of the run in which its
     gradient norm (or, without norms, its loss) was greatest.
+
+    Args:
+      runs: with `method`, `seed`, `cycles`, `arrays`, `selection` and `drawn`: what
+        tells examples of one key apart, see `images.drawn_seed`.
     """
-    found: dict[str, list[Bought]] = {}
+    found: dict[tuple[Any, str], list[Bought]] = {}
     for run in runs:
         for cycle in scored_cycles(run):
             arrays = run.arrays(cycle)
             if not {"ids", "true_losses"} <= arrays.keys():
                 continue  # chosen but not yet measured, or the file is lost
             for row in run.selection(cycle):
-                found.setdefault(row["key"], []).append(
+                found.setdefault((run.drawn, row["key"]), []).append(
                     _bought(run, cycle, arrays, row)
                 )
     once = [
@@ -177,11 +226,12 @@ LABEL_CHECK_COLUMNS = (
 
 def label_check_rows(bought: Sequence[Bought]) -> list[dict]:
     """Rows of `label_check.csv`, in the order of `bought_labels`."""
-    ranks = {b.key: rank for rank, b in enumerate(by_loss(bought), start=1)}
+    # By the object: keys repeat where seeds draw figures of their own.
+    ranks = {id(b): rank for rank, b in enumerate(by_loss(bought), start=1)}
     return [
         {
             **{name: getattr(b, name) for name in LABEL_CHECK_COLUMNS[:7]},
-            "rank_by_loss": ranks[b.key],
+            "rank_by_loss": ranks[id(b)],
             "purchases": b.purchases,
         }
         for b in bought

@@ -47,16 +47,35 @@ def provenance(runs: Sequence[Run]) -> Markup:
     ]
     differing = [key for key in keys if len({text[key] for text in texts}) > 1]
     if differing:
-        names = [f"{run.method}, seed {run.seed}" for run in runs]
-        lines = [[key, *(text[key] for text in texts)] for key in differing]
+        lines = [
+            [key, value, _listed(holders)]
+            for key in differing
+            for value, holders in _holders(runs, [text[key] for text in texts]).items()
+        ]
         caption = "Keys of the configs in which runs differ"
-        differ = page.table(["key", *names], lines, caption)
+        differ = page.table(["key", "value", "methods and seeds"], lines, caption)
         parts.append(page.details(f"{len(differing)} keys differ", differ))
     same = [key for key in keys if key not in differing]
     listed = "\n".join(f"{key} = {texts[0][key]}" for key in same)
     summary = f"{len(same)} keys are the same in all runs"
     parts.append(page.details(summary, page.element("pre", listed)))
     return page.join(parts)
+
+
+def _holders(
+    runs: Sequence[Run], values: Sequence[str | None]
+) -> dict[str | None, list[Run]]:
+    found: dict[str | None, list[Run]] = {}
+    for run, value in zip(runs, values, strict=True):
+        found.setdefault(value, []).append(run)
+    return found
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        seeds.setdefault(run.method, []).append(str(run.seed))
+    return "; ".join(f"{name} {', '.join(some)}" for name, some in seeds.items())
 
 
 def _versions(versions: Mapping[str, str]) -> str:

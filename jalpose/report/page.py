@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 _PACKAGE = "jalpose.report"
+_WIDE = 620  # pixels of a plot from which on a phone scrolls rather than shrinks it
 _LONG = 40  # rows of a table from which on it opens on a press
 # No script or picture from anywhere but this file, whatever a record smuggles in.
 _POLICY = (
@@ -84,10 +85,17 @@ def bullets(lines: Iterable[Any]) -> Markup:
     return element("ul", *items) if items else Markup("")
 
 
-def picture(data: bytes, mime: str, alt: str, width: int | None = None) -> Markup:
+def picture(
+    data: bytes,
+    mime: str,
+    alt: str,
+    width: int | None = None,
+    class_: str | None = None,
+) -> Markup:
     """An inlined picture."""
     source = f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
-    attributes = _attributes({"src": source, "alt": alt, "width": width})
+    given = {"src": source, "alt": alt, "width": width, "class_": class_}
+    attributes = _attributes(given)
     return Markup(f"<img{attributes}>")
 
 
@@ -96,7 +104,8 @@ def plot(data: bytes, caption: Any, alt: str, files: Any = None) -> Markup:
     below = [caption] if files is None else [caption, " ", files]
     # The header's width; plots have 1.5 pixels for each of the screen's.
     width = round(struct.unpack(">I", data[16:20])[0] / 1.5)
-    card = element("div", picture(data, "image/png", alt, width), class_="card")
+    image = picture(data, "image/png", alt, width, "wide" if width > _WIDE else None)
+    card = element("div", image, class_="card")
     return element("figure", card, element("figcaption", *below), class_="plot")
 
 

@@ -12,7 +12,7 @@ from jalpose.report.text_formats import Table
 def runs_table(found: Gathered) -> Markup:
     """How far every run has come, and its first and last score."""
     rows = []
-    for run in found.runs:
+    for run in (*found.runs, *found.full):
         last = run.cycles[-1]
         seconds = sum(record.get("seconds") or 0.0 for record in run.cycles)
         rows.append(
@@ -28,8 +28,8 @@ def runs_table(found: Gathered) -> Markup:
         )
     name = score_name(found)
     columns = "method", "seed", "cycles", "labelled", f"first {name}", f"last {name}"
-    caption = "Runs; a press on a heading sorts a table"
-    return page.table([*columns, "training s"], rows, caption)
+    hint = page.element("span", "A press on a heading sorts a table.", class_="screen")
+    return page.table([*columns, "training s"], rows, "How far each has come", [hint])
 
 
 def as_markup(table: Table, files: str) -> Markup:

@@ -17,6 +17,7 @@ from jalpose.report import (
     engine_plots,
     evidence,
     galleries,
+    images,
     interpret,
     origins,
     page,
@@ -229,7 +230,7 @@ class Report:
         def add(anchor, title, draw: Callable, needed: set[str], chosen=choices):
             fitting = [c for c in chosen if needed <= c[2].keys()]
             if fitting:
-                body = page.join([legend, draw(fitting[0], self.album)])
+                body = page.join([legend, draw(fitting)])
                 parts.append(Section(anchor, title, self._with_terms(body)))
 
         if choices:
@@ -240,15 +241,20 @@ class Report:
         add(
             "neighbours",
             "Expected gradient norms explained",
-            galleries.neighbours,
+            lambda fitting: galleries.neighbours(fitting[0], self.album),
             both,
         )
-        peaks = {"joint_entropy", "num_peaks", "scores"}
-        add("entropy", "Multi-peak entropies", galleries.entropies, peaks)
+        peaks = {"peak_positions", "scores"}
+        add(
+            "peaks",
+            "Heatmaps and their peaks",
+            lambda fitting: galleries.peaks(fitting, self.album),
+            peaks,
+        )
         add(
             "confidence",
             "Most and least confident",
-            galleries.confidences,
+            lambda fitting: galleries.confidences(fitting[0], self.album),
             {"peaks"},
             confident,
         )
@@ -326,6 +332,10 @@ class _Reading:
     @property
     def seed(self) -> int:
         return self.run.seed
+
+    @property
+    def drawn(self) -> int | None:
+        return images.drawn_seed(self.run.config)
 
     @property
     def cycles(self) -> list[dict]:

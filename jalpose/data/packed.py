@@ -1,0 +1,97 @@
+"""Crops as they were cut, kept on disk: decoded and cropped once, then only read."""
+
+import contextlib
+import hashlib
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+_SUM = struct.Struct("<I")
+
+
+class PackedCrops:
+    """Crops of one size of one dataset, each written when it is first asked for.
+
+    `crops.bin` has room for all of them, and takes the room of those that are there;
+    `sums.bin` has a checksum of each, 0 where there is none yet. Several processes and
+    threads may use it: they would write the same. A crop that is damaged, or was half
+    written, does not have its checksum and is cut anew. Without room or permission to
+    write, all are cut anew each time, and a warning says so once.
+
+    Args:
+      folder: of the caches.
+      name: of the dataset in all that its crops depend on.
+      size: height and width, pixels.
+
+    Attributes:
+      size: as given.
+    """
+
+    def __init__(self, folder, name: str, size: int):
+        digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+        self._folder = Path(folder).expanduser() / f"crops-{size}-{digest}"
+        self.size, self._bytes = size, size * size * 3
+        self._files: tuple[int, int] | None = None  # of crops, of their sums
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._files = (
+                os.open(self._folder / "crops.bin", os.O_RDWR | os.O_CREAT, 0o666),
+                os.open(self._folder / "sums.bin", os.O_RDWR | os.O_CREAT, 0o666),
+            )
+        except OSError as error:
+            self._go_without(error)
+
+    def __del__(self):
+        for file in self._files or ():
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
+        """The crop of an example id, uint8 [S, S, 3]: `cut` is called if need be."""
+        found = self._read(example)
+        if found is None:
+            found = cut()
+            self._write(example, found)
+        return found
+
+    def _read(self, example):
+        if self._files is None:
+            return None
+        crops, sums = self._files
+        expected = os.pread(sums, _SUM.size, example * _SUM.size)
+        if len(expected) < _SUM.size or not any(expected):
+            return None
+        data = os.pread(crops, self._bytes, example * self._bytes)
+        if len(data) < self._bytes or _checksum(data) != expected:
+            return None
+        return np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
+
+    def _write(self, example, crop):
+        if self._files is None:
+            return
+        crops, sums = self._files
+        data = np.ascontiguousarray(crop, np.uint8).tobytes()
+        try:
+            # Not through a memory map: a full disk would end the process there.
+            if os.pwrite(crops, data, example * self._bytes) == len(data):
+                os.pwrite(sums, _checksum(data), example * _SUM.size)
+        except OSError as error:
+            self._go_without(error)
+
+    def _go_without(self, error):
+        self._files = None
+        warnings.warn(
+            f"crops are not kept in {self._folder}: {error}. Set data.cache_dir to a "
+            "folder with room, or data.packed=False",
+            stacklevel=3,
+        )
+
+
+def _checksum(data: bytes) -> bytes:
+    """Never 0, which says that there is no crop."""
+    return _SUM.pack(zlib.crc32(data) or 1)

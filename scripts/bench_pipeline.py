@@ -1,0 +1,98 @@
+"""Can reading keep up with the model? Milliseconds an image, on one core and of a step.
+
+    python scripts/bench_pipeline.py --config=configs/lsp_eglpp.py:scale=small
+
+Decoding and cropping an image file on one thread, reading the crop that is kept, a
+training step and a scoring pass (embedding, joints and peaks) through the prepared
+batches, medians in this one process. What matters is their ratio: how many cores have
+to read so that the devices do not wait.
+"""
+
+import statistics
+import tempfile
+import time
+
+import jax
+from absl import app
+from ml_collections import config_flags
+
+from jalpose import cycle, run, sharding
+from jalpose.config import seed_of
+from jalpose.data.packed import PackedCrops
+from jalpose.data.registry import load_dataset
+from jalpose.training import arrays_only
+from jalpose.validation import validate
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")
+IMAGES, STEPS = 300, 12
+
+
+def each(work, items):
+    """Median milliseconds of `work(item)`."""
+    seconds = []
+    for item in items:
+        begun = time.perf_counter()
+        work(item)
+        seconds.append(time.perf_counter() - begun)
+    return 1e3 * statistics.median(seconds)
+
+
+def main(argv):
+    """Measure and print."""
+    del argv
+    config = _CONFIG.value
+    config.data.packed = False
+    validate(config, run.KNOWN)
+    data = load_dataset(config.data, seed_of(config, "initial"))
+    problem = run.make_problem(config, data)
+    ids, size = data.initial[:IMAGES].tolist(), config.data.size
+
+    cutting = each(lambda i: data.crop(i, size), ids)
+    with tempfile.TemporaryDirectory() as folder:
+        packed = PackedCrops(folder, "bench", size)
+        writing = each(lambda i: packed.get(i, lambda: data.crop(i, size)), ids)
+        reading = each(lambda i: packed.get(i, lambda: None), ids)
+
+    state = cycle.start(problem).phase.train
+    stage = problem.stages.of(0)[0]
+    batches = problem.stages.batches(data.initial, 0, stage, 0)
+    rows = [next(batches) for _ in range(STEPS + 1)]
+    key = jax.random.key(0)
+
+    def step(batch):
+        nonlocal state
+        state, _ = problem.trainer.run(state, iter([batch]), key, 1, stage.steps)
+
+    step(rows[0])
+    training = each(step, rows[1:]) / config.training.batch
+
+    passes = problem.passes
+    variables = sharding.replicate(problem.mesh, state.variables)
+    one = arrays_only(rows[0]) | {"id": rows[0]["id"]}
+    count = len(one["id"])
+    placed = passes.place(one, count, 0)
+    describe = passes.compiled(passes.describe, variables, placed).run
+    jax.block_until_ready(describe(variables, placed))
+    score = each(
+        lambda _: jax.block_until_ready(describe(variables, placed)), range(STEPS)
+    )
+    scoring = score / count
+
+    print(f"{jax.devices()[0].device_kind}, {len(jax.devices())} device(s)")
+    for name, value in (
+        ("decode and crop, one core", cutting),
+        ("the same, and keep the crop", writing),
+        ("read a kept crop, one core", reading),
+        ("training step", training),
+        ("forward pass of scoring", scoring),
+    ):
+        print(f"{name:<30} {value:8.3f} ms an image")
+    print(
+        f"cores that have to read: training {cutting / training:.2f} decoding, "
+        f"{reading / training:.2f} of kept crops; scoring {cutting / scoring:.2f} and "
+        f"{reading / scoring:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,157 @@
+"""Strong scaling by counting: what each device does, and what devices exchange.
+
+    python scripts/count_scaling.py --config=configs/lsp_eglpp.py:scale=small
+
+For 1, 2, 4 and 8 devices and the same work: operations of one device, and bytes that a
+device receives, both from the compiled programs, collectives by name. Devices are
+pretended (a CPU's), so nothing is timed: a program whose operations halve with each
+doubling, and whose exchange is small beside them, scales on a pod as its network
+allows.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app
+from ml_collections import config_flags
+
+from jalpose import cycle, run, sharding
+from jalpose.acquisition import kcenter
+from jalpose.acquisition.probe import Functions, _norms
+from jalpose.config import seed_of
+from jalpose.data.registry import load_dataset
+from jalpose.evaluation.passes import Passes
+from jalpose.problem import Problem, engine_of
+from jalpose.training import arrays_only
+from jalpose.validation import validate
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")
+DEVICES = (1, 2, 4, 8)
+POOL, CENTRES, PICKS = 100_000, 1_000, 1_000
+_COLLECTIVE = re.compile(
+    r"= \(?(?P<types>[^=]*?)\)? "
+    r"(?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
+    r"(-start)?\("
+)
+_TYPE = re.compile(r"(?P<kind>pred|[suf]\d+)\[(?P<sizes>[\d,]*)\]")
+
+
+def exchanged(compiled) -> dict[str, int]:
+    """Bytes of the results of each kind of collective in a program, each once."""
+    found: dict[str, int] = {}
+    text = re.sub(r"/\*.*?\*/", "", compiled.as_text())  # comments hold "="
+    for match in _COLLECTIVE.finditer(text):
+        for each in _TYPE.finditer(match["types"]):
+            bits = 8 if each["kind"] == "pred" else int(each["kind"][1:])
+            count = int(np.prod([int(n) for n in each["sizes"].split(",") if n]))
+            name = match["name"]
+            found[name] = found.get(name, 0) + bits // 8 * count
+    return found
+
+
+def programs(config, data, num_devices):
+    """(what, compiled program, times a device runs it) for so many devices."""
+    mesh = sharding.make_mesh(jax.devices()[:num_devices])
+    problem = Problem(config, data, mesh)
+    variables = sharding.replicate(mesh, problem.trainer.init(jax.random.key(0)))
+    variables = variables.variables
+    passes: Passes = problem.passes
+
+    block = config.evaluation.block
+    rows = first_rows(problem, block)
+    placed = passes.place(rows, block, 0)
+    describe = passes.compiled(passes.describe, variables, placed).run
+    yield f"scoring pass of {block}: embedding, joints, peaks", describe, 1
+    results = describe(variables, placed)
+    gather = passes._gather.lower(results).compile()
+    yield f"its results to all hosts, {block} images", gather, 1
+
+    # An image a device: a device takes its images one after the other in a loop, whose
+    # body the compiler counts once.
+    images, labels = config.acquisition.block, config.acquisition.eglpp.neighbours
+    labelled = problem.labelled_set(data.initial[:num_devices])
+    context = {
+        "joints": labelled.joints[:, None].repeat(labels, 1),
+        "present": labelled.present[:, None].repeat(labels, 1),
+        "weights": np.full((num_devices, labels), 1 / labels, np.float32),
+    }
+
+    def targets(row):
+        maps = jax.vmap(problem.spec.render)(row["joints"], row["present"])
+        return maps, row["present"]
+
+    engine = engine_of(config.acquisition, microbatch=labels)
+    norms = _norms(passes.gradient_model, Functions(targets), engine)
+    placed = passes.place(
+        first_rows(problem, num_devices),
+        num_devices,
+        0,
+        lambda positions: {k: v[positions] for k, v in context.items()},
+    )
+    found = passes.compiled(norms, variables, placed).run
+    yield (
+        f"EGL++ norms of {images} images, {labels} labels",
+        found,
+        images / num_devices,
+    )
+
+    state = cycle.start(problem).phase.train
+    batch = sharding.split(mesh, first_rows(problem, config.training.batch))
+    batch = arrays_only(batch)
+    step = problem.trainer._step.lower(
+        state, batch, jax.random.key(0), np.float32(1e-3), attached=False
+    ).compile()
+    yield f"training step of {config.training.batch}", step, 1
+
+    chunk, features = 1024, config.model.channels
+    blocks = -(-POOL // (chunk * num_devices)) * num_devices
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.AXIS))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    choose = kcenter.program(mesh, PICKS).lower(
+        jax.ShapeDtypeStruct((CENTRES, features), jnp.float32, sharding=whole),
+        (
+            jax.ShapeDtypeStruct(
+                (blocks, features, chunk), jnp.float32, sharding=split
+            ),
+            jax.ShapeDtypeStruct((blocks, chunk), jnp.bool_, sharding=split),
+        ),
+    )
+    # Both loops' bodies are counted once by the compiler.
+    yield f"core-set, a pick of {POOL:,} x {features}", choose.compile(), 1
+
+
+def first_rows(problem, count):
+    """The first examples as a block."""
+    source = problem.passes.source(problem.dataset.initial[:count])
+    rows = [source[i] for i in range(count)]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def main(argv):
+    """Count and print."""
+    del argv
+    config = _CONFIG.value
+    validate(config, run.KNOWN)
+    data = load_dataset(config.data, seed_of(config, "initial"))
+    table: dict[str, list] = {}
+    for num_devices in DEVICES:
+        for what, compiled, times in programs(config, data, num_devices):
+            flops = compiled.cost_analysis().get("flops", 0.0) * times
+            table.setdefault(what, []).append((flops, exchanged(compiled)))
+    print("| work | devices | operations a device | to one device | exchanged, bytes |")
+    print("|---|---|---|---|---|")
+    for what, rows in table.items():
+        rows = [(flops or float("nan"), told) for flops, told in rows]
+        for num_devices, (flops, bytes_) in zip(DEVICES, rows, strict=True):
+            told = ", ".join(f"{name} {count:,}" for name, count in bytes_.items())
+            print(
+                f"| {what if num_devices == 1 else ''} | {num_devices} | {flops:.3g} | "
+                f"{flops / rows[0][0]:.3f} | {told or 'nothing'} |"
+            )
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", max(DEVICES))
+    app.run(main)
