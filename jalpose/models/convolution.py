@@ -52,6 +52,8 @@ def blocked_convolution(
         reach = [(size - 1) * step + 1 for size, step in steps]
         sizes = inputs.shape[1:-1]
         padding = lax.padtype_to_pads(sizes, reach, window_strides, padding)
+    if min(map(min, padding)) < 0 and tuple(lhs_dilation or ones) == ones:
+        inputs, padding = _crop(inputs, padding)
     window = Window(
         kernel=tuple(kernel.shape[:-2]),
         strides=tuple(window_strides),
@@ -64,6 +66,18 @@ def blocked_convolution(
         flat = kernel.reshape(kernel.shape[-2:])
         return jnp.matmul(inputs, flat, precision=precision)
     return _convolution(window, precision)(inputs, kernel)
+
+
+def _crop(inputs, padding):
+    """Inputs without what negative padding takes off, and the padding that is left.
+
+    XLA's convolution on a CPU reads beyond its input where a low padding is negative
+    (openxla/xla#48713).
+    """
+    taken = [(min(low, 0), min(high, 0), 0) for low, high in padding]
+    whole = (0, 0, 0)
+    cropped = lax.pad(inputs, inputs.dtype.type(0), [whole, *taken, whole])
+    return cropped, [(max(low, 0), max(high, 0)) for low, high in padding]
 
 
 @functools.cache
