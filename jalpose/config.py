@@ -240,6 +240,7 @@ def default() -> ConfigDict:
     output.tensorboard = True
     output.images = 16  # pictures drawn a cycle
     output.report = True  # with loop.compare: end with the report of all methods
+    output.trace = 0  # pieces of each kind of work traced by JAX's profiler
     output.compilation_cache = ""  # folder of XLA's compilation cache; "": none
     return config
 

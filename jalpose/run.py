@@ -33,6 +33,7 @@ from jalpose.pergrad.api import ENGINES
 from jalpose.problem import Problem
 from jalpose.screen import Screen
 from jalpose.throughput import Flow, peak_bytes, rates
+from jalpose.traces import Traces
 from jalpose.validation import refuse_experiment, uneven_splits, validate
 
 KNOWN: dict[str, Collection[str]] = {
@@ -137,12 +138,17 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
     if lead:
         records.truncate_cycles(workdir, state.cycle + scoring_on)
         checkpoints.remove_journals(workdir, state.cycle)
+    traces = Traces(
+        os.path.join(workdir, "traces", f"host_{cluster.host()}"), config.output.trace
+    )
     write = Journalist(config, workdir, problem, screen) if lead else Silence()
     with write as journalist, cluster.Notice() as notice:
         saved = time.monotonic()
         while True:
             begun = time.monotonic()
-            state, event = cycle.advance(state, problem)
+            with traces.piece():
+                state, event = cycle.advance(state, problem)
+            traces.saw(event)
             _charge(clock, event, time.monotonic() - begun, problem)
             number += 1
             if event.kind in ("done", "waiting"):

@@ -92,7 +92,7 @@ def _check_numbers(config):
         "training": ("warmup_steps", "clip_norm", "plateau_cooldown"),
         "acquisition": ("pool_subset", "microbatch", "memory"),
         "loop": ("cycles", "checkpoint_seconds"),
-        "output": ("images",),
+        "output": ("images", "trace"),
     }
     for rule, table, bound in (("> 0", positive, True), (">= 0", not_negative, False)):
         for section, keys in table.items():

@@ -523,7 +523,7 @@ def get_config(arg=""):
 """
 
 DRIVER = """
-import os, signal, sys
+import os, signal, sys, threading
 
 sys.path.insert(0, {root!r})
 import jax
@@ -531,12 +531,29 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-from jalpose import main
+from jalpose import cycle, main
 from tests import small
 
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_after(seconds):  # of work: importing JAX does not count
+    advance = cycle.advance
+
+    def begin(*arguments):
+        cycle.advance = advance
+        timer = threading.Timer(seconds, die)
+        timer.daemon = True
+        timer.start()
+        return advance(*arguments)
+
+    cycle.advance = begin
+
 place = sys.argv.pop(1)
-if place:
-    small.lay_ambush(setattr, place, lambda: os.kill(os.getpid(), signal.SIGKILL))
+if place.endswith("seconds"):
+    die_after(float(place.split()[0]))
+elif place:
+    small.lay_ambush(setattr, place, die)
 main.cli()
 """
 
@@ -550,21 +567,23 @@ def environment():
     }
 
 
-@pytest.mark.slow
-def test_killed_at_any_place_a_run_ends_the_same(tmp_path):
-    (tmp_path / "config.py").write_text(CONFIG_FILE)
-    (tmp_path / "driver.py").write_text(DRIVER.format(root=str(ROOT)))
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Start a run in a process of its own: (workdir, where to be killed) -> result."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "config.py").write_text(CONFIG_FILE)
+    (folder / "driver.py").write_text(DRIVER.format(root=str(ROOT)))
 
-    def start(workdir, place):
+    def start(workdir, place=""):
         return subprocess.run(
             [
                 sys.executable,
-                tmp_path / "driver.py",
+                folder / "driver.py",
                 place,
-                f"--config={tmp_path / 'config.py'}",
-                f"--workdir={tmp_path / workdir}",
+                f"--config={folder / 'config.py'}",
+                f"--workdir={workdir}",
                 "--config.loop.checkpoint_seconds=0.0",
-                f"--config.output.compilation_cache={tmp_path / 'cache'}",
+                f"--config.output.compilation_cache={folder / 'cache'}",
             ],
             cwd=ROOT,
             env=environment(),
@@ -573,15 +592,48 @@ def test_killed_at_any_place_a_run_ends_the_same(tmp_path):
             timeout=600,
         )
 
-    whole = start("whole", "")
-    assert whole.returncode == 0, whole.stderr
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """The workdir of a run that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    found = start(workdir)
+    assert found.returncode == 0, found.stderr
+    return workdir
+
+
+@pytest.mark.slow
+def test_killed_at_any_place_a_run_ends_the_same(start, whole, tmp_path):
     for place in small.PLACES:
-        killed = start("killed", place)
+        killed = start(tmp_path, place)
         assert killed.returncode == -signal.SIGKILL, (place, killed.stderr)
-    resumed = start("killed", "")
+    resumed = start(tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming" in resumed.stdout
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert results(tmp_path) == results(whole)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_a_run_ends_the_same(start, whole, tmp_path):
+    begun, ended = (
+        (whole / n).stat().st_mtime for n in ("config.json", "cycles.jsonl")
+    )
+    draws = np.random.default_rng(0)
+    ends = []
+    while ends.count(-signal.SIGKILL) < 20:
+        # Twenty do not fit into one run: another begins where one ends.
+        workdir = tmp_path / str(ends.count(0))
+        seconds = draws.uniform(0, (ended - begun) / 3)
+        found = start(workdir, f"{seconds} seconds")
+        assert found.returncode in (0, -signal.SIGKILL), found.stderr
+        ends.append(found.returncode)
+        if found.returncode == 0:
+            assert results(workdir) == results(whole)
+    resumed = start(workdir)
+    assert resumed.returncode == 0, resumed.stderr
+    assert results(workdir) == results(whole)
 
 
 # The command line.
