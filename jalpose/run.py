@@ -43,6 +43,8 @@ KNOWN: dict[str, Collection[str]] = {
     "method": METHODS,
 }
 
+IMAGES_COMPARED = 64  # between hosts, spread over the dataset
+
 
 def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
     """Run, or resume, the configured run in `workdir`; then those to compare with.
@@ -115,7 +117,13 @@ def load_on_all_hosts(config: ConfigDict):
     finally:
         if cluster.lead():
             cluster.barrier("dataset")
-    cluster.check_same_examples(dataset.files, dataset.checksums())
+    if cluster.size() > 1:
+        cluster.check_same_examples(dataset.files, dataset.checksums())
+        # Of all images that would be reading the data once for nothing: some.
+        last = len(dataset.keys) - 1
+        some = np.unique(np.linspace(0, last, IMAGES_COMPARED).round().astype(int))
+        files = [dataset.files[i] for i in some]
+        cluster.check_same_examples(files, dataset.image_checksums(some))
     return dataset
 
 

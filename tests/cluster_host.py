@@ -56,7 +56,8 @@ def training(base):
 
 def disagree(base):
     """What hosts that were not started alike are told."""
-    from jalpose import cluster
+    from jalpose import cluster, run
+    from jalpose.data.figures import FigureSource
     from tests import small
 
     here, told = cluster.host(), {}
@@ -77,6 +78,10 @@ def disagree(base):
     ask("number", cluster.check_same_examples, files, sums[: 3 - here])
     ask("same", cluster.check_same, "the choice", small.np.arange(3))
     ask("choice", cluster.check_same, "the choice", small.np.arange(3) + here)
+    ask("data", run.load_on_all_hosts, small.configure())
+    if here == 1:
+        FigureSource.image = lambda *_: small.np.zeros((9, 9, 3), small.np.uint8)
+    ask("images", run.load_on_all_hosts, small.configure())
     told["agreed"] = small.np.float64(cluster.agree(0.1 + here))
     wide = small.np.array([2.0**60 + here * 2.0**10])  # is no float32
     told["wide"] = cluster.gather(wide)

@@ -103,6 +103,8 @@ def test_hosts_that_were_not_started_alike_are_told_in_what(tmp_path):
     assert "config.training.batch: 16 on host 0, 8 on host 1" in told["facts"]
     assert "config.seed" not in told["facts"]
     assert "b.jpg on host 1 is not what it is on host 0" in told["examples"]
+    assert "data" not in told
+    assert "labelled/000000 on host 1 is not what it is" in told["images"]
     assert "3 on host 0, 2 on host 1" in told["number"]
     assert "the choice came out different on host 1" in told["choice"]
     assert float(told["agreed"]) == 0.1
