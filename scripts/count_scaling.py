@@ -33,20 +33,24 @@ POOL, CENTRES, PICKS = 100_000, 1_000, 1_000
 _COLLECTIVE = re.compile(
     r"= \(?(?P<types>[^=]*?)\)? "
     r"(?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-    r"(-start)?\("
+    r"(-start)?\((?P<rest>.*)"
 )
 _TYPE = re.compile(r"(?P<kind>pred|[suf]\d+)\[(?P<sizes>[\d,]*)\]")
 
 
 def exchanged(compiled) -> dict[str, int]:
-    """Bytes of the results of each kind of collective in a program, each once."""
+    """Bytes of the results of each kind of collective in a program.
+
+    Those in the body of a loop count once, and by themselves: "each turn".
+    """
     found: dict[str, int] = {}
     text = re.sub(r"/\*.*?\*/", "", compiled.as_text())  # comments hold "="
     for match in _COLLECTIVE.finditer(text):
         for each in _TYPE.finditer(match["types"]):
             bits = 8 if each["kind"] == "pred" else int(each["kind"][1:])
             count = int(np.prod([int(n) for n in each["sizes"].split(",") if n]))
-            name = match["name"]
+            turn = "each turn " if "/while/body" in match["rest"] else ""
+            name = turn + match["name"]
             found[name] = found.get(name, 0) + bits // 8 * count
     return found
 
@@ -118,8 +122,8 @@ def programs(config, data, num_devices):
             jax.ShapeDtypeStruct((blocks, chunk), jnp.bool_, sharding=split),
         ),
     )
-    # Both loops' bodies are counted once by the compiler.
-    yield f"core-set, a pick of {POOL:,} x {features}", choose.compile(), 1
+    # Of its loops, over centres and over picks, the compiler counts one turn each.
+    yield f"core-set of {POOL:,} x {features}, a turn a pick", choose.compile(), 1
 
 
 def first_rows(problem, count):
