@@ -70,15 +70,16 @@ def ours(pool, labelled, picks):
     )
     # After the run, of shapes alone.
     num_blocks = -(-len(pool) // (chunk * mesh.size)) * mesh.size
-    shapes = (
-        jax.ShapeDtypeStruct(labelled.shape, np.float32),
-        (
-            jax.ShapeDtypeStruct((num_blocks, pool.shape[1], chunk), np.float32),
-            jax.ShapeDtypeStruct((num_blocks, chunk), bool),
-        ),
+    blocks, padding, nearest = (
+        jax.ShapeDtypeStruct((num_blocks, *shape), dtype)
+        for shape, dtype in (
+            ((pool.shape[1], chunk), np.float32),
+            ((chunk,), bool),
+            ((chunk,), np.float32),
+        )
     )
-    compiled = kcenter.program(mesh, picks).lower(*shapes).compile()
-    return found.order, compiled_bytes(compiled)
+    lowered = kcenter.choice(mesh, picks).lower((blocks, padding), nearest)
+    return found.order, compiled_bytes(lowered.compile())
 
 
 def loop(pool, labelled, picks):

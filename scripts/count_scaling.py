@@ -113,17 +113,16 @@ def programs(config, data, num_devices):
     blocks = -(-POOL // (chunk * num_devices)) * num_devices
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.AXIS))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    choose = kcenter.program(mesh, PICKS).lower(
-        jax.ShapeDtypeStruct((CENTRES, features), jnp.float32, sharding=whole),
-        (
-            jax.ShapeDtypeStruct(
-                (blocks, features, chunk), jnp.float32, sharding=split
-            ),
-            jax.ShapeDtypeStruct((blocks, chunk), jnp.bool_, sharding=split),
-        ),
-    )
-    # Of its loops, over centres and over picks, the compiler counts one turn each.
-    yield f"core-set of {POOL:,} x {features}, a turn a pick", choose.compile(), 1
+    of = jax.ShapeDtypeStruct
+    centres = of((CENTRES, features), jnp.float32, sharding=whole)
+    pool = of((blocks, features, chunk), jnp.float32, sharding=split)
+    padding = of((blocks, chunk), jnp.bool_, sharding=split)
+    nearest = of((blocks, chunk), jnp.float32, sharding=split)
+    # Of a loop the compiler counts one turn.
+    approach = kcenter.approach(mesh).lower(centres, pool, nearest).compile()
+    yield f"core-set of {POOL:,} x {features}, a turn a centre", approach, 1
+    choice = kcenter.choice(mesh, PICKS).lower((pool, padding), nearest).compile()
+    yield f"core-set of {POOL:,} x {features}, a turn a pick", choice, 1
 
 
 def first_rows(problem, count):

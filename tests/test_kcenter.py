@@ -176,15 +176,30 @@ def test_numbers_whose_squares_leave_float32_do_no_harm(scale):
 
 def test_the_loop_is_compiled_once_a_budget_and_holds_no_matrix_of_distances():
     mesh = small.mesh(1)
-    assert kcenter.program(mesh, 30) is kcenter.program(mesh, 30)
+    assert kcenter.choice(mesh, 30) is kcenter.choice(mesh, 30)
     rows, features, labelled = 4096, 8, 4096
     blocks = np.zeros((rows // 64, features, 64), np.float32)
     padding = np.zeros((rows // 64, 64), bool)
     centres = np.zeros((labelled, features), np.float32)
-    compiled = kcenter.program(mesh, 30).lower(centres, (blocks, padding)).compile()
-    # A few times the pool itself, far below 4 rows * labelled bytes.
-    taken = compiled.memory_analysis().temp_size_in_bytes
-    assert taken < 6 * blocks.nbytes < 4 * rows * labelled / 10
+    nearest = np.zeros((rows // 64, 64), np.float32)
+    for lowered in (
+        kcenter.approach(mesh).lower(centres, blocks, nearest),
+        kcenter.choice(mesh, 30).lower((blocks, padding), nearest),
+    ):
+        # A few times the pool itself, far below 4 rows * labelled bytes.
+        taken = lowered.compile().memory_analysis().temp_size_in_bytes
+        assert taken < 6 * blocks.nbytes < 4 * rows * labelled / 10
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_centres_beyond_a_size_are_taken_in_blocks(devices, monkeypatch):
+    pool, _, ids = example()
+    centres = np.random.default_rng(3).standard_normal((11, 5), np.float32)
+    whole = greedy(pool, centres, 12, ids, devices)
+    monkeypatch.setattr(kcenter, "CENTRES_AT_ONCE", 4)
+    blocks = greedy(pool, centres, 12, ids, devices)
+    for name in ("order", "distances", "nearest"):
+        np.testing.assert_array_equal(getattr(blocks, name), getattr(whole, name))
 
 
 BAD = {

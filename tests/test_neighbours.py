@@ -192,6 +192,25 @@ def test_block_size_changes_nothing(block_rows, dim):
         np.testing.assert_array_equal(getattr(blocks, field), getattr(whole, field))
 
 
+def test_labelled_sets_of_any_size_are_taken_in_blocks(monkeypatch):
+    pool, known = half_normal(20, 60, 8, 0.3)
+    options = {"perplexity": 10.0, "num_neighbours": 5}
+    whole = neighbours.nearest_labels(pool, known, **options)
+    monkeypatch.setattr(neighbours, "LABELLED_ROWS", 7)
+    monkeypatch.setattr(neighbours, "BLOCK_VALUES", 3 * 60 + 1)
+    shapes, calibrate = [], neighbours.calibrate
+
+    def seen(sq_distances, perplexity):
+        shapes.append(sq_distances.shape)
+        return calibrate(sq_distances, perplexity)
+
+    monkeypatch.setattr(neighbours, "calibrate", seen)
+    blocks = neighbours.nearest_labels(pool, known, **options)
+    assert set(shapes) == {(3, 60), (2, 60)}
+    for field in ("indices", "probabilities", "achieved_perplexity", "captured_mass"):
+        np.testing.assert_array_equal(getattr(blocks, field), getattr(whole, field))
+
+
 def test_order_of_the_pool_and_of_the_labelled_changes_nothing():
     pool, known = half_normal(10, 60, 8, 0.0)
     options = {"perplexity": 10.0, "num_neighbours": 5}

@@ -174,7 +174,6 @@ def _neighbours(probe, labelled_ids, possible, ids, **options):
     """
     known_ids = labelled_ids[possible]
     pool, known = probe.embeddings(ids), probe.embeddings(known_ids)
-    known = known.astype(np.float64)  # once, not in every block
 
     def search(positions):
         some = pool[positions]

@@ -4,11 +4,13 @@ Each step takes the point farthest from all centres so far and makes it one (Gon
 1985; Algorithm 1 of Sener & Savarese, ICLR 2018). The radius that is left is at most
 twice the smallest possible.
 
-The whole loop is one compiled program, the pool split over the devices. Distances are
+Both loops, over the centres there are and over the choices, are compiled programs, the
+pool split over the devices. Distances are
 Euclidean and always of differences, one centre against the pool at a time: the product
 form a^2 - 2ab + b^2 would be faster for the centres there are at the start, but it
 cancels where points lie close together, and equal distances would no longer tie. What
-is held is the pool and a distance for each of its rows, never a matrix of distances.
+is held is the pool and a distance for each of its rows, never a matrix of distances;
+and of the centres a block on each device.
 """
 
 import functools
@@ -21,6 +23,7 @@ from jax.sharding import PartitionSpec
 
 from jalpose import sharding
 
+CENTRES_AT_ONCE = 2**14  # on each device
 _CHECKED_ROWS = 4096  # at a time
 
 
@@ -85,10 +88,16 @@ def greedy(
     exponent = int(np.frexp(largest)[1])
     mesh = sharding.make_mesh() if mesh is None else mesh
     by_id = np.argsort(ids)
-    found = program(mesh, budget)(
-        sharding.replicate(mesh, np.ldexp(centres, -exponent)),
-        _blocks(mesh, pool, by_id, exponent, chunk),
-    )
+    part, nearest = _blocks(mesh, pool, by_id, exponent, chunk)
+    for start in range(0, len(centres), CENTRES_AT_ONCE):
+        some = centres[start : start + CENTRES_AT_ONCE]
+        if (
+            start
+        ):  # one shape, one compilation: to be near the same twice changes nothing
+            some = np.pad(some, ((0, CENTRES_AT_ONCE - len(some)), (0, 0)), "edge")
+        some = sharding.replicate(mesh, np.ldexp(some, -exponent))
+        nearest = approach(mesh)(some, part[0], nearest)
+    found = choice(mesh, budget)(part, nearest)
     order, sq_distances, sq_nearest, sq_radius = sharding.to_host(found)
     nearest = np.empty(len(pool), np.float32)
     nearest[by_id] = _unscaled(sq_nearest.reshape(-1)[: len(pool)], exponent)
@@ -100,24 +109,48 @@ def greedy(
     )
 
 
+def _nearer(nearest, blocks, centre):
+    """Squared distances [T, chunk], where `centre` [C] is another to be near to."""
+    steps = blocks - centre[None, :, None]
+    return jnp.minimum(nearest, jnp.sum(jnp.square(steps), axis=1))
+
+
 @functools.cache
-def program(mesh, budget: int):
-    """The compiled loop: a jitted function of (centres, (blocks, padding)).
+def approach(mesh):
+    """The compiled loop over centres: a jitted function of (centres, blocks, nearest).
 
     Takes centres [L, C], whole on each device, and what is split over the devices:
-    blocks of the pool [T, C, chunk], ordered by id, and bool [T, chunk], which of
-    their columns are padding. Returns positions int32 [budget] among T * chunk, the
-    squared distances [budget] and [T, chunk] and the squared radius, whole on each.
+    blocks of the pool [T, C, chunk] and squared distances [T, chunk] to the nearest
+    centre before, which it returns with these centres too.
+    """
+
+    def nearest_of(centres, blocks, nearest):
+        return jax.lax.fori_loop(
+            0, len(centres), lambda i, near: _nearer(near, blocks, centres[i]), nearest
+        )
+
+    whole, split = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+    return jax.jit(
+        jax.shard_map(
+            nearest_of, mesh=mesh, in_specs=(whole, split, split), out_specs=split
+        )
+    )
+
+
+@functools.cache
+def choice(mesh, budget: int):
+    """The compiled loop over choices: a jitted function of ((blocks, padding), nearest).
+
+    All split over the devices: blocks of the pool [T, C, chunk], ordered by id; bool
+    [T, chunk], which of their columns are padding; squared distances [T, chunk] to the
+    nearest centre. Returns positions int32 [budget] among T * chunk, the squared
+    distances [budget] and [T, chunk] and the squared radius, whole on each.
     """
     axis = mesh.axis_names[0]
 
-    def cover(centres, part):
+    def choose_all(part, before):
         blocks, padding = part
         chunk, num_rows = padding.shape[1], padding.size
-
-        def nearer(nearest, centre):
-            steps = blocks - centre[None, :, None]
-            return jnp.minimum(nearest, jnp.sum(jnp.square(steps), axis=1))
 
         def choose(i, state):
             nearest, taken, order, sq_distances = state
@@ -134,12 +167,8 @@ def program(mesh, budget: int):
             taken = taken.at[block, row].set(taken[block, row] | mine)
             order = order.at[i].set((device * num_rows + position).astype(jnp.int32))
             sq_distances = sq_distances.at[i].set(tops[device])
-            return nearer(nearest, centre), taken, order, sq_distances
+            return _nearer(nearest, blocks, centre), taken, order, sq_distances
 
-        start = jnp.full(padding.shape, jnp.inf, jnp.float32)
-        before = jax.lax.fori_loop(
-            0, len(centres), lambda i, nearest: nearer(nearest, centres[i]), start
-        )
         empty = jnp.zeros(budget, jnp.int32), jnp.zeros(budget, jnp.float32)
         after, _, order, sq_distances = jax.lax.fori_loop(
             0, budget, choose, (before, padding, *empty)
@@ -148,22 +177,23 @@ def program(mesh, budget: int):
         before = jax.lax.all_gather(before, axis, tiled=True)
         return order, sq_distances, before, radius
 
-    whole, split = PartitionSpec(), PartitionSpec(axis)
+    split = PartitionSpec(axis)
     return jax.jit(
         jax.shard_map(
-            cover,
+            choose_all,
             mesh=mesh,
-            in_specs=(whole, split),
-            out_specs=whole,
+            in_specs=split,
+            out_specs=PartitionSpec(),
             check_vma=False,
         )
     )
 
 
 def _blocks(mesh, pool, by_id, exponent, chunk):
-    """The pool in blocks [T, C, chunk], scaled, ordered by id; and what is padding.
+    """The pool in blocks [T, C, chunk], scaled, ordered by id, and what is padding;
+    and the squared distances where there are no centres.
 
-    Both split over the devices, and made one device's part after the other: beside
+    All split over the devices, and made one device's part after the other: beside
     them the host holds no more than that of what may be mapped from a disk.
 
     Features come before rows, so that sums over features run along whole vectors: on
@@ -181,10 +211,11 @@ def _blocks(mesh, pool, by_id, exponent, chunk):
     def padding(numbers):
         return numbers[:, None] * chunk + np.arange(chunk)[None] >= len(pool)
 
-    def split(make):
-        return sharding.split_by_part(mesh, num_blocks, make)
+    def far(numbers):
+        return np.full((len(numbers), chunk), np.inf, np.float32)
 
-    return split(blocks), split(padding)
+    split = functools.partial(sharding.split_by_part, mesh, num_blocks)
+    return (split(blocks), split(padding)), split(far)
 
 
 def _unscaled(sq_distances, exponent):

@@ -14,7 +14,9 @@ from scipy.spatial import distance
 TOLERANCE = 1e-5  # of the perplexity, relative
 MAX_LOG_PRECISION = 600.0  # exp() of it times any row's largest distance is finite
 UNDERFLOW = 800.0  # exp(-800) is zero in float64
-BLOCK_ROWS = 256  # pool images whose distances are held at a time
+BLOCK_ROWS = 256  # pool images whose distances are held at a time,
+BLOCK_VALUES = 2**24  # fewer where there would be more distances than these
+LABELLED_ROWS = 2**16  # whose embeddings are held in float64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ def nearest_labels(
     perplexity: float,
     num_neighbours: int,
     renormalise: bool = True,
-    block_rows: int = BLOCK_ROWS,
+    block_rows: int | None = None,
 ) -> Neighbours:
     """Find the labelled neighbours of each pool image and their probabilities.
 
@@ -64,16 +66,20 @@ def nearest_labels(
       perplexity: effective number of neighbours, at least 1 and less than L.
       num_neighbours: K, at most L.
       renormalise: whether the K probabilities are divided by their sum.
-      block_rows: pool images at a time; bounds the memory to a few [block_rows, L]
-        float64 arrays and changes nothing else.
+      block_rows: pool images at a time; None: `BLOCK_ROWS`, or what `BLOCK_VALUES`
+        allows. Bounds the memory to a few [block_rows, L] float64 arrays and changes
+        nothing else.
     """
-    pool, labelled = _checked(pool_embeddings, labelled_embeddings)
+    pool, labelled = np.asarray(pool_embeddings), np.asarray(labelled_embeddings)
+    _check_embeddings(pool, labelled)
     _check_perplexity(perplexity, len(labelled))
     if not 1 <= num_neighbours <= len(labelled):
         raise ValueError(
             f"{num_neighbours=} neighbours cannot be taken of {len(labelled)} labelled "
             f"images: ask for 1 to {len(labelled)}, or label more."
         )
+    if block_rows is None:
+        block_rows = max(1, min(BLOCK_ROWS, BLOCK_VALUES // len(labelled)))
     if block_rows < 1:
         raise ValueError(f"{block_rows=} must be at least 1.")
     indices = np.empty((len(pool), num_neighbours), np.int64)
@@ -81,10 +87,8 @@ def nearest_labels(
     achieved = np.empty(len(pool))
     for start in range(0, len(pool), block_rows):
         rows = slice(start, start + block_rows)
-        # Explicit differences: duplicates are at distance zero exactly, and a pair's
-        # distance does not depend on the block it is in, as in a matrix product.
-        sq_distances = distance.cdist(pool[rows], labelled, "sqeuclidean")
-        probabilities, achieved[rows] = calibrate(sq_distances, perplexity)
+        found = calibrate(_sq_distances(pool[rows], labelled), perplexity)
+        probabilities, achieved[rows] = found
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :num_neighbours]
         indices[rows] = order
         kept[rows] = np.take_along_axis(probabilities, order, axis=1)
@@ -96,6 +100,20 @@ def nearest_labels(
         converged=is_converged(achieved, perplexity),
         captured_mass=mass,
     )
+
+
+def _sq_distances(pool: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Float64 [M, L], the labelled taken in blocks.
+
+    Of explicit differences: duplicates are at distance zero exactly, and a pair's
+    distance does not depend on the block it is in, as in a matrix product.
+    """
+    found = np.empty((len(pool), len(labelled)))
+    for start in range(0, len(labelled), LABELLED_ROWS):
+        columns = slice(start, start + LABELLED_ROWS)
+        some = labelled[columns].astype(np.float64)
+        found[:, columns] = distance.cdist(pool, some, "sqeuclidean")
+    return found
 
 
 def calibrate(
@@ -193,9 +211,8 @@ def _check_perplexity(perplexity: float, num_labelled: int) -> None:
         )
 
 
-def _checked(pool, labelled) -> tuple[np.ndarray, np.ndarray]:
-    """Both embeddings in float64, known to fit and to be finite."""
-    pool, labelled = np.asarray(pool, np.float64), np.asarray(labelled, np.float64)
+def _check_embeddings(pool, labelled) -> None:
+    """Raise where they do not fit or are not finite."""
     if pool.ndim != 2 or labelled.ndim != 2 or pool.shape[1] != labelled.shape[1]:
         raise ValueError(
             f"Embeddings must be [M, D] and [L, D], got {pool.shape} and "
@@ -206,4 +223,3 @@ def _checked(pool, labelled) -> tuple[np.ndarray, np.ndarray]:
         if not finite.all():
             row = np.argmin(finite)
             raise ValueError(f"Row {row} of the {name} embeddings is not finite.")
-    return pool, labelled
