@@ -117,7 +117,7 @@ def _nearer(nearest, blocks, centre):
 
 @functools.cache
 def approach(mesh):
-    """The compiled loop over centres: a jitted function of (centres, blocks, nearest).
+    """The compiled loop over centres: jitted, of (centres, blocks, nearest).
 
     Takes centres [L, C], whole on each device, and what is split over the devices:
     blocks of the pool [T, C, chunk] and squared distances [T, chunk] to the nearest
@@ -139,7 +139,7 @@ def approach(mesh):
 
 @functools.cache
 def choice(mesh, budget: int):
-    """The compiled loop over choices: a jitted function of ((blocks, padding), nearest).
+    """The compiled loop over choices: jitted, of ((blocks, padding), nearest).
 
     All split over the devices: blocks of the pool [T, C, chunk], ordered by id; bool
     [T, chunk], which of their columns are padding; squared distances [T, chunk] to the
