@@ -91,9 +91,7 @@ def greedy(
     part, nearest = _blocks(mesh, pool, by_id, exponent, chunk)
     for start in range(0, len(centres), CENTRES_AT_ONCE):
         some = centres[start : start + CENTRES_AT_ONCE]
-        if (
-            start
-        ):  # one shape, one compilation: to be near the same twice changes nothing
+        if start:  # one shape for one compilation; a centre twice changes nothing
             some = np.pad(some, ((0, CENTRES_AT_ONCE - len(some)), (0, 0)), "edge")
         some = sharding.replicate(mesh, np.ldexp(some, -exponent))
         nearest = approach(mesh)(some, part[0], nearest)
