@@ -57,9 +57,11 @@ class Flow:
                 self.waiting += came - begun
             self.seconds += came - begun
             self.images += images(item)
-            yield item
-            begun = time.perf_counter()
-            self.seconds += begun - came
+            try:
+                yield item
+            finally:  # also of the last, after which no more are asked for
+                begun = time.perf_counter()
+                self.seconds += begun - came
 
     def take(self) -> dict[str, float]:
         """The counts, which begin anew."""

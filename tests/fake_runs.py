@@ -78,6 +78,12 @@ def write_run(folder, method, seed, *, done=None, cycles=2, gain=0.0, **options)
                 },
                 "seconds": 10.0,
                 "acquisition": None if last else acquisition,
+                "throughput": {
+                    "training": {"images_per_second": 40.0, "share_waiting": 0.25},
+                    "scoring": {"images_per_second": None, "share_waiting": None},
+                    "seconds_compiling": 10.0,
+                    "peak_bytes": {"device": None, "process": (1 + cycle) * 2**30},
+                },
             },
         )
         if not last:

@@ -15,8 +15,9 @@ from jalpose.config import default
 from jalpose.data.registry import load_dataset
 from jalpose.data.source import DataError
 from jalpose.report import __main__ as command
-from jalpose.report import images, interpret, page
-from tests import fake_runs, miniature, mpii_miniature
+from jalpose.report import images, interpret, page, page_tables
+from jalpose.report.gather import gather
+from tests import fake_runs, miniature, mpii_miniature, recorded_runs
 
 SECTIONS = [
     "state", "runs", "results", "tables", "scores", "chosen", "neighbours", "peaks",
@@ -125,6 +126,21 @@ def test_tables_sort_by_numbers_and_are_written(report):
     for plot in ("learning_curves", "score_against_loss", "embedding_map"):
         for end in ("png", "pdf"):
             assert (report / "plots" / f"{plot}.{end}").stat().st_size > 1000
+
+
+def test_how_fast_each_run_went_is_told(folder):
+    found = gather([folder / "random", folder / "unfinished"])
+    cells = re.findall("<td[^>]*>(.*?)</td>", page_tables.throughput_table(found))
+    # Two cycles and three: compiling is their sum, memory the most.
+    assert cells == [
+        *("eglpp", "1", "40", "25", "-", "-", "20", "-", "2.0"),
+        *("random", "0", "40", "25", "-", "-", "30", "-", "3.0"),
+    ]
+
+
+def test_of_runs_without_a_throughput_nothing_is_told(tmp_path):
+    recorded_runs.write_run(tmp_path, "random", 0, [0.5, 0.6])
+    assert not page_tables.throughput_table(gather([tmp_path]))
 
 
 def test_a_line_says_whose_pictures_they_are(report):

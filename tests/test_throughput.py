@@ -37,6 +37,14 @@ def test_reading_is_waiting_and_working_is_not(clock):
     assert flow == Flow()
 
 
+def test_work_on_the_last_counts_where_no_more_are_asked_for(clock):
+    flow = Flow()
+    for item in flow.through(reading(clock, 1.0, [3, 4]), images=lambda n: n):
+        clock(item)
+        break
+    assert flow == Flow(images=3, seconds=4.0, waiting=1.0)
+
+
 def test_reading_while_the_devices_work_is_not_waiting(clock):
     flow, idle = Flow(), iter([True, False, True])
     read = reading(clock, 2.0, range(3))

@@ -1,5 +1,6 @@
 """The tables of a report, and that of its runs, as the page shows them."""
 
+import statistics
 from typing import Any
 
 from jalpose.report import page
@@ -30,6 +31,47 @@ def runs_table(found: Gathered) -> Markup:
     columns = "method", "seed", "cycles", "labelled", f"first {name}", f"last {name}"
     hint = page.element("span", "A press on a heading sorts a table.", class_="screen")
     return page.table([*columns, "training s"], rows, "How far each has come", [hint])
+
+
+def throughput_table(found: Gathered) -> Markup:
+    """How fast every run went: medians of its cycles, of memory the most."""
+    rows = []
+    for run in (*found.runs, *found.full):
+        accounts = [r["throughput"] for r in run.cycles if r.get("throughput")]
+        if not accounts:
+            continue
+        cells: list[Any] = [run.method, run.seed]
+        for work in ("training", "scoring"):
+            cells.append(_median(accounts, work, "images_per_second"))
+            cells.append(_median(accounts, work, "share_waiting", 100))
+        compiling = sum(account["seconds_compiling"] for account in accounts)
+        cells.append(page.Cell(f"{compiling:.0f}", compiling))
+        for kind in ("device", "process"):
+            peaks = [account["peak_bytes"][kind] or 0 for account in accounts]
+            gib = max(peaks) / 2**30
+            cells.append(page.Cell(f"{gib:.1f}", gib) if gib else None)
+        rows.append(cells)
+    if not rows:
+        return page.join([])
+    columns = ["method", "seed"]
+    for work in ("training", "scoring"):
+        columns += [f"{work}, images a second", "waiting for data, %"]
+    columns += ["compiling s", "device GiB", "process GiB"]
+    note = page.element(
+        "span",
+        "Medians of the cycles, compiling included; most memory so far of a process, "
+        "which may have done other runs before. A CPU does not report its own.",
+    )
+    return page.table(columns, rows, "How fast each went", [note])
+
+
+def _median(accounts, work, name, unit=1.0) -> page.Cell | None:
+    values = [account[work][name] for account in accounts]
+    values = [unit * value for value in values if value is not None]
+    if not values:
+        return None
+    middle = statistics.median(values)
+    return page.Cell(f"{middle:.3g}", middle)
 
 
 def as_markup(table: Table, files: str) -> Markup:

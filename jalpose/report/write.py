@@ -146,7 +146,8 @@ class Report:
     # Results
 
     def _runs(self) -> Section:
-        return Section("runs", "Runs", page_tables.runs_table(self.found))
+        tables = page_tables.runs_table, page_tables.throughput_table
+        return Section("runs", "Runs", page.join(table(self.found) for table in tables))
 
     def _results(self) -> Section | None:
         found, reference = self.found, self.reference
