@@ -196,9 +196,9 @@ def test_hosts_that_are_ended_and_started_again_find_the_same(tmp_path):
     assert "chosen by" not in said[1]  # the lead speaks for all
     for place, number, expected in (
         ("in a training step of the base", signal.SIGKILL, -9),
-        ("in a block of gradient norms", signal.SIGKILL, -9),
+        ("in a block of gradient norms", signal.SIGTERM, cluster.PREEMPTED),
         ("in a training step of cycle 1", signal.SIGTERM, cluster.PREEMPTED),
-        ("in describing the pool in cycle 1", signal.SIGTERM, cluster.PREEMPTED),
+        ("in describing the pool in cycle 1", signal.SIGKILL, -9),
     ):
         codes, said = start("ended", place, number)
         assert codes == [expected] * 2, (place, said)
