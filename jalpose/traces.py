@@ -39,11 +39,8 @@ class Traces:
 
     def saw(self, event: Event) -> None:
         """Take note of what the last piece was: the next may be of its kind."""
-        values = event.values
-        unfinished = {
-            "steps": lambda: values["step"] < values["total"],
-            "scoring": lambda: values["done"] < values["total"],
-            "measuring": lambda: values["done"] < values["total"],
-        }.get(event.kind, lambda: False)()
-        what = values.get("stage") or values.get("pass")
-        self._coming = f"{event.kind} {what}" if unfinished else ""
+        self._coming, values = "", event.values
+        if event.kind in ("steps", "scoring", "measuring"):
+            what = values.get("stage") or values["pass"]
+            if (values.get("step") or values["done"]) < values["total"]:
+                self._coming = f"{event.kind} {what}"
