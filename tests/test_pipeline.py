@@ -1,6 +1,7 @@
 """Which examples play which part, and in what order they are read."""
 
 import itertools
+import logging
 import re
 
 import numpy as np
@@ -325,6 +326,32 @@ def test_blocks_hold_all_examples_in_order_and_copies_of_the_last(
     for count, rows in blocks:
         for value in rows.values():
             assert all(np.array_equal(v, value[count - 1]) for v in value[count:])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_batches_of_any_size_go_through_the_same_order(figures, batch):
+    source = pipeline.CropSource(figures, figures.pool[:5], 16)
+
+    def order(size, count):
+        found = pipeline.training_batches(
+            source, batch=size, seed=3, position=0, threads=1
+        )
+        rows = itertools.islice(found, count)
+        return np.concatenate([row["id"] for row in rows]).tolist()
+
+    assert order(batch, 12 // batch) == order(4, 3)
+
+
+def test_grain_has_nothing_to_warn_of(figures, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
+    source = pipeline.CropSource(figures, figures.pool[:5], 16)
+    for block, threads in itertools.product((1, 4, 16), (1, 4, 16)):
+        list(pipeline.blocks_in_order(source, block=block, threads=threads))
+        batches = pipeline.training_batches(
+            source, batch=block, seed=0, position=0, threads=threads
+        )
+        next(batches)
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_ids_need_not_be_a_range(people):

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sys
 from collections.abc import Iterator
 
 import grain
@@ -10,6 +9,8 @@ import numpy as np
 
 from jalpose.data.crops import to_crop
 from jalpose.data.dataset import PoseDataset
+
+EPOCHS = 2**31  # more than a training sees
 
 
 class CropSource:
@@ -50,17 +51,15 @@ class CropSource:
 
 
 class _Rows:
-    """Rows `first` to `first + count` of each batch of an endless order, laid end to
-    end; rows beyond the batch, up to `first + count`, are copies of its last.
+    """Rows `first` to `first + count` of each batch of an order, laid end to end; rows
+    beyond the batch are copies of its last.
     """
 
     def __init__(self, order, batch: int, first: int, count: int):
         self._order, self._batch, self._first, self._count = order, batch, first, count
 
     def __len__(self) -> int:
-        # Of no end, or what Python takes for it.
-        whole = len(self._order) // self._batch * self._count
-        return min(whole, sys.maxsize)
+        return len(self._order) // self._batch * self._count
 
     def __repr__(self) -> str:
         return f"_Rows({self._first}, {self._count} of {self._batch})"
@@ -91,7 +90,8 @@ def training_batches(
       rows: first row of each batch to be read here, and how many; those beyond the
         batch are copies of its last. None: all.
     """
-    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    # Grain 0.2.18 cannot batch an endless order by one: `len` overflows.
+    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat(EPOCHS)
     if rows not in (None, (0, batch)):
         first, count = rows
         order = grain.MapDataset.source(_Rows(order, batch, first, count))
@@ -132,9 +132,8 @@ def blocks_in_order(
     # Read a few together: what Grain 0.2.18 spends on an item grows with their number
     # in its buffer, up to a millisecond of each.
     few = math.gcd(here, 16)
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=2 * here // few
-    )
+    buffer = max(threads, 2 * here // few)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
     read = grain.MapDataset.source(source).batch(few).to_iter_dataset(options)
     for start, found in zip(starts, _joined(read, here // few), strict=True):
         if (short := here - len(found["id"])) > 0:
