@@ -455,7 +455,8 @@ def throughput_record(clock: dict) -> dict:
     """A cycle's throughput so far, for its record.
 
     Images a second and share of time waiting for data, in training and in scoring
-    (choosing and measuring together); seconds spent compiling; peak memory in bytes.
+    (choosing and measuring together); seconds spent compiling, in the first cycle
+    what came before it too; peak memory in bytes.
     """
     return {
         "training": rates(**clock["training"]),
