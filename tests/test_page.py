@@ -361,6 +361,30 @@ def test_the_map_is_of_the_two_largest_variances_with_fixed_signs():
     np.testing.assert_allclose(again.places, -drawn.places, atol=1e-9)
 
 
+def test_a_map_made_in_blocks_is_that_of_the_whole(monkeypatch):
+    rng = np.random.default_rng(1)
+    arrays = {"ids": np.arange(30), "selected": [3]}
+    arrays["embeddings"] = rng.normal(size=(30, 4)).astype(np.float32) + 100
+    arrays["labelled_embeddings"] = arrays["embeddings"][:5] + 3
+    whole = interpret.map_embeddings(arrays)
+    both = np.concatenate([arrays["embeddings"], arrays["labelled_embeddings"]])
+    centred = both - both.mean(axis=0, dtype=np.float64)
+    lengths = np.linalg.svd(centred)[1]
+    assert whole.explained == pytest.approx(lengths[:2] ** 2 / (lengths**2).sum())
+    monkeypatch.setattr(interpret, "_BLOCK", 7)
+    blocks = interpret.map_embeddings(arrays)
+    np.testing.assert_allclose(blocks.places, whole.places, atol=1e-9)
+    np.testing.assert_allclose(blocks.labelled, whole.labelled, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (6, 1)])
+def test_a_map_of_what_hardly_varies_has_two_directions(shape):
+    arrays = {"ids": np.arange(shape[0]), "selected": [0]}
+    drawn = interpret.map_embeddings({**arrays, "embeddings": np.ones(shape)})
+    assert drawn.places.tolist() == [[0.0, 0.0]] * shape[0]
+    assert drawn.explained == (0.0, 0.0)
+
+
 def test_labelled_examples_stand_on_the_map():
     rng = np.random.default_rng(0)
     arrays = {"ids": np.arange(30), "selected": [3]}

@@ -200,3 +200,13 @@ def test_a_damaged_comparison_is_named_and_left_out(tmp_path):
     found, problems = evidence.comparisons([tmp_path, folder])
     assert found == []
     assert len(problems) == 1 and "comparison.json cannot be read" in problems[0]
+
+
+@pytest.mark.parametrize(("count", "shapes"), [(100, True), (10_001, False)])
+def test_dots_of_a_large_pool_are_an_image_in_a_pdf(count, shapes):
+    rng = np.random.default_rng(0)
+    groups = {"pool": rng.normal(size=(count, 2)), "selected": rng.normal(size=(5, 2))}
+    figure = curves.embedding_maps({"random": (groups, (0.6, 0.4))})
+    pool, selected = figure.axes[0].collections
+    assert pool.get_rasterized() != shapes
+    assert not selected.get_rasterized()

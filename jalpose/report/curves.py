@@ -210,7 +210,7 @@ def embedding_maps(
     for axes, (name, (groups, shares)) in zip(drawn, panels.items(), strict=False):
         for group, places in groups.items():
             if len(places):
-                axes.scatter(*places.T, label=group, **_DOTS[group])
+                _dots(axes, places[:, 0], places[:, 1], group)
         style(axes, name, f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
         axes.set_xticks([])
         axes.set_yticks([])
@@ -348,6 +348,8 @@ def _panels(count: int, height: float, width: float = 2.9, sharey: bool = False)
     return figure, panels[:count]
 
 
+_MOST_SHAPES = 10_000  # in a PDF
+
 # Told apart by form as well as by colour.
 _DOTS: dict[str, dict[str, Any]] = {
     "pool": {"s": 11, "color": GREY, "alpha": 0.5, "linewidths": 0},
@@ -364,7 +366,13 @@ _DOTS: dict[str, dict[str, Any]] = {
 
 def _scatter(axes: Axes, x, y, known, selected) -> None:
     for group, rows in (("pool", known & ~selected), ("selected", known & selected)):
-        axes.scatter(x[rows], y[rows], label=group, **_DOTS[group])
+        _dots(axes, x[rows], y[rows], group)
+
+
+def _dots(axes: Axes, x, y, group: str) -> None:
+    # Of a large pool an image: as shapes they are megabytes a viewer labours over.
+    many = len(x) > _MOST_SHAPES
+    axes.scatter(x, y, label=group, rasterized=many, **_DOTS[group])
 
 
 def _legend_below(figure: Figure, handles, labels) -> None:

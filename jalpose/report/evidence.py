@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -235,17 +235,15 @@ def comparisons(folders: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
 
 def first_choices(
     found: Gathered, arrays_of: ArraysOf
-) -> list[tuple[Run, int, Arrays]]:
+) -> Iterator[tuple[Run, int, Arrays]]:
     """Of each method's first seed that chose: run, cycle and arrays of the choice."""
-    choices = []
     for method in found.methods:
         for run in found.by(method):
             cycles = interpret.scored_cycles(run)
             arrays = arrays_of(run, cycles[0]) if cycles else {}
             if {"ids", "selected"} <= arrays.keys() and len(arrays["selected"]):
-                choices.append((run, cycles[0], arrays))
+                yield run, cycles[0], arrays
                 break
-    return choices
 
 
 def _panel_name(run, cycle: int) -> str:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+_BLOCK = 2**14  # embeddings in float64 at a time
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -115,26 +117,35 @@ def map_embeddings(arrays: Arrays) -> EmbeddingMap:
     The signs are fixed (the largest coefficient of a direction is positive): equal
     embeddings give equal maps, so that methods on one base model can be compared.
     """
-    count = len(arrays["embeddings"])
-    parts = [arrays["embeddings"]]
-    if "labelled_embeddings" in arrays:
-        parts.append(arrays["labelled_embeddings"])
-    embeddings = np.concatenate(parts).astype(np.float64)
-    centred = embeddings - embeddings.mean(axis=0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    directions = directions[:2]
-    largest = np.abs(directions).argmax(axis=1)
-    signs = np.sign(directions[np.arange(len(directions)), largest])
-    places = centred @ (directions * signs[:, None]).T
-    if places.shape[1] < 2:  # a single example or dimension: nothing else varies
-        places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
-    total = max(float((lengths**2).sum()), 1e-30)
-    shares = [*(lengths[:2] ** 2 / total).tolist(), 0.0, 0.0]
+    pool = np.asarray(arrays["embeddings"])
+    labelled = np.asarray(arrays.get("labelled_embeddings", pool[:0]))
+    # Nothing of the pool's size is held in float64 but the places.
+    blocks = [
+        part[start : start + _BLOCK]
+        for part in (pool, labelled)
+        for start in range(0, len(part), _BLOCK)
+    ]
+    count = len(pool) + len(labelled)
+    mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / count
+    scatter = np.zeros((pool.shape[1], pool.shape[1]))
+    for block in blocks:
+        centred = block - mean
+        scatter += centred.T @ centred
+    squares, directions = np.linalg.eigh(scatter)  # rising
+    squares = np.maximum(squares[::-1], 0)
+    directions = directions[:, ::-1][:, :2]
+    largest = np.abs(directions).argmax(axis=0)
+    directions = directions * np.sign(directions[largest, range(len(largest))])
+    places = np.concatenate([(block - mean) @ directions for block in blocks])
+    if places.shape[1] < 2:  # a single dimension: nothing else varies
+        places = np.pad(places, ((0, 0), (0, 1)))
+    total = max(float(squares.sum()), 1e-30)
+    shares = [*(squares[:2] / total).tolist(), 0.0]
     return EmbeddingMap(
-        places=places[:count],
+        places=places[: len(pool)],
         explained=(shares[0], shares[1]),
         selected=np.isin(arrays["ids"], arrays["selected"]),
-        labelled=places[count:],
+        labelled=places[len(pool) :],
     )
 
 

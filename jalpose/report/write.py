@@ -219,7 +219,11 @@ class Report:
     # Interpretation
 
     def _interpretation(self) -> list[Section | None]:
-        choices = evidence.first_choices(self.found, self.arrays)
+        # Not with the largest, which no picture needs: those of all methods are held.
+        choices = [
+            (run, cycle, {k: v for k, v in arrays.items() if "embeddings" not in k})
+            for run, cycle, arrays in evidence.first_choices(self.found, self.arrays)
+        ]
         both = {"neighbour_ids", "neighbour_probabilities"}
         parts: list[Section | None] = []
         legend = galleries.legend()
