@@ -11,4 +11,4 @@ set -euo pipefail
 pod=$1 zone=$2 config=$3 workdir=$4
 shift 4
 gcloud compute tpus tpu-vm ssh "$pod" --zone="$zone" --worker=all --command="cd jalpose &&
-  python3 -m jalpose.main --cluster=on --config=$config --workdir=$workdir $*"
+  python3 -m jalpose.main --cluster=on --config=${config@Q} --workdir=${workdir@Q} ${*@Q}"

@@ -1,4 +1,4 @@
-"""The cluster scripts, as far as one machine shows: SLURM's commands are stand-ins."""
+"""The cluster scripts, as far as one machine shows: srun and gcloud are stand-ins."""
 
 import os
 import socket
@@ -23,14 +23,24 @@ cat "$LOGS"/task*
 exit $code
 """
 
+# Runs the command it is to give to all workers, who meet as tasks of a step do.
+GCLOUD = """#!/bin/bash
+for argument in "$@"; do
+  [[ "$argument" == --command=* ]] && command=${argument#--command=}
+done
+cd "$LOGS" && srun bash -c "$command"
+"""
+
 
 def perform(script, arguments, folder, **environ):
     """Run a script with stand-ins for srun, scontrol and python in its path."""
     commands = {
         "srun": SRUN,
         "scontrol": '#!/bin/bash\necho "$@" > "$LOGS/queued"\n',
-        "python": f'#!/bin/bash\nexec {environ.pop("python", sys.executable)} "$@"\n',
+        "gcloud": GCLOUD,
     }
+    python = f'#!/bin/bash\nexec {environ.pop("python", sys.executable)} "$@"\n'
+    commands |= {"python": python, "python3": python}
     for name, text in commands.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -78,10 +88,15 @@ def job_number():
 
 
 @pytest.mark.slow
-def test_tasks_of_a_step_find_each_other(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "where"), [("slurm_hosts.sh", []), ("tpu_pod.sh", ["pod", "zone"])]
+)
+def test_hosts_find_each_other(script, where, tmp_path):
+    (tmp_path / "jalpose").symlink_to(ROOT)
     done = perform(
-        "slurm_hosts.sh",
+        script,
         [
+            *where,
             "configs/quickstart.py:scale=tiny",
             tmp_path / "out",
             "--config.loop.cycles=0",
@@ -97,6 +112,24 @@ def test_tasks_of_a_step_find_each_other(tmp_path):
     for host in (0, 1):
         assert f"host {host} of 2: meeting the others" in done.stdout
     assert done.stdout.count("records and pictures") == 1
+
+
+def test_arguments_reach_the_workers_of_a_pod_as_they_are(tmp_path):
+    (tmp_path / "jalpose").symlink_to(ROOT)
+    show = tmp_path / "show"
+    show.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    show.chmod(0o755)
+    arguments = ["--config.loop.compare=('random',)", "--config.name=two words; $HOME"]
+    done = perform(
+        "tpu_pod.sh",
+        ["pod", "zone", "config.py:scale=tiny", "/a folder/run", *arguments],
+        tmp_path,
+        python=str(show),
+    )
+    assert done.stdout.splitlines() == [
+        *("-m", "jalpose.main", "--cluster=on", "--config=config.py:scale=tiny"),
+        *("--workdir=/a folder/run", *arguments),
+    ]
 
 
 @pytest.mark.parametrize("script", ["slurm_array.sh", "slurm_hosts.sh"])
