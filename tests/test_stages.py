@@ -47,7 +47,10 @@ def head(problem, variables=None):
     return stage, problem.stages.begin(0, stage, variables or base())
 
 
-def take(problem, state, steps, stage=Stage("pose", 100)):  # noqa: B008
+POSE = Stage("pose", 100)
+
+
+def take(problem, state, steps, stage=POSE):
     return problem.stages.advance(state, DATA.initial, 0, stage, steps)
 
 

@@ -192,12 +192,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Holm, A simple sequentially rejective multiple test procedure (1979): the k-th
     smallest of m is multiplied by m - k + 1, and none falls below a smaller one.
     """
-    known = [i for i, p in enumerate(p_values) if p is not None and not math.isnan(p)]
-    order = sorted(known, key=lambda i: p_values[i])  # type: ignore[arg-type,return-value]
+    family = enumerate(p_values)
+    rising = sorted((p, i) for i, p in family if p is not None and not math.isnan(p))
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - place) * float(p_values[index])))  # type: ignore[arg-type]
+    for place, (p, index) in enumerate(rising):
+        highest = max(highest, min(1.0, (len(rising) - place) * float(p)))
         corrected[index] = highest
     return corrected
 
