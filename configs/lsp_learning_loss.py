@@ -5,9 +5,9 @@
 Learning Loss: acquisition.learning_loss.objective=margin with head=stacks; LL++:
 head=average.
 
-The protocol, the same for all methods, is in jalpose/protocols.py.
+The protocol, the same for all methods, is in jalpose/settings/protocols.py.
 """
 
-from jalpose.protocols import protocol
+from jalpose.settings.protocols import protocol
 
 get_config = protocol("lsp", "learning_loss")

@@ -2,9 +2,9 @@
 
     python -m jalpose.main --config=configs/lsp_softmax_entropy.py:scale=small
 
-The protocol, the same for all methods, is in jalpose/protocols.py.
+The protocol, the same for all methods, is in jalpose/settings/protocols.py.
 """
 
-from jalpose.protocols import protocol
+from jalpose.settings.protocols import protocol
 
 get_config = protocol("lsp", "softmax_entropy")

@@ -2,9 +2,9 @@
 
     python -m jalpose.main --config=configs/mpii_aleatoric.py:scale=small
 
-The protocol, the same for all methods, is in jalpose/protocols.py.
+The protocol, the same for all methods, is in jalpose/settings/protocols.py.
 """
 
-from jalpose.protocols import protocol
+from jalpose.settings.protocols import protocol
 
 get_config = protocol("mpii", "aleatoric")

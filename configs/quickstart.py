@@ -8,7 +8,7 @@ base model (mean pose 40 %), 65 % after three cycles. scale=tiny: seconds, to
 see that everything works. scale=paper: the papers' network and numbers, for a GPU.
 """
 
-from jalpose.config import assemble
+from jalpose.settings.keys import assemble
 
 SCALES = {
     "tiny": {},

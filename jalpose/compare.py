@@ -9,8 +9,8 @@ with each engine, and writes who agrees with the exact scores, at what cost.
 from absl import flags
 from ml_collections import config_flags
 
-from jalpose import startup
-from jalpose.comparison.options import FOLDER, Options
+from jalpose import command
+from jalpose.engine_comparison.options import FOLDER, Options
 
 
 def _define_flags():
@@ -42,9 +42,9 @@ def _define_flags():
 
 def main(argv: list[str]) -> int:
     """Resolve config and options, set the platform up, and compare."""
-    startup.refuse_arguments(argv)
+    command.refuse_arguments(argv)
     given = flags.FLAGS
-    workdir = startup.workdir_of(given.config, given.workdir)
+    workdir = command.workdir_of(given.config, given.workdir)
     options = Options(
         cycle=given.cycle,
         images=given.images,
@@ -52,20 +52,20 @@ def main(argv: list[str]) -> int:
         repeats=given.repeats,
         out=given.out,
     )
-    startup.prepare(given.config)
+    command.prepare(given.config)
 
     def work():
-        from jalpose.comparison import session
+        from jalpose.engine_comparison import session
 
         session.compare(given.config, workdir, options)
 
-    return startup.attempt(work)
+    return command.attempt(work)
 
 
 def cli() -> None:
     """Check the command line, then hand it to absl."""
     _define_flags()
-    startup.cli(main)
+    command.cli(main)
 
 
 if __name__ == "__main__":

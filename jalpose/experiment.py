@@ -11,9 +11,9 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from jalpose import startup
-from jalpose.config import ConfigError
+from jalpose import command
 from jalpose.experiments.plan import parse_shard
+from jalpose.settings.keys import ConfigError
 
 
 def _define_flags():
@@ -37,18 +37,18 @@ def _define_flags():
 
 def main(argv: list[str]) -> int:
     """Resolve config and part, set the platform up, and run."""
-    startup.refuse_arguments(argv)
+    command.refuse_arguments(argv)
     given = flags.FLAGS
     config, shard = given.config, parse_shard(given.shard)
     default = os.path.join("runs", f"{config.name}-{config.scale}")
     workdir = given.workdir or default
-    startup.prepare(config)
+    command.prepare(config)
 
     def work():
-        from jalpose import cluster
         from jalpose.experiments import loop
+        from jalpose.runtime import hosts
 
-        if cluster.started_as_many():
+        if hosts.started_as_many():
             raise ConfigError(
                 "an experiment runs on one host, and several were started: as an array "
                 "job give each a part with --shard=i/n, or run single methods on many "
@@ -60,13 +60,13 @@ def main(argv: list[str]) -> int:
         else:
             loop.experiment(config, workdir, shard)
 
-    return startup.attempt(work)
+    return command.attempt(work)
 
 
 def cli() -> None:
     """Check the command line, then hand it to absl."""
     _define_flags()
-    startup.cli(main)
+    command.cli(main)
 
 
 if __name__ == "__main__":

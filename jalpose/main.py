@@ -3,7 +3,7 @@
 from absl import flags
 from ml_collections import config_flags
 
-from jalpose import startup
+from jalpose import command
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, e.g. configs/lsp_eglpp.py:scale=small,seed=3"
@@ -11,7 +11,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default runs/<config>-<scale>-<seed>"
 )
-startup.define_cluster_flags()
+command.define_cluster_flags()
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print config, parameters, steps and memory; run nothing"
 )
@@ -19,26 +19,26 @@ _DRY_RUN = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> int:
     """Resolve the config, set the platform up, and run."""
-    startup.refuse_arguments(argv)
+    command.refuse_arguments(argv)
     config = _CONFIG.value
-    workdir = startup.workdir_of(config, _WORKDIR.value)
-    startup.prepare(config)
+    workdir = command.workdir_of(config, _WORKDIR.value)
+    command.prepare(config)
 
     def work():
-        startup.join_cluster()
-        from jalpose import dry_run, run
+        command.join_cluster()
+        from jalpose.loop import dry_run, run
 
         if _DRY_RUN.value:
             dry_run.show(config, workdir)
         else:
             run.run(config, workdir)
 
-    return startup.attempt(work)
+    return command.attempt(work)
 
 
 def cli() -> None:
     """Check the command line, then hand it to absl."""
-    startup.cli(main)
+    command.cli(main)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from jalpose import losses
 from jalpose.models.registry import create_model
 from jalpose.pergrad import api
 from jalpose.pergrad.memory import compiled_bytes
+from jalpose.tasks.pose import losses
 
 _CHANNELS = flags.DEFINE_integer("channels", 96, "width of the hourglass")
 _SIZE = flags.DEFINE_integer("size", 128, "crop size, pixels")

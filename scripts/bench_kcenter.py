@@ -5,7 +5,7 @@
 
 Contenders, each in a process of its own:
 
-- ours: `jalpose.acquisition.kcenter.greedy`, compilation included.
+- ours: `jalpose.acquisition.parts.kcenter.greedy`, compilation included.
 - numpy: one pass over the pool a centre, the same differences, float32.
 - matrix: scikit-learn's matrix of the distances between all examples, pool and
   labelled, in float32, as published core-set code builds it; then the same loop. Only
@@ -60,9 +60,9 @@ def ours(pool, labelled, picks):
     """Chosen rows, and the compiler's account in bytes."""
     import jax
 
-    from jalpose import sharding
-    from jalpose.acquisition import kcenter
+    from jalpose.acquisition.parts import kcenter
     from jalpose.pergrad.memory import compiled_bytes
+    from jalpose.runtime import sharding
 
     mesh, chunk = sharding.make_mesh(), 1024
     found = kcenter.greedy(
@@ -131,7 +131,7 @@ def measure(name, folder, picks):
     if name == "ours":  # Imports and the backend count as having been there.
         import jax
 
-        from jalpose.acquisition import kcenter
+        from jalpose.acquisition.parts import kcenter
 
         kcenter.greedy(np.eye(2), np.eye(2), 1, ids=np.arange(2), chunk=1)
         device = jax.devices()[0].device_kind

@@ -42,10 +42,10 @@ import numpy as np
 from absl import app, flags
 from flax import traverse_util
 
-from jalpose import heatmaps, losses
 from jalpose.models.registry import create_model
 from jalpose.pergrad import api
 from jalpose.pergrad.memory import CPU_MICROBATCH
+from jalpose.tasks.pose import heatmaps, losses
 
 try:
     import torch

@@ -26,11 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from jalpose import heatmaps, losses
 from jalpose.models.registry import create_model
 from jalpose.pergrad import api
 from jalpose.pergrad.api import Engine
 from jalpose.pergrad.memory import CPU_MICROBATCH, compiled_bytes
+from jalpose.tasks.pose import heatmaps, losses
 
 _STACKS = flags.DEFINE_integer("stacks", 2, "hourglasses")
 _CHANNELS = flags.DEFINE_integer("channels", 256, "width of the hourglass")

@@ -16,12 +16,13 @@ import jax
 from absl import app
 from ml_collections import config_flags
 
-from jalpose import cycle, run, sharding
-from jalpose.config import seed_of
 from jalpose.data.packed import PackedCrops
-from jalpose.data.registry import load_dataset
-from jalpose.training import arrays_only
-from jalpose.validation import validate
+from jalpose.loop import cycle, run
+from jalpose.runtime import sharding
+from jalpose.settings.keys import seed_of
+from jalpose.settings.validation import validate
+from jalpose.tasks.pose.benchmarks import load_dataset
+from jalpose.training.trainer import arrays_only
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")
 IMAGES, STEPS = 300, 12

@@ -110,8 +110,8 @@ def make_dataset(sizes: Sizes):
     import numpy as np
 
     from jalpose.data.dataset import join_sources
-    from jalpose.data.figures import FigureSource
     from jalpose.data.source import Annotations
+    from jalpose.tasks.pose.figures import FigureSource
 
     class Repeated:
         """A source's examples again and again, its images drawn once."""
@@ -162,12 +162,12 @@ def make_problem(method: str, sizes: Sizes):
     import jax.numpy as jnp
     import numpy as np
 
-    from jalpose import sharding
     from jalpose.acquisition import eglpp
     from jalpose.acquisition.method import by_score
-    from jalpose.config import assemble
+    from jalpose.loop.context import Problem
     from jalpose.models.hourglass import PoseOutput
-    from jalpose.problem import Problem
+    from jalpose.runtime import sharding
+    from jalpose.settings.keys import assemble
 
     class Network(nn.Module):
         """A convolution to many features, and one to heatmaps."""
@@ -226,7 +226,7 @@ def make_problem(method: str, sizes: Sizes):
 
 def make_screen():
     """One that says nothing, and keeps the time of each pass."""
-    from jalpose.screen import Screen
+    from jalpose.runtime.screen import Screen
 
     class Timed(Screen):
         """Examples done, and when, at each piece of a pass: by pass."""
@@ -254,7 +254,8 @@ def make_screen():
 
 def measure(method: str, sizes: Sizes, folder: str) -> dict:
     """Run one method in this process: the row of the table."""
-    from jalpose import records, run
+    from jalpose.loop import run
+    from jalpose.storage import records
 
     workdir, screen = os.path.join(folder, method), make_screen()
     with Watch(workdir) as watch:

@@ -17,15 +17,16 @@ import numpy as np
 from absl import app
 from ml_collections import config_flags
 
-from jalpose import cycle, run, sharding
-from jalpose.acquisition import kcenter
-from jalpose.acquisition.probe import Functions, _norms
-from jalpose.config import seed_of
-from jalpose.data.registry import load_dataset
-from jalpose.evaluation.passes import Passes
-from jalpose.problem import Problem, engine_of
-from jalpose.training import arrays_only
-from jalpose.validation import validate
+from jalpose.acquisition.parts import kcenter
+from jalpose.loop import cycle, run
+from jalpose.loop.context import Problem, engine_of
+from jalpose.runtime import sharding
+from jalpose.scoring.passes import Passes
+from jalpose.scoring.probe import Functions, _norms
+from jalpose.settings.keys import seed_of
+from jalpose.settings.validation import validate
+from jalpose.tasks.pose.benchmarks import load_dataset
+from jalpose.training.trainer import arrays_only
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")
 DEVICES = (1, 2, 4, 8)

@@ -9,8 +9,8 @@ import jax
 import jaxlib
 import pytest
 
-from jalpose.config import assemble
-from jalpose.data.registry import load_dataset
+from jalpose.settings.keys import assemble
+from jalpose.tasks.pose.benchmarks import load_dataset
 
 # Networks are tiny here: compiling them takes longer than running them. XLA's older
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag

@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jalpose import run
 from jalpose.acquisition.registry import METHODS
-from jalpose.protocols import BENCHMARKS
-from tests import small
+from jalpose.loop import run
+from jalpose.settings.protocols import BENCHMARKS
+from tests.support import small
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

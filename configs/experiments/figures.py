@@ -8,7 +8,7 @@ CPU cores. scale=tiny: to see that everything works. scale=paper: for GPUs, a pa
 with --shard=1/5 to --shard=5/5.
 """
 
-from jalpose.config import assemble
+from jalpose.settings.keys import assemble
 
 SCALES = {
     "tiny": {},

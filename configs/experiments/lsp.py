@@ -8,7 +8,7 @@ scale, and a smaller network on smaller crops, so that all runs fit into an hour
 CPU cores. scale=tiny: to see that everything works.
 """
 
-from jalpose.protocols import experiment
+from jalpose.settings.protocols import experiment
 
 SMALL = {
     "data.size": 96,

@@ -6,7 +6,7 @@ As configs/experiments/lsp.py, which says what the scales are; the examples labe
 the start are drawn anew with each seed.
 """
 
-from jalpose.protocols import experiment
+from jalpose.settings.protocols import experiment
 
 SMALL = {
     "data.size": 96,

@@ -9,8 +9,8 @@ programme, which leaves outliers uncovered, is not used there, and not here.
 
 import numpy as np
 
-from jalpose.acquisition import kcenter
 from jalpose.acquisition.method import Method, Selection
+from jalpose.acquisition.parts import kcenter
 
 
 def acquire(key, probe, labelled, unlabelled, budget) -> Selection:

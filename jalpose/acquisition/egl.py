@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose import heatmaps, losses
-from jalpose.acquisition import gradnorm
 from jalpose.acquisition.method import Method, Selection, by_score
+from jalpose.acquisition.parts import gradnorm
+from jalpose.tasks.pose import heatmaps, losses
 
 
 def acquire(

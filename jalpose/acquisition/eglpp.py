@@ -20,10 +20,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jalpose.acquisition import kcenter
 from jalpose.acquisition.method import Method, Selection, highest
-from jalpose.acquisition.neighbours import BLOCK_ROWS, nearest_labels
-from jalpose.acquisition.probe import digest
+from jalpose.acquisition.parts import kcenter
+from jalpose.acquisition.parts.neighbours import BLOCK_ROWS, nearest_labels
+from jalpose.scoring.probe import digest
 
 
 class Candidates(NamedTuple):

@@ -4,8 +4,8 @@ Seung, Opper and Sompolinsky, COLT 1992, with the committee of EGL++'s baselines
 networks, each trained on as many labels drawn with replacement.
 """
 
-from jalpose.acquisition import committee
 from jalpose.acquisition.method import Method, Requires, Selection, by_score
+from jalpose.acquisition.parts import committees
 
 
 def acquire(
@@ -25,7 +25,7 @@ def acquire(
       measure: see `committee.disagreement`.
     """
     del key, labelled, members, steps, start
-    found = probe.reduce(committee.disagreement(measure), unlabelled, over="members")
+    found = probe.reduce(committees.disagreement(measure), unlabelled, over="members")
     return by_score(
         unlabelled,
         found["variance"].mean(axis=1),
@@ -37,14 +37,14 @@ def acquire(
 def check(num_neighbours, *, measure, **members) -> None:
     """Raise ValueError for options that cannot work."""
     del num_neighbours
-    committee.check_members("acquisition.ensemble", **members)
-    committee.check_measure("acquisition.ensemble", measure)
+    committees.check_members("acquisition.ensemble", **members)
+    committees.check_measure("acquisition.ensemble", measure)
 
 
 def requires(skeleton, *, measure, **members) -> Requires:
     """The members."""
     del skeleton, measure
-    return Requires(members=committee.requires_members(**members))
+    return Requires(members=committees.requires_members(**members))
 
 
 METHOD = Method(acquire, check, requires=requires)

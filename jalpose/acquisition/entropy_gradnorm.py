@@ -6,10 +6,10 @@ its gradient zero, so the most uncertain examples do not rank highest, by defini
 
 import functools
 
-from jalpose import heatmaps
-from jalpose.acquisition import gradnorm
-from jalpose.acquisition.heads import one_of
 from jalpose.acquisition.method import Method, Selection
+from jalpose.acquisition.parts import gradnorm
+from jalpose.acquisition.parts.heads import one_of
+from jalpose.tasks.pose import heatmaps
 
 
 def acquire(

@@ -10,19 +10,19 @@ Whether P is differentiated through is not said there, and it decides everything
 - Detached, the gradient is -sum_i P_i grad P_i / P_i = -grad sum_i P_i = 0 for every
   example: there is nothing to choose by, so `attached=False` is refused.
 
-`tests/test_gradnorm.py` shows both. What one might have meant, the expectation of the
-gradient's squared norm instead of the norm of the expectation, does not degenerate: it
-is the method `egl`.
+`tests/acquisition/test_gradnorm.py` shows both. What one might have meant, the
+expectation of the gradient's squared norm instead of the norm of the expectation, does
+not degenerate: it is the method `egl`.
 """
 
 import functools
 
 import jax
 
-from jalpose import heatmaps
-from jalpose.acquisition import gradnorm
-from jalpose.acquisition.heads import one_of
 from jalpose.acquisition.method import Method, Selection
+from jalpose.acquisition.parts import gradnorm
+from jalpose.acquisition.parts.heads import one_of
+from jalpose.tasks.pose import heatmaps
 
 
 def acquire(

@@ -13,10 +13,10 @@ import functools
 import jax
 import numpy as np
 
-from jalpose import objectives
-from jalpose.acquisition.heads import check_head, one_of, requires_head
 from jalpose.acquisition.method import Method, Requires, Selection, by_score, highest
-from jalpose.evaluation.passes import example_keys
+from jalpose.acquisition.parts.heads import check_head, one_of, requires_head
+from jalpose.scoring.passes import example_keys
+from jalpose.training import objectives
 
 SECTION = "acquisition.learning_loss"
 

@@ -4,8 +4,8 @@ Gal and Ghahramani, ICML 2016; Gal, Islam and Ghahramani, ICML 2017. The network
 trained with `model.dropout` and sampled with it, batch norm in evaluation mode.
 """
 
-from jalpose.acquisition import committee
 from jalpose.acquisition.method import Method, Requires, Selection, by_score
+from jalpose.acquisition.parts import committees
 
 
 def acquire(key, probe, labelled, unlabelled, budget, *, samples, measure) -> Selection:
@@ -22,7 +22,7 @@ def acquire(key, probe, labelled, unlabelled, budget, *, samples, measure) -> Se
     """
     del labelled
     found = probe.reduce(
-        committee.disagreement(measure),
+        committees.disagreement(measure),
         unlabelled,
         key,
         over="dropout",
@@ -41,7 +41,7 @@ def check(num_neighbours, *, samples, measure) -> None:
     del num_neighbours
     if samples < 2:
         raise ValueError(f"acquisition.mc_dropout.samples={samples} must be at least 2")
-    committee.check_measure("acquisition.mc_dropout", measure)
+    committees.check_measure("acquisition.mc_dropout", measure)
 
 
 def requires(skeleton, **options) -> Requires:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jalpose.acquisition.method import Method, Selection, highest
-from jalpose.evaluation.passes import example_keys
+from jalpose.scoring.passes import example_keys
 
 
 def acquire(key, probe, labelled, unlabelled, budget) -> Selection:

@@ -1,22 +1,19 @@
 """Acquisition methods by name: a new one is a file beside this and a line here."""
 
 from jalpose.acquisition import (
-    aleatoric,
     control,
     coreset,
     egl,
-    egl_ensemble,
     eglpp,
     ensemble,
     entropy_gradnorm,
     expected_gradnorm,
     learning_loss,
     mc_dropout,
-    multipeak_entropy,
     random,
     softmax_entropy,
-    vl4pose,
 )
+from jalpose.acquisition.pose import aleatoric, egl_ensemble, multipeak_entropy, vl4pose
 
 METHODS = {
     "random": random.METHOD,

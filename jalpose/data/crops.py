@@ -9,8 +9,8 @@ centres at whole numbers in both.
 import numpy as np
 from PIL import Image
 
-from jalpose.data.skeletons import ABSENT
 from jalpose.data.source import Annotations, DataError
+from jalpose.tasks.pose.skeletons import ABSENT
 
 CROPS = ("joints", "box", "official")  # values of `data.crop`
 

@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 
-from jalpose.data import skeletons
 from jalpose.data.crops import crop_image, crop_windows
 from jalpose.data.packed import PackedCrops
 from jalpose.data.source import DataError, Source
+from jalpose.tasks.pose import skeletons
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jalpose.data.skeletons import ABSENT, Skeleton
+from jalpose.tasks.pose.skeletons import ABSENT, Skeleton
 
 
 class DataError(ValueError):

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Sequence
 
-from jalpose import checkpoints, run
-from jalpose.config import seed_of
-from jalpose.data.registry import load_dataset
 from jalpose.experiments import locks, outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
-from jalpose.problem import Problem
-from jalpose.screen import Screen
+from jalpose.loop import checkpoints, run
+from jalpose.loop.context import Problem
+from jalpose.runtime.screen import Screen
+from jalpose.settings.keys import seed_of
+from jalpose.tasks.pose.benchmarks import load_dataset
 
 WAIT = 5.0  # seconds between two looks at a base model that another process trains
 

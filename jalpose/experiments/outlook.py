@@ -6,11 +6,11 @@ Read from records and locks alone; nothing here imports JAX.
 import statistics
 from collections.abc import Sequence
 
-from jalpose import records
 from jalpose.experiments import locks
 from jalpose.experiments.plan import Plan, Shard, Unit, with_bases
 from jalpose.report import tables
-from jalpose.screen import duration
+from jalpose.runtime.screen import duration
+from jalpose.storage import records
 
 
 def show(plan: Plan, shard: Shard) -> str:

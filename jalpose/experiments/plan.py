@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from jalpose import lengths, records
-from jalpose.config import ConfigError, from_base, one_of
-from jalpose.validation import validate
+from jalpose.settings.keys import ConfigError, from_base, one_of
+from jalpose.settings.validation import validate
+from jalpose.storage import records
+from jalpose.training import lengths
 
 BASE = "base"  # the run of a seed that all its methods start from
 FULL = "full"  # the run of a seed on all labels: initial ones and the whole pool's

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jalpose import records
+from jalpose.storage import records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jalpose.data import skeletons
 from jalpose.data.source import DataError
-from jalpose.report import drawings, images, interpret, page
+from jalpose.report import images, interpret, page
 from jalpose.report.page import Markup
+from jalpose.tasks.pose import drawings, skeletons
 
 NEIGHBOURS = 5  # drawn beside an example
 EXTREMES = 6  # of each end of a ranking

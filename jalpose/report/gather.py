@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from jalpose import records
-from jalpose.config import RUNTIME_KEYS
 from jalpose.report import sameness
+from jalpose.settings.keys import RUNTIME_KEYS
+from jalpose.storage import records
 
 
 class GatherError(records.WorkdirError):

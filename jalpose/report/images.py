@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from PIL import Image
 
-from jalpose.data import lsp, mpii, skeletons
 from jalpose.data.crops import crop_image, crop_windows, to_crop
-from jalpose.data.figures import FigureSource
 from jalpose.data.source import DataError
-from jalpose.report import drawings
+from jalpose.tasks.pose import drawings, lsp, mpii, skeletons
+from jalpose.tasks.pose.figures import FigureSource
 
 GROUND = 96  # grey level under poses without an image
 _Read = Callable[[int], np.ndarray]
@@ -44,7 +43,7 @@ TERMS = {
     ),
     "figures": (
         "Drawn figures: nobody is shown.",
-        "The figures are drawn by jalpose.data.figures: nobody is shown, no terms.",
+        "The figures are drawn by jalpose: nobody is shown, no terms.",
     ),
 }
 

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jalpose import records
 from jalpose.report import page, sameness
 from jalpose.report.gather import Run
 from jalpose.report.page import Markup
+from jalpose.storage import records
 
 COLUMNS = (
     "method",

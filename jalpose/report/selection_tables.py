@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jalpose import records
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import make_grid, pck_percent, score_name, summary
 from jalpose.report.tables import Column
 from jalpose.report.text_formats import MeanSd, Table, mark_best
+from jalpose.storage import records
 
 # Key of the measures, its heading, format and factor.
 MEASURES = (

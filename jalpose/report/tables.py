@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jalpose import records
+from jalpose.storage import records
 
 Workdirs = Mapping[str, str | os.PathLike[str]]
 

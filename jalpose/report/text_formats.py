@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jalpose import records
 from jalpose.report.statistics import Interval
 from jalpose.report.tables import Column, format_table
+from jalpose.storage import records
 
 MU, SIGMA, MINUS = "\N{GREEK SMALL LETTER MU}", "\N{GREEK SMALL LETTER SIGMA}", "\u2212"
 

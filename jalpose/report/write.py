@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from jalpose import records
 from jalpose.report import (
     canvas,
     contents,
@@ -28,6 +27,7 @@ from jalpose.report.evidence import Plot
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import choose_reference
 from jalpose.report.page import Markup, Section
+from jalpose.storage import records
 
 PAGE, LABEL_CHECK = "index.html", "label_check.csv"
 

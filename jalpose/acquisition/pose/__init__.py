@@ -1,0 +1,1 @@
+"""Acquisition methods that only poses have."""

@@ -1,0 +1,123 @@
+"""What every command does before JAX starts, and with errors that are the user's."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from jalpose.settings.keys import ConfigError, check_overrides
+
+
+def prepare(config: ConfigDict) -> None:
+    """Set the platform up; before anything has asked JAX for devices."""
+    # Which backends JAX has not found is no news to a user.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    if config.deterministic:
+        # Read when the GPU backend starts; the CPU is deterministic anyway.
+        flag = "--xla_gpu_deterministic_ops=true"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    # Imported late: --help and a mistyped config need not wait for JAX.
+    import jax
+
+    if config.output.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", config.output.compilation_cache)
+
+
+def define_cluster_flags() -> None:
+    """Flags of a command that several hosts may run together."""
+    flags.DEFINE_enum(
+        "cluster",
+        "auto",
+        ["auto", "on", "off"],
+        "Join other hosts: auto (where srun, Open MPI or a TPU pod started several), "
+        "on (as the launcher says), off",
+    )
+    flags.DEFINE_string("coordinator", None, "Join by hand: host:port of host 0")
+    flags.DEFINE_integer("hosts", None, "With --coordinator: how many hosts", 1)
+    flags.DEFINE_integer("host", None, "With --coordinator: which this is, from 0", 0)
+    flags.DEFINE_integer("join_seconds", 300, "How long to wait for the others", 1)
+
+
+def join_cluster() -> None:
+    """Join the other hosts if the flags or the launcher say that there are any.
+
+    Raises:
+      ConfigError: flags that do not go together.
+      ClusterError: the others are not there.
+    """
+    from jalpose.runtime import hosts
+
+    given = flags.FLAGS
+    by_hand = (given.coordinator, given.hosts, given.host)
+    if by_hand == (None, None, None):
+        if given.cluster == "on" or (
+            given.cluster == "auto" and hosts.started_as_many()
+        ):
+            hosts.join(None, given.join_seconds)
+        return
+    if None in by_hand or not given.host < given.hosts:
+        raise ConfigError(
+            f"--coordinator={given.coordinator} --hosts={given.hosts} "
+            f"--host={given.host}: all three are needed, and host from 0 to hosts - 1"
+        )
+    hosts.join(hosts.Address(*by_hand), given.join_seconds)
+
+
+def attempt(work: Callable[[], None]) -> int:
+    """Do the work of a command.
+
+    Returns:
+      0; 2, with the message, where it cannot be done; `cluster.PREEMPTED` where the
+      machine was asked for and all is saved.
+    """
+    from jalpose.data.source import DataError
+    from jalpose.loop.checkpoints import CheckpointError
+    from jalpose.runtime import hosts
+    from jalpose.storage.records import WorkdirError, explain_full_disk
+
+    told = (
+        ConfigError,
+        DataError,
+        WorkdirError,
+        CheckpointError,
+        hosts.ClusterError,
+        # Of weights that diverged, of devices too small: they say so, and what to do.
+        FloatingPointError,
+        MemoryError,
+    )
+    try:
+        with explain_full_disk("a file"):
+            work()
+    except hosts.Preempted as notice:
+        print(f"preempted: {notice}", file=sys.stderr)
+        return hosts.PREEMPTED
+    except told as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def cli(main: Callable[[list[str]], int]) -> None:
+    """Check the command line, then hand it and `main` to absl."""
+    flags.mark_flag_as_required("config")
+    try:
+        check_overrides(sys.argv[1:])
+        app.run(main)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def workdir_of(config: ConfigDict, given: str | None) -> str:
+    """The workdir `given`, or the one a config's runs have by default."""
+    default = f"{config.name}-{config.scale}-{config.seed}"
+    return given or os.path.join("runs", default)
+
+
+def refuse_arguments(argv: list[str]) -> None:
+    """Raise UsageError where more than flags stands on the command line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")

@@ -1,0 +1,149 @@
+"""Run every contestant over the same blocks, in turn, and take the time."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from jalpose.acquisition.eglpp import Candidates
+from jalpose.data import pipeline
+from jalpose.engine_comparison.contestants import Contestant, norms_pass, residual_pass
+from jalpose.loop.context import Problem
+from jalpose.pergrad import checks
+from jalpose.scoring.passes import Compiled
+from jalpose.scoring.probe import fitted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one contestant found, and what it took.
+
+    Attributes:
+      scores: float32 [M].
+      tensors: float32 [M, P], the scores' parts by tensor; None for the residual.
+      standard_error: float32 [M], of an engine that estimates, else None.
+      seconds: [blocks, repeats], wall time.
+      peak_bytes: on one device, by the compiler's account.
+      microbatch: gradients at once; 0 for the residual.
+    """
+
+    scores: np.ndarray
+    tensors: np.ndarray | None
+    standard_error: np.ndarray | None
+    seconds: np.ndarray
+    peak_bytes: int
+    microbatch: int
+
+    @property
+    def block_seconds(self) -> np.ndarray:
+        """[blocks], medians over the repeats."""
+        return np.median(self.seconds, axis=1)
+
+
+def measure(
+    problem: Problem,
+    variables,
+    ids: np.ndarray,
+    candidates: Candidates,
+    contestants: Sequence[Contestant],
+    names: Sequence[str],
+    *,
+    block: int,
+    repeats: int,
+    progress: Callable[[str, int, int, str], None],
+) -> dict[str, Measured]:
+    """Score the images with every contestant, in one process, block by block.
+
+    Everything is compiled, and has run once, before the first time is taken. Then each
+    block goes through all contestants before the next comes, each time beginning with
+    another of them, so that whatever else the machine does falls on all alike.
+
+    Args:
+      problem: of the model.
+      variables: of the model, on the devices.
+      ids: int64 [M]; their crops are held in memory together.
+      candidates: of these images.
+      contestants: to be measured.
+      names: of the parameter tensors, P of them.
+      block: images at a time, over all devices.
+      repeats: runs on each block.
+      progress: (what, done, total, note) -> None.
+
+    Raises:
+      FloatingPointError: a score is not finite; names the contestant and the ids.
+    """
+    passes = problem.passes
+    threads = problem.config.data.threads
+    # Read before the clock runs: reading ahead would take cores away from the first.
+    blocks = list(
+        pipeline.blocks_in_order(passes.source(ids), block=block, threads=threads)
+    )
+
+    def context(positions):
+        weights = candidates.probabilities[positions]
+        return {**candidates.context(positions), "weights": weights}
+
+    def place(number):
+        count, rows = blocks[number]
+        return passes.place(rows, count, number * block, context)
+
+    compiled: dict[str, Compiled] = {}
+    first = place(0)
+    for done, item in enumerate(contestants):
+        progress("compiling", done, len(contestants), item.label)
+        fn = _pass(problem, candidates, item, names, block)
+        compiled[item.label] = passes.compiled(fn, variables, first)
+        jax.block_until_ready(compiled[item.label].run(variables, first))
+    progress("compiling", len(contestants), len(contestants), "")
+
+    seconds = {item.label: np.zeros((len(blocks), repeats)) for item in contestants}
+    parts: dict[str, list] = {item.label: [] for item in contestants}
+    for number, (count, _) in enumerate(blocks):
+        rows = jax.block_until_ready(place(number))
+        begin = number % len(contestants)
+        for repeat in range(repeats):
+            for item in (*contestants[begin:], *contestants[:begin]):
+                run = compiled[item.label].run
+                begun = time.perf_counter()
+                result = jax.block_until_ready(run(variables, rows))
+                seconds[item.label][number, repeat] = time.perf_counter() - begun
+                if repeat == 0:
+                    host = {k: np.asarray(v)[:count] for k, v in result.items()}
+                    parts[item.label].append(host)
+        progress("scoring", number * block + count, len(ids), "")
+    return {
+        item.label: _measured(
+            item, ids, parts[item.label], seconds[item.label], compiled[item.label]
+        )
+        for item in contestants
+    }
+
+
+def _pass(problem: Problem, candidates: Candidates, item: Contestant, names, block):
+    engine = item.engine
+    if engine is None:
+        return residual_pass(problem.model, candidates.targets_fn)
+    model, config = problem.network_for(engine), problem.config.acquisition
+    return fitted(
+        lambda sized: norms_pass(model, candidates.targets_fn, sized, names),
+        engine,
+        block=block // problem.mesh.size,
+        num_labels=candidates.rows.shape[1],
+        memory=config.memory,
+    )
+
+
+def _measured(item, ids, parts, seconds, compiled: Compiled) -> Measured:
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    checks.finite(found["scores"], [f"{item.label}: id {i}" for i in ids])
+    given = item.engine.microbatch if item.engine else 0
+    return Measured(
+        scores=found["scores"],
+        tensors=found.get("tensors"),
+        standard_error=found.get("standard_error"),
+        seconds=seconds,
+        peak_bytes=compiled.peak_bytes,
+        microbatch=compiled.microbatch or given,
+    )

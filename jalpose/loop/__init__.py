@@ -1,0 +1,1 @@
+"""The active-learning loop: states, what advances them, and all effects."""

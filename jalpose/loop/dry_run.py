@@ -1,0 +1,66 @@
+"""Show what a run would do: config, parameters, steps and memory; run nothing."""
+
+import math
+
+import jax
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from jalpose.loop import run
+from jalpose.loop.context import Problem
+from jalpose.pergrad.memory import compiled_bytes
+from jalpose.settings.keys import seed_of
+from jalpose.settings.validation import refuse_experiment, validate
+from jalpose.tasks.pose.benchmarks import load_dataset
+
+
+def show(config: ConfigDict, workdir: str) -> None:
+    """Print config, parameter table, steps and memory of a training step."""
+    refuse_experiment(config)
+    validate(config, run.KNOWN)
+    print(config)
+    print(f"workdir: {workdir}")
+    problem = run.make_problem(
+        config, load_dataset(config.data, seed_of(config, "initial"))
+    )
+    state = jax.eval_shape(problem.trainer.init, jax.random.key(0))
+    print(parameter_table(state.params))
+    _print_data(problem)
+    _print_steps(problem)
+    compiled = problem.trainer.lower_step(config.training.batch).compile()
+    print(
+        f"a training step of {config.training.batch} examples needs "
+        f"{compiled_bytes(compiled) / 2**30:.2f} GiB on a device, by the compiler's "
+        f"account ({jax.devices()[0].device_kind}, {jax.device_count()} of them)"
+    )
+
+
+def parameter_table(params) -> str:
+    """Parameters by top-level module, and their sum."""
+    sums: dict[str, int] = {}
+    for path, leaf in flatten_dict(params).items():
+        sums[path[0]] = sums.get(path[0], 0) + math.prod(leaf.shape)
+    width = max(map(len, sums))
+    lines = [f"{name:<{width}}  {count:>12,}" for name, count in sums.items()]
+    lines.append(f"{'parameters':<{width}}  {sum(sums.values()):>12,}")
+    return "\n".join(lines)
+
+
+def _print_data(problem: Problem) -> None:
+    data = problem.dataset
+    held_out = int(data.held_out(data.initial).sum())
+    print(
+        f"{len(data.initial)} labelled at the start ({held_out} of them held out), "
+        f"{len(data.pool)} in the pool, {len(data.test)} in the test set"
+    )
+
+
+def _print_steps(problem: Problem) -> None:
+    stages = problem.stages
+    for number in range(problem.config.loop.cycles + 1):
+        first, *others = stages.of(number)
+        more = "".join(f", {stage.name}: {stage.steps} steps" for stage in others)
+        print(
+            f"cycle {number}: {first.steps} steps{more}, held-out loss every "
+            f"{stages.heldout_interval(number)}"
+        )

@@ -1,0 +1,1 @@
+"""Hosts, devices, random streams, clocks and the screen: what a run runs on."""

@@ -1,0 +1,331 @@
+"""Compiled passes of one network over any number of examples, block by block.
+
+A pass never holds the heatmaps of a pool: what it computes of each example is
+reduced on the device, and only that comes back.
+"""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jalpose.data import pipeline
+from jalpose.data.dataset import PoseDataset
+from jalpose.pergrad.memory import compiled_bytes, largest_fitting
+from jalpose.runtime import hosts, sharding
+from jalpose.runtime.throughput import Flow
+from jalpose.tasks.pose import heatmaps, losses
+from jalpose.tasks.pose.skeletons import ABSENT
+from jalpose.training.trainer import HeatmapSpec, pose_of, scale_images
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A pass whose microbatch is chosen, when it is compiled, to fit the device.
+
+    Attributes:
+      build: microbatch -> pass.
+      most: largest microbatch worth trying.
+      limit: bytes on one device.
+    """
+
+    build: Callable[[int], Callable]
+    most: int
+    limit: int
+
+
+class Compiled(NamedTuple):
+    """A compiled pass.
+
+    Attributes:
+      run: (variables, rows on the devices) -> dict of arrays on the devices.
+      peak_bytes: on one device, by the compiler's account.
+      microbatch: chosen for a `Fitted` pass, else 0.
+    """
+
+    run: Callable
+    peak_bytes: int
+    microbatch: int
+
+
+class Passes:
+    """Walks a network over examples of a dataset, on all devices of a mesh.
+
+    Args:
+      model: Linen module returning `PoseOutput`.
+      dataset: whose examples are walked over.
+      spec: of the label heatmaps.
+      refine: sub-pixel decoding, see `heatmaps.decode_heatmaps`.
+      mesh: blocks are split over it.
+      threads: reading ahead.
+      gradient_model: the same network as gradient norms are taken of it; None: as is.
+      head: Linen module of a head beside the network, or None.
+    """
+
+    def __init__(
+        self,
+        model,
+        dataset: PoseDataset,
+        spec: HeatmapSpec,
+        *,
+        refine: str,
+        mesh,
+        threads: int,
+        gradient_model=None,
+        head=None,
+    ):
+        self.model, self.spec, self.head = model, spec, head
+        self.skeleton, self.mesh = dataset.skeleton, mesh
+        self.gradient_model = model if gradient_model is None else gradient_model
+        self._dataset, self._refine = dataset, refine
+        self.threads = threads
+        self.num_devices = mesh.size
+        self._compiled: dict = {}
+        self._built: dict = {}
+        self._halved: set = set()
+        self.flow = Flow()  # of the examples walked over
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        self._gather = jax.jit(lambda results: results, out_shardings=whole)
+        self.peak_bytes = 0  # of the largest pass compiled so far, on one device
+        self.microbatch = 0  # of the `Fitted` pass compiled last
+
+    def read_from(self, dataset: PoseDataset) -> None:
+        """Walk over examples of another dataset of the same skeleton from now on.
+
+        What is compiled depends on no dataset, and stays.
+        """
+        self._dataset = dataset
+
+    def source(self, ids: np.ndarray) -> pipeline.CropSource:
+        """Crops of these examples."""
+        return pipeline.CropSource(self._dataset, ids, self.spec.crop_size)
+
+    def walk(
+        self,
+        fn: Callable,
+        variables,
+        ids: np.ndarray,
+        *,
+        block: int,
+        context: Callable | None = None,
+        start: int = 0,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Compute `fn` of each example, one fixed-size padded block at a time.
+
+        Args:
+          fn: (variables, rows of one device) -> dict of arrays with a row each, or
+            `Fitted`; compiled once for each such object and shape.
+          variables: Linen variables.
+          ids: example ids.
+          block: examples at a time, over all devices; made a multiple of their number.
+          context: positions in `ids` [n] -> dict of arrays [n, ...] that `fn` finds
+            in rows["context"].
+          start: position in `ids` to begin at.
+
+        Yields:
+          What `fn` returns for the block, as numpy, padding removed.
+        """
+        position = start
+        part = sharding.part_of(self.mesh, block)
+        blocks = pipeline.blocks_in_order(
+            self.source(ids[start:]),
+            block=part.rows,
+            threads=self.threads,
+            rows=(part.first, part.here),
+        )
+        for count, rows in self.flow.through(blocks, images=lambda block: block[0]):
+            rows = self.place(rows, count, position, context)
+            result = self._run(fn, variables, rows)
+            yield {name: value[:count] for name, value in result.items()}
+            position += count
+
+    def place(self, rows: dict, count: int, position: int, context=None) -> dict:
+        """Put a block of `pipeline.blocks_in_order` on the devices, with its context.
+
+        Args:
+          rows: this host's rows of the block, padded.
+          count: rows of the block, on all hosts, that are no padding.
+          position: of its first row among the ids walked over.
+          context: see `walk`.
+        """
+        rows = dict(rows)
+        if context is not None:
+            own = hosts.host() * len(rows["id"]) + np.arange(len(rows["id"]))
+            rows["context"] = context(position + np.minimum(own, count - 1))
+        rows["id"] = rows["id"].astype(np.uint32)
+        return sharding.split(self.mesh, rows)
+
+    def once(self, key, build: Callable[[], Callable]) -> Callable:
+        """The function `build` makes for `key`, the same object at every call.
+
+        A pass is compiled once for each function object.
+        """
+        if key not in self._built:
+            self._built[key] = build()
+        return self._built[key]
+
+    def output(self, variables, images):
+        """What the network, and the head if any, says of uint8 [B, S, S, 3]."""
+        output = self.model.apply(pose_of(variables), scale_images(images))
+        if "head" in variables:
+            said = self.head.apply({"params": variables["head"]}, output)
+            output = output._replace(head=said)
+        return output
+
+    def members_output(self, variables, images):
+        """What each member of a committee says: `PoseOutput` of [K, B, ...]."""
+        members = [
+            variables["members"][k] for k in sorted(variables["members"], key=int)
+        ]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        images = scale_images(images)
+        return jax.lax.map(lambda member: self.model.apply(member, images), stacked)
+
+    def dropout_output(self, variables, images, keys):
+        """What the network says of each image under dropout: `PoseOutput` [K, B, ...].
+
+        Args:
+          variables: of the network.
+          images: uint8 [B, S, S, 3].
+          keys: [B, K], so that what is dropped depends on the example alone.
+        """
+        variables, images = pose_of(variables), scale_images(images)
+
+        def one(image, key):
+            return self.model.apply(
+                variables, image[None], drop=True, rngs={"dropout": key}
+            )
+
+        def sample(keys):
+            output = jax.vmap(one)(images, keys)
+            return jax.tree.map(lambda leaf: leaf[:, 0], output)
+
+        return jax.lax.map(sample, jnp.swapaxes(keys, 0, 1))
+
+    def describe(self, variables, rows) -> dict:
+        """Pass: embedding [C], joints [J, 2] (crop pixels), peaks [J] and loss.
+
+        The loss is of the example's own label; only records and reports may look at
+        it for examples whose label is not bought.
+        """
+        output = self.output(variables, rows["image"])
+        joints, peaks = jax.vmap(self.decode)(output.heatmaps[:, -1])
+        present = rows["status"] != ABSENT
+        targets = jax.vmap(self.spec.render)(rows["joints"], present)
+        loss = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
+        return {
+            "embedding": output.embedding,
+            "joints": joints,
+            "peaks": peaks,
+            "loss": loss,
+        }
+
+    def decode(self, maps):
+        """[h, w, J] -> joints [J, 2] in crop pixels, peaks [J]."""
+        return heatmaps.decode_heatmaps(
+            maps,
+            crop_size=self.spec.crop_size,
+            sigma=self.spec.sigma,
+            refine=self._refine,
+        )
+
+    def compiled(self, fn, variables, rows) -> Compiled:
+        """`fn` (see `walk`) compiled for these shapes, once."""
+        key = self._key(fn, variables, rows)
+        if key not in self._compiled:
+            if isinstance(fn, Fitted):
+                # Of all hosts the least: they are to run the same program.
+                limit = int(hosts.gather(np.int64(fn.limit)).min())
+                found, microbatch = largest_fitting(
+                    lambda size: self._compile(fn.build(size), variables, rows),
+                    fn.most,
+                    limit,
+                )
+            else:
+                found, microbatch = self._compile(fn, variables, rows), 0
+            self._keep(key, found, microbatch)
+        return self._compiled[key]
+
+    def _key(self, fn, variables, rows):
+        leaves = jax.tree.leaves((variables, rows))
+        return fn, tuple((v.shape, str(v.dtype)) for v in leaves)
+
+    def _compile(self, fn, variables, rows):
+        jitted = jax.jit(sharding.per_device(self.mesh, fn))
+        return jitted.lower(variables, rows).compile()
+
+    def _keep(self, key, found, microbatch):
+        if microbatch:
+            self.microbatch = microbatch
+        self._compiled[key] = Compiled(found, compiled_bytes(found), microbatch)
+
+    def _run(self, fn, variables, rows) -> dict[str, np.ndarray]:
+        """A block's results, of all hosts, on every host.
+
+        Where memory does not suffice on a device, all hosts halve the microbatch of a
+        `Fitted` pass once, for all blocks that follow.
+        """
+        result = self._try(fn, variables, rows)
+        microbatch = self.compiled(fn, variables, rows).microbatch
+        key = self._key(fn, variables, rows)
+        if result is None and microbatch > 1 and key not in self._halved:
+            warnings.warn(
+                f"a device ran out of memory with {microbatch} gradients at once: from "
+                f"here on {microbatch // 2}, on all devices",
+                stacklevel=2,
+            )
+            self._halved.add(key)
+            halved = self._compile(fn.build(microbatch // 2), variables, rows)
+            self._keep(key, halved, microbatch // 2)
+            result = self._try(fn, variables, rows)
+        if result is None:
+            at_once = self.compiled(fn, variables, rows).microbatch
+            if at_once:
+                what = f"with {at_once} gradients at once: lower acquisition.microbatch"
+            else:
+                what = "in a forward pass: lower evaluation.block"
+            raise MemoryError(
+                f"a device ran out of memory {what} (or data.size, or take devices "
+                "with more memory). What is scored so far is kept"
+            )
+        if hosts.size() > 1:
+            result = self._gather(result)
+        return sharding.to_host(result)
+
+    def _try(self, fn, variables, rows):
+        """A block's results on the devices; None where any host had no memory."""
+        result, full = None, False
+        try:
+            result = self._execute(fn, variables, rows)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            full = True
+        return None if hosts.any_host(full) else result
+
+    def _execute(self, fn, variables, rows):
+        found = self.compiled(fn, variables, rows)
+        self.peak_bytes = max(self.peak_bytes, found.peak_bytes)
+        # Waited for: a host has to know that it has its part before all gather.
+        return jax.block_until_ready(found.run(variables, rows))
+
+
+def num_blocks(count: int, block: int) -> int:
+    """Blocks that `count` examples fill."""
+    return math.ceil(count / block)
+
+
+def collect(blocks) -> dict[str, np.ndarray]:
+    """Lay the results of a walk end to end."""
+    blocks = list(blocks)
+    return {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
+
+
+def example_keys(key, ids):
+    """A key for each example id: the same whatever block or device it falls in."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids.astype(jnp.uint32))

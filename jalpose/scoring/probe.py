@@ -1,0 +1,360 @@
+"""What an acquisition method may ask of the model: passes over chosen examples.
+
+A probe keeps a journal of every block it has computed. When the pieces granted to it
+are used up it raises `Paused`; the method is later called again from its beginning
+with a probe on the same journal, and everything done is answered from there. So a
+method is written as one straight function, and still stops and resumes anywhere.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jalpose.pergrad import api as pergrad
+from jalpose.pergrad import checks
+from jalpose.pergrad import memory as limits
+from jalpose.pergrad.api import Engine
+from jalpose.runtime import hosts
+from jalpose.scoring import passes
+from jalpose.scoring.passes import Fitted, Passes, example_keys
+from jalpose.storage.journal import Arrays, Journal
+from jalpose.tasks.pose import losses
+from jalpose.training.trainer import pose_of, scale_images
+
+
+class Paused(Exception):
+    """The granted pieces are used up; the probe's journal holds what is done."""
+
+
+class Probe:
+    """Lazy, blockwise, resumable passes of one trained network.
+
+    What they return is read-only, and of a journal on disk mapped, not in memory.
+
+    Args:
+      walker: compiled passes of the network.
+      variables: of the network.
+      journal: of earlier calls; the probe's own is a copy.
+      pieces: blocks that may be computed before `Paused`.
+      forward_block: examples a forward pass.
+      gradient_block: examples a pass of gradient norms.
+      engine: of gradient norms; with a microbatch of 0 it is made to fit the device.
+      memory: GiB a device the norms may take; 0: what it reports.
+    """
+
+    def __init__(
+        self,
+        walker: Passes,
+        variables,
+        *,
+        journal: Journal,
+        pieces: int,
+        forward_block: int,
+        gradient_block: int,
+        engine: Engine,
+        memory: float = 0.0,
+    ):
+        self._walker, self._variables = walker, variables
+        self.journal = journal.copy()
+        self.progress = ("", 0, 0)  # pass, examples done, examples in all
+        self._pieces = pieces
+        self._forward_block, self._gradient_block = forward_block, gradient_block
+        self._engine, self._memory = engine, memory
+
+    @property
+    def spec(self):
+        """How label heatmaps are drawn; `spec.render(joints, present)` draws them."""
+        return self._walker.spec
+
+    @property
+    def skeleton(self):
+        """Of the joints."""
+        return self._walker.skeleton
+
+    @property
+    def mesh(self):
+        """Of the devices."""
+        return self._walker.mesh
+
+    def embeddings(self, ids: np.ndarray) -> np.ndarray:
+        """Embedding of each example: float32 [len(ids), C]."""
+        return self.describe(ids)["embedding"]
+
+    def describe(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Embedding, predicted joints (crop pixels), peaks and loss of each example.
+
+        For records: the loss is of labels a method must not look at.
+        """
+        return self._pass("describe", self._walker.describe, ids, self._forward_block)
+
+    def reduce(
+        self, fn: Callable, ids: np.ndarray, key=None, *, over="network", samples=0
+    ) -> dict[str, np.ndarray]:
+        """Compute `fn(output, key)` of each example's `PoseOutput`, on the device.
+
+        Args:
+          fn: (PoseOutput of one example, key of that example) -> dict of arrays; the
+            same function object each time, or it is compiled anew.
+          ids: example ids.
+          key: of the pass; each example's own is folded with its id.
+          over: network | members (of the committee) | dropout (`samples` of the
+            network); of the latter two the `PoseOutput` has a leading axis.
+          samples: under dropout, each with channels dropped by the example's key.
+        """
+        key = jax.random.key(0) if key is None else key
+        # As data of the examples: a new key compiles nothing anew.
+        draw = functools.partial(_key_data, key)
+        reduction = self._walker.once(
+            (fn, over, samples), lambda: _reduction(self._walker, fn, over, samples)
+        )
+        name = f"reduce {fn.__name__} {over}-{digest(jax.random.key_data(key))}"
+        return self._pass(
+            name,
+            reduction,
+            ids,
+            self._forward_block,
+            lambda positions: {"key": np.asarray(draw(ids[positions]))},
+        )
+
+    def squared_norms(
+        self,
+        targets_fn: Callable,
+        ids: np.ndarray,
+        weights: np.ndarray,
+        context: Callable = lambda positions: {},
+        *,
+        loss_fn: Callable = losses.labelled_loss,
+        value: str = "squared",
+        approximate: bool = True,
+    ) -> dict[str, np.ndarray]:
+        """Squared norms of the loss's gradient for K candidate labels an example.
+
+        Args:
+          targets_fn: (one row of context) -> K targets, any tree of arrays [K, ...],
+            as `loss_fn` takes them; called inside the block, on the device.
+          ids: example ids, M of them.
+          weights: float32 [M, K].
+          context: positions in `ids` -> dict of arrays with a row for each position.
+          loss_fn: (heatmaps [S, h, w, J] of one example, one target) -> scalar; by
+            default the training loss, of targets (maps [..., J], present bool [J]).
+          value: of each gradient: "squared" norm | "norm" | "tensors" (sum of the
+            parameter tensors' own norms; the other two are of all of them together).
+          approximate: by the configured engine; False: by one that is exact.
+
+        The functions must be the same objects each time, or it is compiled anew.
+
+        Returns:
+          expected float32 [M], the weighted sum of the values; those themselves,
+          norms float32 [M, K], from every engine but `sketch`; its standard_error
+          [M], where it estimates one.
+
+        Raises:
+          FloatingPointError: a value is not finite; names the example ids.
+        """
+
+        def rows_of(positions):
+            return {**context(positions), "weights": weights[positions]}
+
+        functions, engine = Functions(targets_fn, loss_fn, value), self._engine
+        if not approximate and engine.name not in ("exact", "ghost"):
+            engine = dataclasses.replace(engine, name="ghost")
+        block = -(-self._gradient_block // self._walker.num_devices)
+        which = (functions, engine, block, weights.shape[1], self._memory)
+        norms = self._walker.once(which, lambda: self._fitted(*which))
+        name = f"norms-{targets_fn.__name__}"
+        found = self._pass(name, norms, ids, self._gradient_block, rows_of)
+        if not np.isfinite(found["expected"]).all():
+            checks.finite(found["expected"], [f"id {i}" for i in ids])
+        return found
+
+    def _fitted(self, functions, engine, block, num_labels, memory):
+        """The pass of gradient norms, its microbatch yet to be found where it is 0."""
+        model = self._walker.gradient_model
+        return fitted(
+            lambda sized: _norms(model, functions, sized),
+            engine,
+            block=block,
+            num_labels=num_labels,
+            memory=memory,
+        )
+
+    def blocks(
+        self, name: str, fn: Callable[[np.ndarray], Arrays], ids: np.ndarray, block: int
+    ) -> Arrays:
+        """Compute `fn` of each example on the host, block by block, in threads.
+
+        As many blocks at a time as there are threads, on each of the hosts.
+
+        Args:
+          name: of the pass: says all that decides its results but the ids.
+          fn: positions in `ids` [n] -> dict of arrays with a row for each.
+          ids: example ids.
+          block: examples a call.
+        """
+
+        here = block * self._walker.threads
+
+        def walk(start):
+            with concurrent.futures.ThreadPoolExecutor(self._walker.threads) as threads:
+                for first in range(start, len(ids), here * hosts.size()):
+                    begin = min(first + here * hosts.host(), len(ids) - 1)
+                    rows = np.arange(begin, min(begin + here, len(ids)))
+                    parts = np.split(rows, range(block, len(rows), block))
+                    found = passes.collect(threads.map(fn, parts))
+                    yield {
+                        key: _of_all_hosts(value, here)[: len(ids) - first]
+                        for key, value in found.items()
+                    }
+
+        return self._resume(name, ids, walk)
+
+    def _pass(self, kind, fn, ids, block, context=None):
+        def walk(start):
+            return self._walker.walk(
+                fn, self._variables, ids, block=block, context=context, start=start
+            )
+
+        return self._resume(kind, ids, walk)
+
+    def _resume(self, kind, ids, walk: Callable[[int], Iterable[Arrays]]) -> Arrays:
+        """All rows of a pass, of which `walk` gives the blocks from a row on."""
+        name, journal = f"{kind}-{digest(ids)}", self.journal
+        if journal.rows(name) < len(ids):
+            if self._pieces <= 0:
+                raise Paused
+            for part in walk(journal.rows(name)):
+                journal.append(name, part)
+                self._pieces -= 1
+                if self._pieces <= 0:
+                    break
+            journal.sync()
+            hosts.barrier("blocks")  # after it what the lead has written is there
+            journal.sync()
+            count = journal.rows(name)
+            hosts.check_same(f"the number of rows of {name}", np.int64(count))
+            self.progress = (kind.partition("-")[0], count, len(ids))
+            if count < len(ids):
+                raise Paused
+        return journal.read(name)
+
+
+def fitted(
+    build: Callable, engine: Engine, *, block: int, num_labels: int, memory: float
+):
+    """A pass of gradient norms, its microbatch yet to be found where it is 0.
+
+    Args:
+      build: engine -> pass.
+      engine: its microbatch is kept unless it is 0.
+      block: examples a pass on one device.
+      num_labels: candidate labels an example.
+      memory: GiB a device they may take; 0: what it reports.
+    """
+    if engine.microbatch:
+        return build(engine)
+    limit = int(memory * 2**30) or limits.limit_bytes()
+    most = block * num_labels
+    if jax.default_backend() == "cpu":  # one example at a time
+        most = min(num_labels, limits.CPU_MICROBATCH)
+    return Fitted(
+        lambda size: build(dataclasses.replace(engine, microbatch=size)), most, limit
+    )
+
+
+def _of_all_hosts(values: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the hosts end to end: `count` of each, where the last may have fewer."""
+    if hosts.size() == 1:
+        return values
+    missing = [(0, count - len(values))] + [(0, 0)] * (values.ndim - 1)
+    found = hosts.gather(np.pad(values, missing, mode="edge"))
+    return found.reshape(-1, *values.shape[1:])
+
+
+@jax.jit
+def _key_data(key, ids):
+    return jax.random.key_data(example_keys(key, ids))
+
+
+def digest(numbers) -> str:
+    """A short name for whole numbers in their order."""
+    numbers = np.ascontiguousarray(numbers, np.int64)
+    return hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
+
+
+def _reduction(walker, fn, over, samples):
+    def reduction(variables, rows):
+        keys = jax.random.wrap_key_data(rows["context"]["key"])
+        images = rows["image"]
+        if over == "network":
+            return jax.vmap(fn)(walker.output(variables, images), keys)
+        if over == "members":
+            output = walker.members_output(variables, images)
+        else:
+            fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+            draws = jax.vmap(fold, in_axes=(0, None))(keys, jnp.arange(samples))
+            output = walker.dropout_output(variables, images, draws)
+        return jax.vmap(fn, in_axes=(1, 0))(output, keys)
+
+    return reduction
+
+
+class Functions(NamedTuple):
+    """What gradient norms are taken of; see `Probe.squared_norms`."""
+
+    targets_fn: Callable
+    loss_fn: Callable = losses.labelled_loss
+    value: str = "squared"
+
+
+def norm_arguments(model, functions: Functions, variables, rows):
+    """What `pergrad.expected_squared_norm` takes after the engine, a tuple.
+
+    Args:
+      model: Linen module returning `PoseOutput`.
+      functions: its targets and loss.
+      variables: of the network.
+      rows: of one device; rows["context"] holds what `targets_fn` takes, and weights.
+    """
+
+    def apply_fn(variables, images):
+        return model.apply(variables, images).heatmaps
+
+    context = dict(rows["context"])
+    weights = context.pop("weights")
+    images = scale_images(rows["image"])
+    # An example without context has a row of it all the same: its targets.
+    targets = jax.vmap(lambda row, _: functions.targets_fn(row))(context, weights)
+    return apply_fn, functions.loss_fn, pose_of(variables), images, targets, weights
+
+
+def _norms(model, functions, engine):
+    def norms(variables, rows):
+        arguments = norm_arguments(model, functions, variables, rows)
+        if engine.name != "sketch":
+            *others, weights = arguments
+            by_tensor = functions.value == "tensors"
+            result = pergrad.squared_norms(engine, *others, by_tensor=by_tensor)
+            each = _VALUES[functions.value](result)
+            return {"norms": each, "expected": (weights * each).sum(axis=1)}
+        keys = example_keys(jax.random.key(0), rows["id"])
+        result = pergrad.expected_squared_norm(engine, *arguments, keys=keys)
+        found = {"expected": result.total}
+        if result.standard_error is not None:
+            found["standard_error"] = result.standard_error
+        return found
+
+    return norms
+
+
+_VALUES = {
+    "squared": lambda result: result.total,
+    "norm": lambda result: jnp.sqrt(result.total),
+    "tensors": lambda result: sum(map(jnp.sqrt, jax.tree.leaves(result.by_tensor))),
+}

@@ -1,0 +1,1 @@
+"""Every configuration key, what scales change, and which values are allowed."""

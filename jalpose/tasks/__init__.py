@@ -1,0 +1,1 @@
+"""Tasks: what labels are, how they are learnt, decoded, scored and drawn."""

@@ -1,0 +1,1 @@
+"""Human pose: joints on heatmaps."""

@@ -1,0 +1,250 @@
+"""Annotations of LSP and LSPET as shipped: two files that do not agree.
+
+Both sets come as `<data_dir>/<set>/images/*.jpg` and `<data_dir>/<set>/joints.mat`
+with one variable `joints` that holds x, y and a flag for 14 joints per image, but
+
+    set    shape        flag 1      flag 0
+    LSP    (3, 14, N)   occluded    visible
+    LSPET  (14, 3, N)   annotated   not annotated; x, y are a placeholder <= 0
+
+A flag of 0 in LSPET is no location and becomes ABSENT with NaN coordinates.
+Coordinates are otherwise kept as shipped. A set has as many images as its
+`joints.mat` describes, so a cut copy of the file selects the first images.
+"""
+
+import dataclasses
+import io
+import os
+
+import numpy as np
+import scipy.io
+from PIL import Image
+
+from jalpose.data.source import Annotations, DataError
+from jalpose.tasks.pose import skeletons
+
+# fmt: off
+SHIPPED_ORDER = (
+    "right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle",
+    "right wrist", "right elbow", "right shoulder",
+    "left shoulder", "left elbow", "left wrist",
+    "neck", "head",
+)
+# fmt: on
+_FROM_SHIPPED = [SHIPPED_ORDER.index(joint) for joint in skeletons.LSP.joints]
+
+WHERE_TO_GET = (
+    "The original site is gone; known public copies: LSP (2,000 images) at "
+    "huggingface.co/datasets/LiuRunky/Leeds_Sports_Pose or Kaggle "
+    "'dkrivosic/leeds-sports-pose-lsp', LSPET (10,000 images) at "
+    "github.com/axelcarlier/lsp. Unpack to <config.data.dir>/lsp and "
+    "<config.data.dir>/lspet, each with joints.mat and images/."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How one of the two sets is shipped.
+
+    Attributes:
+      axes: the axes of the variable `joints` by letter: v(alue: x, y, flag),
+        j(oint) and n (image).
+      image_name: format of the file name of image number 1, 2, ...
+      status_of_flag: what flag 0 and flag 1 mean.
+    """
+
+    name: str
+    axes: str
+    image_name: str
+    status_of_flag: tuple[int, int]
+
+    @property
+    def shape(self) -> str:
+        """Expected shape of the variable `joints`, in words."""
+        sizes = {"v": "3", "j": "14", "n": "N"}
+        return "(" + ", ".join(sizes[axis] for axis in self.axes) + ")"
+
+
+LAYOUTS = {
+    "lsp": Layout(
+        name="lsp",
+        axes="vjn",
+        image_name="im{:04d}",
+        status_of_flag=(skeletons.VISIBLE, skeletons.OCCLUDED),
+    ),
+    "lspet": Layout(
+        name="lspet",
+        axes="jvn",
+        image_name="im{:05d}",
+        status_of_flag=(skeletons.ABSENT, skeletons.VISIBLE),
+    ),
+}
+
+
+def read_lsp_annotations(data_dir: str) -> Annotations:
+    """Labels of LSP; every joint is annotated, flag 1 is an occluded one.
+
+    Raises:
+      DataError: if `joints.mat` is missing, damaged or not that of LSP.
+    """
+    return read_annotations("lsp", data_dir)
+
+
+def read_lspet_annotations(data_dir: str) -> Annotations:
+    """Labels of LSPET; joints with flag 0 are absent (NaN), none is occluded.
+
+    Raises:
+      DataError: if `joints.mat` is missing, damaged or not that of LSPET.
+    """
+    return read_annotations("lspet", data_dir)
+
+
+def read_annotations(name: str, data_dir: str) -> Annotations:
+    """Labels of the set `name` of `LAYOUTS`, in the joint order of the package."""
+    layout = LAYOUTS[name]
+    path = find_joints_file(name, data_dir)
+    shipped = _as_image_joint_value(_load_joints(path), layout=layout, path=path)
+    shipped = shipped[:, _FROM_SHIPPED]  # [N, J, 3]
+    names = [layout.image_name.format(n + 1) for n in range(len(shipped))]
+    flags = shipped[..., 2]
+    no_flag = ~np.isin(flags, (0, 1))
+    _refuse(no_flag, flags, "a flag that is neither 0 nor 1", path, names)
+    status = np.array(layout.status_of_flag, np.int8)[flags.astype(np.int64)]
+    absent = status == skeletons.ABSENT
+    joints = shipped[..., :2].astype(np.float32)
+    joints[absent] = np.nan
+    not_finite = ~np.isfinite(joints).all(axis=-1) & ~absent
+    _refuse(not_finite, joints, "a coordinate that is not finite", path, names)
+    return Annotations(
+        keys=tuple(f"{name}/{image}" for image in names),
+        files=tuple(f"{name}/images/{image}.jpg" for image in names),
+        joints=joints,
+        status=status,
+    )
+
+
+def find_joints_file(name: str, data_dir: str) -> str:
+    """Path of `joints.mat` of the set `name`.
+
+    Raises:
+      DataError: naming the folder that is missing and where to get the data.
+    """
+    root = os.path.abspath(os.path.expanduser(data_dir))
+    folder = os.path.join(root, name)
+    path = os.path.join(folder, "joints.mat")
+    if os.path.isfile(path):
+        return path
+    if not os.path.isdir(root):
+        problem = f"No data folder {root!r}"
+    elif not os.path.isdir(folder):
+        problem = f"No {name.upper()} in the data folder: {folder!r} does not exist"
+    else:
+        problem = f"{name.upper()} has no annotations: {path!r} does not exist"
+    if os.path.isfile(os.path.join(root, "joints.mat")):
+        problem += f" (but {root!r} holds a joints.mat: name its parent folder)"
+    raise DataError(
+        f"{problem}. Looked for {path!r}; set config.data.dir or the environment "
+        f"variable JALPOSE_DATA to the folder that holds {name}/joints.mat and "
+        f"{name}/images/. {WHERE_TO_GET}"
+    )
+
+
+def read_image_file(data_dir: str, file: str, index: int) -> bytes:
+    """Bytes of a raw image that exists and can be decoded to its end."""
+    path = os.path.join(data_dir, file)
+    advice = (
+        "Restore it from the archive of the set, or cut joints.mat to the images "
+        f"before it. {WHERE_TO_GET}"
+    )
+    try:
+        with open(path, "rb") as stream:
+            encoded = stream.read()
+    except OSError as error:
+        raise DataError(
+            f"Cannot read image {path!r} (index {index}), which joints.mat "
+            f"describes: {error.strerror}. {advice}"
+        ) from error
+    decode_rgb(encoded, what=f"image {path!r} (index {index})", advice=advice)
+    return encoded
+
+
+def decode_rgb(encoded: bytes, *, what: str, advice: str) -> np.ndarray:
+    """Decodes an image of any colour mode to uint8 [H, W, 3], RGB.
+
+    An EXIF orientation is ignored: joints are annotated in the stored pixels.
+
+    Raises:
+      DataError: `what` is not a whole image; `advice` says what to do.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"Cannot decode {what}, it is truncated or damaged: {error}. {advice}"
+        ) from error
+
+
+def _load_joints(path: str) -> np.ndarray:
+    """The variable `joints` of a MATLAB file."""
+    try:
+        variables = scipy.io.loadmat(path)
+    except Exception as error:  # scipy raises many kinds for a damaged file
+        raise DataError(
+            f"Cannot read {path!r} as a MATLAB file (up to version 7.2): "
+            f"{type(error).__name__}: {error}. Copy it again from the archive of the "
+            f"set. {WHERE_TO_GET}"
+        ) from error
+    if "joints" not in variables:
+        found = sorted(key for key in variables if not key.startswith("__"))
+        raise DataError(
+            f"{path!r} has no variable 'joints' (found: {', '.join(found) or 'none'})."
+            f" Copy it again from the archive of the set. {WHERE_TO_GET}"
+        )
+    return variables["joints"]
+
+
+def _as_image_joint_value(
+    joints: np.ndarray, *, layout: Layout, path: str
+) -> np.ndarray:
+    """`joints` as float64 [N, 14, 3], whatever order its axes were shipped in."""
+    sizes = dict(zip(layout.axes, joints.shape, strict=False))
+    fits = joints.ndim == 3 and (sizes["v"], sizes["j"]) == (3, len(SHIPPED_ORDER))
+    if not fits or joints.dtype.kind not in "fiu":
+        raise DataError(
+            f"'joints' in {path!r} has shape {joints.shape} and type {joints.dtype}; "
+            f"{layout.name.upper()} has numbers of shape {layout.shape}."
+            + _other_layout_hint(joints.shape, layout)
+        )
+    if sizes["n"] == 0:
+        raise DataError(f"'joints' in {path!r} describes no image at all.")
+    order = [layout.axes.index(axis) for axis in "njv"]
+    return joints.transpose(order).astype(np.float64)
+
+
+def _other_layout_hint(shape: tuple[int, ...], layout: Layout) -> str:
+    """Sentence for an array that has the axis order of the other set."""
+    for other in LAYOUTS.values():
+        sizes = dict(zip(other.axes, shape, strict=False))
+        is_other = len(shape) == 3 and (sizes["v"], sizes["j"]) == (3, 14)
+        if other is not layout and is_other:
+            return (
+                f" This is the axis order of {other.name.upper()} {other.shape}: is "
+                f"it the joints.mat of {other.name.upper()} in the wrong folder?"
+            )
+    return ""
+
+
+def _refuse(
+    bad: np.ndarray, values: np.ndarray, what: str, path: str, names: list[str]
+) -> None:
+    """Raises a DataError that names the first True of `bad` [N, J]."""
+    if not bad.any():
+        return
+    image, joint = np.argwhere(bad)[0]
+    raise DataError(
+        f"{path!r} has {what}: {values[image, joint]} for joint "
+        f"{skeletons.LSP.joints[joint]!r} of image {names[image]} (index {image}), "
+        f"and {int(bad.sum()) - 1} more like it. Copy joints.mat again from the "
+        f"archive of the set. {WHERE_TO_GET}"
+    )

@@ -1,0 +1,1 @@
+"""Training: one jitted step, the plan of a cycle, objectives of heads."""

@@ -1,0 +1,223 @@
+"""The trainings a cycle is made of: of the network, and of what a method requires."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jalpose.acquisition.method import Requires
+from jalpose.data import pipeline
+from jalpose.data.dataset import PoseDataset
+from jalpose.runtime import random_streams, sharding
+from jalpose.scoring.passes import Passes
+from jalpose.settings.keys import seed_of
+from jalpose.training import lengths
+from jalpose.training.trainer import Trainer, pose_of
+
+
+class Stage(NamedTuple):
+    """One of the trainings a cycle is made of.
+
+    Attributes:
+      kind: pose (the network, and a head with it) | head (alone) | member.
+      steps: how many.
+      number: of a member, from 0.
+    """
+
+    kind: str
+    steps: int
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """For screen, records and random streams."""
+        return f"member {self.number + 1}" if self.kind == "member" else self.kind
+
+
+class Stages:
+    """Every training of a run: how long, on what, from what, and what it leaves.
+
+    Args:
+      config: of the run.
+      dataset: whose labels are learnt.
+      trainer: of the network.
+      passes: reads the examples.
+      requires: of the run's method.
+      base: variables of a base model, or None to train one.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        dataset: PoseDataset,
+        trainer: Trainer,
+        passes: Passes,
+        requires: Requires,
+        base,
+    ):
+        self.config, self.dataset = config, dataset
+        self.trainer, self.passes = trainer, passes
+        self.requires, self.base = requires, base
+        self._batches: tuple | None = None
+
+    def steps_per_epoch(self, cycle: int) -> int:
+        """Of the training of `cycle`, by the labels planned for it."""
+        return lengths.steps_per_epoch(self.config, len(self.dataset.initial), cycle)
+
+    def total_steps(self, cycle: int) -> int:
+        """Length of the training of `cycle` in steps."""
+        return lengths.total_steps(self.config, len(self.dataset.initial), cycle)
+
+    def heldout_interval(self, cycle: int) -> int:
+        """Steps between held-out evaluations in the training of `cycle`."""
+        epochs = self.config.training.heldout_epochs
+        return max(1, round(epochs * self.steps_per_epoch(cycle)))
+
+    def of(self, cycle: int) -> list[Stage]:
+        """The trainings of `cycle`, in their order; the first is of the network.
+
+        A base model that is given is a training of no steps. Members are for choosing:
+        the last cycle, after which nothing is chosen, trains none.
+        """
+        given = cycle == 0 and self.base is not None
+        stages = [Stage("pose", 0 if given else self.total_steps(cycle))]
+        if given and self.requires.head is not None:
+            stages.append(Stage("head", self.requires.head.steps))
+        chooses = cycle < self.config.loop.cycles
+        if self.requires.members is not None and chooses:
+            count, steps, _ = dataclasses.astuple(self.requires.members)
+            stages += [Stage("member", steps, number) for number in range(count)]
+        return stages
+
+    def begin(self, cycle: int, stage: Stage, variables=None):
+        """The training state `stage` begins in.
+
+        Args:
+          cycle: whose training it is.
+          stage: one of `of(cycle)`.
+          variables: before the stage; for the first stage of all they are not used.
+        """
+        trainer, seed = self.trainer, seed_of(self.config, "init")
+        if stage.kind == "head":
+            head = trainer.new_head(random_streams.stream(seed, "head", cycle))
+            return trainer.restart({**pose_of(variables), "head": head})
+        if stage.kind == "member":
+            members = self.requires.members
+            if members is not None and members.start == "fresh":
+                key = random_streams.stream(seed, "init", *_names(cycle, stage))
+                variables = trainer.init(key).variables
+            return trainer.restart(pose_of(variables))
+        if cycle == 0 and self.base is not None:
+            return trainer.restart(self.base)
+        if cycle == 0 or self.config.training.start == "fresh":
+            return trainer.init(random_streams.stream(seed, "init", cycle))
+        return trainer.restart({k: v for k, v in variables.items() if k != "members"})
+
+    def finish(self, stage: Stage, train, variables) -> dict:
+        """Variables after `stage`: those before it with what it has trained."""
+        if stage.kind == "pose":
+            return self.trainer.chosen(train)
+        if stage.kind == "head":
+            return {**variables, "head": train.head}
+        members = {
+            **variables.get("members", {}),
+            str(stage.number): pose_of(self.trainer.chosen(train)),
+        }
+        return {**variables, "members": members}
+
+    def advance(self, state, labelled, cycle: int, stage: Stage, steps: int):
+        """Take `steps` steps of a training of `cycle`: (new state, values a step)."""
+        batches = self.batches(labelled, cycle, stage, int(state.step))
+        seed = seed_of(self.config, "order")
+        key = random_streams.stream(seed, "augment", *_names(cycle, stage))
+        detach_after = self.requires.head.detach_after if self.requires.head else 0
+        state, history = self.trainer.run(
+            state,
+            batches,
+            key,
+            steps,
+            stage.steps,
+            attached_steps=round(detach_after * self.steps_per_epoch(cycle)),
+            head_alone=stage.kind == "head",
+        )
+        self._batches = (cycle, stage.name, int(state.step), len(labelled)), batches
+        return state, history
+
+    def batches(self, labelled, cycle: int, stage: Stage, position: int):
+        """Endless batches of a training, from the `position`-th on."""
+        # A running iterator is kept while it stands where the state says; its
+        # position is nothing but the number of steps taken.
+        place = (cycle, stage.name, position, len(labelled))
+        if self._batches and self._batches[0] == place:
+            return self._batches[1]
+        trained_on = labelled[~self.dataset.held_out(labelled)]
+        names, seed = _names(cycle, stage), seed_of(self.config, "order")
+        if stage.kind == "member":  # a bootstrap: as many, with replacement
+            own = random_streams.stream_seed(seed, "bootstrap", *names)
+            draws = np.random.default_rng(own)
+            trained_on = draws.choice(trained_on, len(trained_on))
+        return pipeline.training_batches(
+            self.passes.source(trained_on),
+            batch=self.config.training.batch,
+            seed=random_streams.stream_seed(seed, "order", *names),
+            position=position,
+            threads=self.config.data.threads,
+            rows=self._rows(self.config.training.batch),
+        )
+
+    def heldout_loss(self, variables, labelled) -> float:
+        """Mean loss over the held-out tenth of `labelled`."""
+        ids = labelled[self.dataset.held_out(labelled)]
+        block = self.config.evaluation.block
+        blocks = pipeline.blocks_in_order(
+            self.passes.source(ids),
+            block=sharding.part_of(self.trainer.mesh, block).rows,
+            threads=self.config.data.threads,
+            rows=self._rows(block),
+        )
+        return self.trainer.heldout_loss(variables, blocks)
+
+    def _rows(self, batch: int) -> tuple[int, int]:
+        """Of a batch the rows of this host: the first, and how many."""
+        part = sharding.part_of(self.trainer.mesh, batch)
+        return part.first, part.here
+
+    def train_template(self, structure: dict):
+        """Shapes and shardings of a training state of this `structure`."""
+        shapes = jax.eval_shape(self.trainer.init, jax.random.key(0))
+        if not structure["head"]:
+            bare = pose_of(shapes.variables)
+            shapes = jax.eval_shape(self.trainer.restart, bare)
+        return self._on_every_device(shapes)
+
+    def variables_template(self, structure: dict):
+        """Shapes and shardings of variables of this `structure`."""
+        shapes = jax.eval_shape(self.trainer.init, jax.random.key(0)).variables
+        found = shapes if structure["head"] else pose_of(shapes)
+        if structure["members"]:
+            members = {str(k): pose_of(shapes) for k in range(structure["members"])}
+            found = {**found, "members": members}
+        return self._on_every_device(found)
+
+    def _on_every_device(self, shapes):
+        whole = jax.sharding.NamedSharding(
+            self.trainer.mesh, jax.sharding.PartitionSpec()
+        )
+        return jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes
+        )
+
+
+def structure_of(variables) -> dict:
+    """What there is beside the pose network: head (bool) and members (how many)."""
+    return {
+        "head": bool(variables.get("head")),
+        "members": len(variables.get("members", {})),
+    }
+
+
+def _names(cycle: int, stage: Stage) -> tuple:
+    """Of the random streams of a training."""
+    return (cycle,) if stage.kind == "pose" else (cycle, stage.name)

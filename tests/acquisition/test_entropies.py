@@ -1,0 +1,275 @@
+"""Multi-peak and softmax entropy: goldens, slow oracles, and choices known before."""
+
+import functools
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from jalpose.acquisition import softmax_entropy
+from jalpose.acquisition.method import by_score
+from jalpose.acquisition.pose import multipeak_entropy
+from jalpose.models.hourglass import PoseOutput
+from jalpose.scoring.passes import example_keys
+from jalpose.training.trainer import scale_images
+from tests.support import small
+from tests.tasks.pose.test_peaks import slow_peaks
+
+POOL = np.arange(40, 52)  # unlabelled examples of the small problem
+MULTI = {"peaks": 5, "min_distance": 5.0, "normalise": "sum", "border": 0}
+SOFT = {"temperature": 1.0}
+METHODS: dict = {
+    "multipeak": (multipeak_entropy, MULTI),
+    "raw": (multipeak_entropy, {**MULTI, "normalise": "raw", "border": 5}),
+    "softmax": (softmax_entropy, SOFT),
+    "warm": (softmax_entropy, {"temperature": 7.5}),
+}
+
+
+def acquire(method, probe=None, ids=POOL, budget=5):
+    module, options = METHODS[method]
+    probe = probe or small.probe(small.flat_passes(), small.flat_variables())
+    module.check(10, **options)
+    return module.acquire(jax.random.key(0), probe, None, ids, budget, **options)
+
+
+@functools.cache
+def scored(method):
+    return acquire(method)
+
+
+@functools.cache
+def of_each(fn):
+    return jax.jit(jax.vmap(fn))
+
+
+class Maps:
+    """A probe whose examples' heatmaps are given, by id."""
+
+    def __init__(self, maps):
+        self.maps = maps  # id -> [h, w, J]
+
+    def reduce(self, fn, ids, key=None):
+        maps = np.stack([self.maps[i] for i in ids.tolist()])[:, None]
+        output = PoseOutput(maps, np.zeros((len(ids), 1)))
+        keys = example_keys(jax.random.key(0), ids)
+        return jax.tree.map(np.asarray, of_each(fn)(output, keys))
+
+
+def bells(*peaks, size=64):
+    """A joint's map with Gaussians (x, y, height) on it: [size, size]."""
+    rows, columns = np.indices((size, size), np.float32)
+    sigma = 1.75 * size / 64
+    parts = [
+        height * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2 / sigma**2)
+        for x, y, height in peaks
+    ]
+    return np.sum(parts, axis=0).astype(np.float32)
+
+
+def stacked(*joints):
+    return np.stack(joints, axis=-1)
+
+
+# Choices known by construction.
+
+ONE, TWO = (20, 20, 30), (45, 40, 25)
+TOYS = {
+    7: stacked(bells(ONE), bells(ONE)),  # both joints have one peak
+    3: stacked(bells(ONE, TWO), bells(ONE)),  # one has two
+    5: stacked(bells(ONE, TWO), bells(ONE, TWO)),  # both have
+    9: stacked(bells(ONE, TWO, (50, 10, 20)), bells(ONE, TWO, (50, 10, 20))),
+}
+
+
+@pytest.mark.parametrize("method", ["multipeak", "softmax"])
+def test_more_peaks_are_more_uncertain(method):
+    found = acquire(method, Maps(TOYS), np.array(sorted(TOYS)), 4)
+    assert found.indices.tolist() == [9, 5, 3, 7]
+
+
+def test_multipeak_golden():
+    # Two peaks, 30 and 25: shares 6/11 and 5/11; their softmax is that of the
+    # difference 1/11, p = 1 / (1 + e^(-1/11)). Raw: the difference is 5.
+    ids = np.array(sorted(TOYS))
+    found = acquire("multipeak", Maps(TOYS), ids, 1)
+    one = scipy.stats.entropy([1, math.exp(-1 / 11)])
+    three = scipy.stats.entropy(np.exp(np.array([30, 25, 20]) / 75))
+    np.testing.assert_allclose(
+        found.scores, [one, 2 * one, 0, 2 * three], rtol=1e-5, atol=1e-6
+    )
+    assert found.explanation["num_peaks"].tolist() == [[2, 1], [2, 2], [1, 1], [3, 3]]
+    np.testing.assert_allclose(
+        found.explanation["joint_entropy"].sum(axis=1), found.scores, rtol=1e-6
+    )
+    assert found.summary["mean_peaks"] == 15 / 8
+    places = found.explanation["peak_positions"]
+    assert places.shape == (4, 2, 5, 2) and places.dtype == np.int16
+    assert places[0, 0].tolist() == [[20, 20], [45, 40], *[[-1, -1]] * 3]
+    assert places[2].tolist() == 2 * [[[20, 20], *[[-1, -1]] * 4]]
+    raw = acquire("raw", Maps(TOYS), ids, 1)
+    one = scipy.stats.entropy([1, math.exp(-5)])  # 0.993 and 0.007
+    np.testing.assert_allclose(raw.scores[1], 2 * one, rtol=1e-4)
+
+
+def test_one_bump_on_faint_ripples_counts_as_five_peaks_as_stated():
+    ripples = [(10, 10, 1e-3), (50, 10, 1e-3), (10, 50, 1e-3), (50, 50, 1e-3)]
+    maps = {0: bells((30, 30, 30), *ripples)[..., None]}
+    for normalise, low, high in (("sum", 1.50, 1.51), ("raw", 0, 1e-9)):
+        fn = multipeak_entropy._entropies(5, 5.0, normalise, 0)
+        assert low <= Maps(maps).reduce(fn, np.array([0]))["entropies"][0, 0] <= high
+    assert multipeak_entropy._entropies(5, 5.0, "sum", 0) is not fn
+    assert multipeak_entropy._entropies(5, 5.0, "raw", 0) is fn
+
+
+def test_a_joint_at_the_border_counts_but_for_the_published_exclusion():
+    maps = {0: bells((2, 30, 30), (40, 30, 30))[..., None]}
+    found = {m: acquire(m, Maps(maps), np.array([0]), 1) for m in ("multipeak", "raw")}
+    np.testing.assert_allclose(found["multipeak"].scores, math.log(2), rtol=1e-4)
+    assert found["raw"].scores == 0 and found["raw"].explanation["num_peaks"] == 1
+
+
+@pytest.mark.parametrize("size", [64, 32, 16])
+def test_distances_between_peaks_scale_with_the_map(size):
+    # 4 pixels apart at 64 is one peak, 8 is two, whatever the map's size.
+    scale = size / 64
+    near, far = (
+        bells((20 * scale, 32 * scale, 30), (x * scale, 32 * scale, 29), size=size)
+        for x in (24, 32)
+    )
+    found = acquire("multipeak", Maps({0: stacked(near, far)}), np.array([0]), 1)
+    assert found.explanation["num_peaks"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("normalise", multipeak_entropy.NORMALISATIONS)
+def test_entropies_of_special_peaks(normalise):
+    values = np.float32([[0, 0, 0], [4, 0, 0], [-1, -1, 0], [2, 2, 2], [np.nan] * 3])
+    found = np.arange(3) < np.array([[0], [1], [2], [3], [0]])
+    fn = jax.jit(multipeak_entropy.peak_entropies, static_argnums=2)
+    entropies = fn(values, found, normalise)
+    expected = [0, 0, math.log(2), math.log(3), np.nan]
+    np.testing.assert_allclose(entropies, expected, rtol=1e-6)
+
+
+def test_softmax_golden():
+    # 4 pixels at log 1, log 1, log 2, log 4, and a constant map: log 16 nats.
+    maps = np.full((4, 4, 2), -100, np.float32)
+    maps[0, :, 0] = np.log([1, 1, 2, 4])
+    found = acquire("softmax", Maps({0: maps}), np.array([0]), 1)
+    entropies = [scipy.stats.entropy([1, 1, 2, 4]), math.log(16)]
+    np.testing.assert_allclose(found.explanation["joint_entropy"], [entropies], 1e-5)
+    np.testing.assert_allclose(found.scores, np.mean(entropies), rtol=1e-5)
+
+
+# Through a network, against the slow way.
+
+
+@functools.cache
+def last_maps():
+    output = small.flat_apply(
+        small.flat_variables(), scale_images(small.crops(POOL)["image"])
+    )
+    return np.asarray(output.heatmaps[:, -1])  # [M, 8, 8, J]
+
+
+def slow_multipeak(heatmap, normalise, border):
+    # 5 pixels at 64x64 are 0.6 at 8x8: 1.
+    peaks = slow_peaks(heatmap, 5, 1, None, border)
+    values = np.array([value for value, _, _ in peaks], np.float64)
+    if normalise == "sum" and len(values):
+        shares = np.maximum(values, 0)
+        values = shares / (shares.sum() or 1)
+    if not len(values):
+        return 0.0
+    return scipy.stats.entropy(scipy.special.softmax(values))
+
+
+SLOW = {
+    "multipeak": lambda m: slow_multipeak(m, "sum", 0),
+    "raw": lambda m: slow_multipeak(m, "raw", 1),
+    "softmax": lambda m: scipy.stats.entropy(scipy.special.softmax(m).ravel()),
+    "warm": lambda m: scipy.stats.entropy(scipy.special.softmax(m / 7.5).ravel()),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_slow_way_scores_the_same(method):
+    maps = last_maps().astype(np.float64)
+    slow = [[SLOW[method](one[..., j]) for j in range(14)] for one in maps]
+    over_joints = np.mean if METHODS[method][0] is softmax_entropy else np.sum
+    scores = over_joints(slow, axis=1)
+    found = scored(method)
+    joints = found.explanation["joint_entropy"]
+    np.testing.assert_allclose(joints, slow, rtol=1e-3, atol=1e-6)
+    assert (joints >= 0).all()
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-4)
+    assert found.scores.dtype == np.float32 and np.ptp(found.scores) > 0
+    assert found.indices.tolist() == POOL[np.argsort(-scores)[:5]].tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_neither_order_nor_devices_change_a_score(method):
+    shuffled = np.random.default_rng(0).permutation(POOL)
+    probe = small.probe(small.flat_passes(8), small.flat_variables())
+    again = acquire(method, probe, shuffled)
+    expected = dict(zip(POOL.tolist(), scored(method).scores, strict=True))
+    np.testing.assert_allclose(
+        again.scores, [expected[i] for i in shuffled.tolist()], rtol=1e-4
+    )
+    np.testing.assert_array_equal(again.indices, scored(method).indices)
+
+
+def test_two_options_of_one_method_are_kept_apart_by_a_probe():
+    probe = small.probe(small.flat_passes(), small.flat_variables())
+    for method in METHODS:
+        again = acquire(method, probe)
+        np.testing.assert_allclose(again.scores, scored(method).scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_maps_that_are_no_numbers_are_named_by_example(method, value):
+    broken = TOYS[5].copy()
+    broken[11, 3, 1] = value
+    ids = np.array([3, 5, 9])
+    named = re.escape("the score of 1 of 3 examples is NaN or infinite: id 5.")
+    with pytest.raises(FloatingPointError, match=named):
+        acquire(method, Maps({**TOYS, 5: broken}), ids, 1)
+
+
+def test_selection_by_score_lists_ten_of_the_broken_and_counts_the_rest():
+    ids, scores = np.arange(100, 130), np.zeros(30)
+    scores[3:15] = np.inf
+    with pytest.raises(FloatingPointError, match=r"id 103, .*id 112 and 2 more\. W"):
+        by_score(ids, scores, 3)
+    scores[3:15] = 2
+    found = by_score(ids, scores, 3)
+    assert found.indices.tolist() == [103, 104, 105]
+    assert found.scores.dtype == np.float32
+    assert found.explanation == {} == found.summary
+
+
+WRONG = {
+    "peaks": (multipeak_entropy, MULTI, 1, "peaks=1: the entropy of less than two"),
+    "min_distance": (multipeak_entropy, MULTI, 0.0, "min_distance=0.0 must be above 0"),
+    "normalise": (
+        multipeak_entropy,
+        MULTI,
+        "max",
+        "normalise='max' is unknown.*one of sum, raw",
+    ),
+    "border": (multipeak_entropy, MULTI, 32, "border=32 must be from 0 to less than"),
+    "temperature": (softmax_entropy, SOFT, 0.0, "temperature=0.0 must be above 0"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_options_that_cannot_work_are_refused_before_anything_compiles(name):
+    module, options, value, message = WRONG[name]
+    section = module.__name__.rpartition(".")[2]
+    with pytest.raises(ValueError, match=rf"acquisition\.{section}\.{message}"):
+        module.METHOD.check(10, **{**options, name: value})

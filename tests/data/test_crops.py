@@ -1,0 +1,269 @@
+"""Crops: windows worked by hand, coordinates there and back, and what is cut out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jalpose.data.crops import crop_image, crop_windows, from_crop, to_crop
+from jalpose.data.source import Annotations, DataError
+from jalpose.tasks.pose import lsp
+from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
+from tests.support import miniature
+
+
+def annotate(joints, status, boxes=None, people=None):
+    joints, status = np.array(joints, np.float32), np.array(status, np.int8)
+    joints[status == ABSENT] = np.nan
+    names = tuple(f"im{n}" for n in range(len(joints)))
+    if boxes is not None:
+        boxes = np.array(boxes, np.float32)
+    if people is not None:
+        people = np.array(people, np.float32)
+    return Annotations(
+        keys=names,
+        files=tuple(f"{name}.jpg" for name in names),
+        joints=joints,
+        status=status,
+        boxes=boxes,
+        people=people,
+    )
+
+
+# Windows.
+
+
+def test_window_golden():
+    # The box of (10, 20), (30, 60) and (15, 25) is 20 by 40 pixels round (20, 40);
+    # 1.75 longer sides are 70 pixels. Occluded joints count.
+    annotations = annotate(
+        [[(10, 20), (30, 60), (15, 25)]], [[VISIBLE, OCCLUDED, VISIBLE]]
+    )
+    assert crop_windows(annotations, "joints", 1.75).tolist() == [[20, 40, 70]]
+
+
+def test_window_of_the_longer_side_may_be_the_width():
+    annotations = annotate([[(0, 20), (80, 30)]], [[VISIBLE, VISIBLE]])
+    assert crop_windows(annotations, "joints", 1.5).tolist() == [[40, 25, 120]]
+
+
+def test_one_joint_still_has_a_window():
+    annotations = annotate([[(10, 20), (0, 0)]], [[VISIBLE, ABSENT]])
+    assert crop_windows(annotations, "joints", 1.75).tolist() == [[10, 20, 8]]
+
+
+def test_window_of_the_person_box():
+    # A box of 40 by 20 pixels round (20, 20). No joint is needed.
+    boxes = [(0, 10, 40, 30)] * 2
+    joints = [[(5, 5)], [(0, 0)]]
+    annotations = annotate(joints, [[VISIBLE], [ABSENT]], boxes)
+    assert crop_windows(annotations, "box", 1.75).tolist() == [[20, 20, 70]] * 2
+
+
+def test_an_absent_joint_cannot_have_a_coordinate():
+    with pytest.raises(ValueError, match="an absent joint must have no coordinate"):
+        Annotations(
+            keys=("a",),
+            files=("a",),
+            joints=np.array([[(1, 2), (-7, -7)]], np.float32),
+            status=np.array([[VISIBLE, ABSENT]], np.int8),
+        )
+
+
+def test_placeholders_of_absent_joints_do_not_move_the_window(tmp_path):
+    rng = np.random.default_rng(0)
+    count = 6
+    joints = np.zeros((count, 14, 3))
+    joints[..., :2] = rng.uniform(10, 90, (count, 14, 2))
+    joints[..., 2] = rng.random((count, 14)) < 0.7
+    windows = []
+    for placeholder in (0.0, -3.5, -5000.0):
+        joints[joints[..., 2] == 0, :2] = placeholder
+        miniature.save_joints(tmp_path, "lspet", joints)
+        annotations = lsp.read_lspet_annotations(str(tmp_path))
+        windows.append(crop_windows(annotations, "joints", 1.75))
+    there = joints[2, joints[2, :, 2] == 1, :2]
+    expected = (there.min(axis=0) + there.max(axis=0)) / 2
+    assert np.allclose(windows[0][2, :2], expected, atol=1e-4)
+    assert np.array_equal(windows[0], windows[1])
+    assert np.array_equal(windows[0], windows[2])
+
+
+def test_no_joint_is_an_error_that_names_the_image():
+    annotations = annotate([[(1, 2)], [(3, 4)]], [[VISIBLE], [ABSENT]])
+    message = r"im1\.jpg \(index 1\) has no annotated joint: data\.crop=joints cannot"
+    with pytest.raises(DataError, match=message):
+        crop_windows(annotations, "joints", 1.75)
+
+
+def test_box_crops_without_boxes_are_an_error():
+    annotations = annotate([[(1, 2)]], [[VISIBLE]])
+    with pytest.raises(DataError, match=r"data\.crop=box needs person boxes"):
+        crop_windows(annotations, "box", 1.75)
+
+
+def test_official_window_golden():
+    # MPII's scale 2 is a person of 400 pixels: the centre goes down by 15 * 2 = 30 and
+    # the window is 1.25 * 400 = 500 pixels; the joint says nothing.
+    annotations = annotate([[(5, 5)]], [[VISIBLE]], people=[(300, 200, 400)])
+    windows = crop_windows(annotations, "official", 1.25)
+    assert windows.tolist() == [[300, 230, 500]]
+    assert windows.dtype == np.float32
+
+
+def test_official_crops_need_a_centre_and_a_height_of_everybody():
+    annotations = annotate([[(1, 2)]], [[VISIBLE]])
+    message = r"data\.crop=official needs centres and heights.*use data\.crop=joints"
+    with pytest.raises(DataError, match=message):
+        crop_windows(annotations, "official", 1.25)
+    people = [(1, 2, 3), (np.nan,) * 3, (np.nan,) * 3]
+    annotations = annotate([[(1, 2)]] * 3, [[VISIBLE]] * 3, people=people)
+    with pytest.raises(DataError, match=r"im1 \(index 1\), and 1 more, has none of"):
+        crop_windows(annotations, "official", 1.25)
+
+
+def test_unknown_crop():
+    annotations = annotate([[(1, 2)]], [[VISIBLE]])
+    with pytest.raises(ValueError, match="unknown crop='tight'; known: joints, box"):
+        crop_windows(annotations, "tight", 1.0)
+
+
+@pytest.mark.parametrize("field", ["boxes", "people"])
+def test_a_wrong_number_of_boxes_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} of 1 examples must have the shape"):
+        annotate([[(1, 2)]], [[VISIBLE]], **{field: [(0, 0, 1), (0, 0, 1)]})
+
+
+# Coordinates.
+
+
+def test_to_crop_golden():
+    # 70 image pixels to 35 crop pixels, the middle is crop pixel 17:
+    # (10 - 20) / 2 + 17 = 12, (60 - 40) / 2 + 17 = 27.
+    window = np.array([20.0, 40.0, 70.0])
+    joints = np.array([(10.0, 60.0), (20.0, 40.0)])
+    assert to_crop(joints, window, 35).tolist() == [[12, 27], [17, 17]]
+    assert from_crop(np.array([(12.0, 27.0)]), window, 35).tolist() == [[10, 60]]
+
+
+number = st.floats(-500, 1500)
+
+
+@given(
+    centre=st.tuples(number, number),
+    side=st.floats(8, 2000),
+    size=st.integers(16, 512),
+    joint=st.tuples(number, number),
+)
+def test_to_crop_and_from_crop_are_inverse(centre, side, size, joint):
+    window = np.array([*centre, side])
+    joints = np.array([joint])
+    there = to_crop(joints, window, size)
+    assert np.allclose(from_crop(there, window, size), joints, atol=1e-6)
+    back = from_crop(joints, window, size)
+    assert np.allclose(to_crop(back, window, size), joints, atol=1e-6)
+
+
+def test_batches_of_joints_are_converted_one_by_one():
+    rng = np.random.default_rng(1)
+    joints = rng.uniform(0, 100, (3, 5, 2))
+    joints[1, 2] = np.nan
+    windows = rng.uniform(20, 90, (3, 3))
+    for convert in (to_crop, from_crop):
+        together = convert(joints, windows, 64)
+        one_by_one = [convert(j, w, 64) for j, w in zip(joints, windows, strict=True)]
+        assert np.array_equal(together, np.stack(one_by_one), equal_nan=True)
+        assert np.isnan(together).sum() == 2
+
+
+# Pixels.
+
+
+def dot(height, width, joint, sigma):
+    rows, cols = np.mgrid[:height, :width]
+    squared = (cols - joint[0]) ** 2 + (rows - joint[1]) ** 2
+    grey = np.round(255 * np.exp(-0.5 * squared / sigma**2)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def centroid(image):
+    weights = image[..., 0].astype(np.float64)
+    rows, cols = np.mgrid[: image.shape[0], : image.shape[1]]
+    return np.array([(weights * cols).sum(), (weights * rows).sum()]) / weights.sum()
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize(
+    ("window", "joint"),
+    [
+        pytest.param((80.0, 60.0, 64.0), (90.0, 52.0), id="inside"),
+        pytest.param((80.3, 60.7, 63.4), (70.6, 75.2), id="between pixels"),
+        pytest.param((20.0, 15.0, 90.0), (25.4, 20.8), id="beyond the upper left"),
+        pytest.param((150.0, 110.0, 80.0), (140.5, 98.3), id="beyond the lower right"),
+        pytest.param((80.0, 60.0, 400.0), (120.2, 40.9), id="beyond every side"),
+        pytest.param((80.0, 60.0, 24.0), (82.3, 57.8), id="enlarged"),
+        pytest.param((80.5, 60.5, 237.5), (30.3, 100.1), id="reduced"),
+    ],
+)
+def test_a_dot_lands_where_its_joint_does(window, joint, size):
+    window = np.array(window, np.float32)
+    image = dot(120, 160, joint, sigma=2.0)
+    crop = crop_image(image, window, size)
+    assert crop.shape == (size, size, 3)
+    assert crop.dtype == np.uint8
+    expected = to_crop(np.array([joint]), window, size)[0]
+    assert np.abs(centroid(crop) - expected).max() < 0.1
+
+
+def test_the_window_of_the_whole_image_is_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    crop = crop_image(image, np.array([23.5, 23.5, 48.0]), 48)
+    assert np.array_equal(crop, image)
+
+
+def test_whole_pixels_are_moved_unchanged_and_what_is_outside_is_black():
+    image = np.random.default_rng(0).integers(1, 256, (48, 48, 3), np.uint8)
+    # 10 pixels further right and 5 further up.
+    crop = crop_image(image, np.array([33.5, 18.5, 48.0]), 48)
+    assert np.array_equal(crop[5:, :38], image[:43, 10:])
+    assert not crop[:5].any()
+    assert not crop[:, 38:].any()
+
+
+@pytest.mark.parametrize("size", [24, 64, 100])
+@pytest.mark.parametrize(
+    "window", [(10.0, 20.0, 70.0), (35.3, 2.2, 51.7), (40.0, 30.0, 300.0)]
+)
+def test_outside_the_image_is_black_and_inside_it_is_not(window, size):
+    height, width = 60, 80
+    image = np.full((height, width, 3), 255, np.uint8)
+    crop = crop_image(image, np.array(window), size)
+    grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1)
+    places = from_crop(grid.astype(float), np.array(window), size)
+    # How far out of the image a crop pixel's centre is; a crop pixel is blurred
+    # over one image pixel or one crop pixel, whichever is larger.
+    edge = np.array([width, height]) - 0.5
+    out = np.maximum(-0.5 - places, places - edge).max(axis=-1)
+    blur = max(1.0, window[2] / size)
+    assert (crop[out > blur] == 0).all()
+    assert (crop[out < -blur] == 255).all()
+    assert (out > blur).any()
+    assert (out < -blur).any()
+
+
+def test_the_rim_of_a_crop_sees_what_is_beyond_it():
+    # The same scale in a larger window: its middle is the smaller one's crop.
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    inner = crop_image(image, np.array([34.5, 29.5, 24.0]), 96)
+    outer = crop_image(image, np.array([34.5, 29.5, 32.0]), 128)
+    difference = inner.astype(int) - outer[16:-16, 16:-16]
+    assert np.abs(difference).max() <= 1
+
+
+def test_shrinking_skips_no_pixel():
+    # A line one pixel wide, wherever it is, keeps its share of the light.
+    for column in range(64, 72):
+        image = np.zeros((128, 128, 3), np.uint8)
+        image[:, column] = 255
+        crop = crop_image(image, np.array([63.5, 63.5, 128.0]), 16)
+        assert crop[8, :, 0].sum() == pytest.approx(255 / 8, abs=2)

@@ -1,0 +1,128 @@
+"""Locks: one process at a time in a folder, and those of the dead are taken over."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from jalpose.experiments import locks
+
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = locks.Holder("elsewhere", "elsewhere/x/y", 7, "1")
+
+
+def lay_lock(folder, holder, age=0.0, number=1):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".lock.{number:06d}"
+    path.write_text(holder if isinstance(holder, str) else to_json(holder))
+    now = locks._now(folder)
+    os.utime(path, (now - age, now - age))
+
+
+def to_json(holder):
+    return json.dumps(holder._asdict())
+
+
+def test_a_lock_is_held_by_one_and_given_back(tmp_path):
+    for _ in range(3):
+        with locks.hold(tmp_path / "x") as first, locks.hold(tmp_path / "x") as second:
+            assert first and not second
+            assert locks.holder(tmp_path / "x").pid == os.getpid()
+        assert locks.holder(tmp_path / "x") is None
+    assert len(list((tmp_path / "x").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("holder", "age", "free"),
+    [
+        (ELSEWHERE, 0, False),
+        (ELSEWHERE, locks.DEAD - 30, False),
+        (ELSEWHERE, locks.DEAD + 1, True),
+        (locks.myself(), locks.DEAD + 1, False),  # alive, however long it is silent
+        (locks.myself()._replace(begun="1"), 0, True),  # its number is used again
+        (locks.myself()._replace(pid=2**22 + 1), 0, True),
+        ("", 0, False),  # just made
+        ("", 60, True),  # died in making it
+        ("given back", 0, True),
+    ],
+    # Not of the values: they hold this process's number.
+    ids=[
+        "elsewhere",
+        "elsewhere, silent for long",
+        "elsewhere, silent for too long",
+        "me, silent for too long",
+        "my number, another process",
+        "no such process",
+        "just made",
+        "never filled in",
+        "given back",
+    ],
+)
+def test_who_counts_as_alive(tmp_path, holder, age, free):
+    lay_lock(tmp_path, holder, age)
+    assert (locks.holder(tmp_path) is None) == free
+    with locks.hold(tmp_path) as mine:
+        assert mine == free
+
+
+def test_a_killed_process_leaves_its_lock_to_others(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from jalpose.experiments import "
+        "locks; assert locks._acquire(Path(sys.argv[1])); print(1, flush=True); "
+        "sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "x"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"1\n"
+    assert locks.holder(tmp_path / "x").pid == process.pid
+    with locks.hold(tmp_path / "x") as mine:
+        assert not mine
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with locks.hold(tmp_path / "x") as mine:
+        assert mine
+
+
+def test_of_many_that_find_a_dead_holder_one_goes_on(tmp_path):
+    for trial in range(30):
+        folder = tmp_path / str(trial)
+        lay_lock(folder, ELSEWHERE, locks.DEAD + 1)
+        barrier, won = threading.Barrier(4), []
+
+        def rush(folder=folder, barrier=barrier, won=won):
+            barrier.wait()
+            won.append(locks._acquire(folder))
+
+        threads = [threading.Thread(target=rush) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len([lock for lock in won if lock]) == 1
+
+
+def test_one_that_was_slow_does_not_take_a_number_that_is_past(tmp_path, monkeypatch):
+    lay_lock(tmp_path, ELSEWHERE, locks.DEAD + 1)
+    newest, looks = locks._newest, []
+
+    def slow(folder):
+        looks.append(newest(folder))
+        if len(looks) == 1:  # meanwhile others take the next two numbers
+            lay_lock(folder, locks.myself(), number=3)
+        return looks[-1]
+
+    monkeypatch.setattr(locks, "_newest", slow)
+    assert locks._acquire(tmp_path) is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".lock.000001",
+        ".lock.000003",
+    ]

@@ -1,0 +1,75 @@
+"""Runs with a head and with members, restarted from every state they were saved in."""
+
+import dataclasses
+
+import pytest
+
+from jalpose.loop import checkpoints, cycle
+from tests.loop.test_cycle import CLOCK, assert_same, flat
+from tests.support import small
+
+# On a given base: its head alone, then both; and an ensemble from the beginning.
+SHORT = {
+    "loop.cycles": 1,
+    "training.base_steps": 2,
+    "training.cycle_steps": 3,
+    "training.report_steps": 2,
+    "acquisition.pieces": 1,
+}
+RUNS = {
+    "learning_loss": {
+        **SHORT,
+        "acquisition.method": "learning_loss",
+        "acquisition.learning_loss.head": "average",
+        "acquisition.learning_loss.detach_after": 1.0,
+        "acquisition.learning_loss.steps": 3,
+    },
+    "ensemble": {
+        **SHORT,
+        "acquisition.method": "ensemble",
+        "acquisition.ensemble.steps": 3,
+    },
+}
+
+
+def make(name):
+    base = small.flat_variables() if name == "learning_loss" else None
+    return small.flat_problem(RUNS[name], base=base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_from_every_saved_state_the_next_one_is_the_same_to_the_bit(
+    name, tmp_path, monkeypatch
+):
+    # So by induction a run restarted from any state ends as the uninterrupted one.
+    small.remember_templates(monkeypatch)
+    problem = make(name)
+    state, event, told = cycle.start(problem), None, []
+    while event is None or event.kind != "done":
+        store = checkpoints.StateStore(tmp_path / str(len(told)))
+        store.save(len(told), state, CLOCK)
+        before, kept = flat(state), getattr(state.phase, "journal", None)
+        state, event = cycle.advance(state, problem)
+        # A fresh problem, as in a process begun anew.
+        restarted = make(name)
+        number, again, clock = store.restore(restarted)
+        store.close()
+        assert number == len(told) and clock == CLOCK
+        if kept is not None:  # of a run it is in a folder: see test_journal_runs
+            phase = dataclasses.replace(again.phase, journal=kept)
+            again = dataclasses.replace(again, phase=phase)
+        assert_same(flat(again), before)
+        again, same = cycle.advance(again, restarted)
+        assert_same(flat(again), flat(state))
+        assert (same.kind, same.cycle) == (event.kind, event.cycle)
+        for key, value in same.values.items():
+            # What is compiled anew may be less: the peak is of this process.
+            assert key == "peak_bytes" or value == event.values[key], key
+        assert_same(same.arrays, event.arrays)
+        told.append(event.values.get("stage", event.kind))
+    wanted = {
+        "learning_loss": {"head", "pose"},
+        "ensemble": {"pose", "member 1", "member 2"},
+    }[name]
+    assert wanted | {"selected", "measured", "scoring", "labelled"} <= set(told)

@@ -1,0 +1,282 @@
+"""Norms on several devices, compiled once, and within the memory there is."""
+
+import functools
+import os
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jalpose.pergrad import api, memory
+from jalpose.pergrad.api import Engine
+from jalpose.pergrad.memory import largest_fitting, limit_bytes
+from jalpose.runtime import sharding
+from jalpose.scoring.passes import Passes
+from jalpose.scoring.probe import Probe
+from jalpose.storage.journal import Journal
+from tests.support import small
+from tests.support.networks import Net, random, square_loss, targets_for, variables_of
+
+# Not of groups: JAX has no gradient of theirs by `vmap` inside `shard_map`.
+NET = Net(lambda m, x: nn.Dense(3)(jnp.tanh(nn.Conv(4, (3, 3), 2)(x))))
+INPUTS = random(0, 8, 6, 6, 4)
+VARIABLES = variables_of(NET, INPUTS)
+TARGETS = targets_for(NET.apply, VARIABLES, INPUTS, 3)
+WEIGHTS = np.random.default_rng(3).random((8, 3)).astype(np.float32)
+
+
+# Eight devices.
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        Engine("ghost"),
+        Engine("ghost", microbatch=1),
+        Engine("exact"),
+        Engine("sketch", passes=2, remainder=1),
+    ],
+    ids=["ghost", "one by one", "exact", "sketch"],
+)
+def test_eight_devices_have_the_norms_of_one(engine):
+    # Compiled apart: what is split without a mesh XLA would partition by itself, and
+    # its gradients by kernels, example by example, are then wrong.
+    @functools.partial(jax.jit, static_argnums=0)
+    def norms(devices, variables, inputs, targets, keys):
+        return api.expected_squared_norm(
+            engine,
+            NET.apply,
+            square_loss,
+            variables,
+            inputs,
+            targets,
+            WEIGHTS,
+            keys=keys,
+            by_tensor=True,
+            mesh=small.mesh(devices) if devices else None,
+        )
+
+    arguments = VARIABLES, INPUTS, TARGETS, jax.random.split(jax.random.key(5), 8)
+    one, eight = (norms(devices, *arguments) for devices in (0, 8))
+    assert len(eight.total.sharding.device_set) == 8
+    np.testing.assert_allclose(eight.total, one.total, rtol=1e-5)
+    jax.tree.map(
+        lambda ours, wanted: np.testing.assert_allclose(ours, wanted, rtol=1e-4),
+        eight.by_tensor,
+        one.by_tensor,
+    )
+
+
+# Traces.
+
+
+def test_a_shape_is_traced_once():
+    traces = []
+
+    def apply_fn(variables, x):
+        traces.append(x.shape)
+        return NET.apply(variables, x)
+
+    @jax.jit
+    def norms(variables, inputs, targets):
+        return api.squared_norms(
+            "ghost", apply_fn, square_loss, variables, inputs, targets
+        ).total
+
+    first = norms(VARIABLES, INPUTS, TARGETS)
+    assert traces and set(traces) == {(1, 6, 6, 4)}  # an example at a time
+    count = len(traces)
+    for step in range(3):
+        moved = jax.tree.map(lambda leaf, step=step: leaf + step, VARIABLES)
+        found = norms(moved, INPUTS[::-1], TARGETS[::-1])
+    assert not np.allclose(found[::-1], first)
+    assert len(traces) == count
+    norms(VARIABLES, INPUTS[:4], TARGETS[:4])
+    assert len(traces) > count
+
+
+# Through the passes of a pool.
+
+TRACES = []
+
+
+def targets_of(row):
+    TRACES.append(1)
+    maps = row["number"] * jnp.linspace(0, 1, 6)[:, None, None, None]
+    return maps * jnp.ones((6, 8, 8, 14)), jnp.ones((6, 14), bool)
+
+
+def fresh_passes():
+    """Passes with nothing compiled, over one device."""
+    return Passes(
+        small.FLAT,
+        small.dataset(),
+        small.SPEC,
+        refine="parabola",
+        mesh=small.mesh(),
+        threads=1,
+    )
+
+
+IDS = np.arange(40, 57)
+
+
+def probed(walker, engine, ids=IDS, memory=0.0):
+    probe = Probe(
+        walker,
+        small.flat_variables(),
+        journal=Journal(),
+        pieces=10**9,
+        forward_block=8,
+        gradient_block=8,
+        engine=engine,
+        memory=memory,
+    )
+    weights = np.full((len(ids), 6), 1 / 6, np.float32)
+
+    def context(positions):
+        return {"number": ids[positions].astype(np.float32)}
+
+    return probe.squared_norms(targets_of, ids, weights, context)["norms"]
+
+
+def test_pools_of_any_length_compile_once():
+    walker, engine = fresh_passes(), Engine("ghost", microbatch=3)
+    whole = probed(walker, engine)
+    traces = len(TRACES)
+    assert traces and len(walker._compiled) == 1
+    for ids in (IDS[:3], IDS[:8], np.concatenate([IDS, IDS[::-1]])):
+        found = probed(walker, engine, ids)
+        np.testing.assert_allclose(found[:3], whole[:3], rtol=1e-5)
+    assert len(TRACES) == traces and len(walker._compiled) == 1
+
+
+def test_the_microbatch_fits_the_memory_and_changes_no_norm(monkeypatch):
+    monkeypatch.setattr(memory, "CPU_MICROBATCH", 6)
+    single = fresh_passes()
+    wanted = probed(single, Engine(microbatch=1))
+    assert single.microbatch == 0  # it was given, not found
+
+    largest = fresh_passes()
+    found = probed(largest, Engine())  # with all the memory there is
+    assert largest.microbatch == 6 and largest.peak_bytes > single.peak_bytes
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+    fitted = fresh_passes()
+    limit = (single.peak_bytes + largest.peak_bytes) // 2
+    found = probed(fitted, Engine(), memory=limit / 2**30)
+    assert 1 <= fitted.microbatch < 6 and fitted.peak_bytes <= limit
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+# The largest microbatch.
+
+
+class Program:
+    """A compiled program of so many bytes, half of them temporary."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def memory_analysis(self):
+        class Analysis:
+            argument_size_in_bytes = self.size - self.size // 2
+            output_size_in_bytes = 7
+            temp_size_in_bytes = self.size // 2
+            alias_size_in_bytes = 7
+
+        return Analysis
+
+
+def fitting(bytes_at, most, limit):
+    """(microbatch, all that were compiled)."""
+    tried = []
+
+    def compile_at(size):
+        tried.append(size)
+        return Program(bytes_at(size))
+
+    compiled, size = largest_fitting(compile_at, most, limit)
+    assert compiled.size == bytes_at(size) <= limit
+    return size, tried
+
+
+def line(size):
+    return 100 + 10 * size
+
+
+@pytest.mark.parametrize(
+    ("most", "limit", "size", "tried"),
+    [
+        (30, 400, 30, [30]),  # just fits
+        (30, 399, 29, [30, 1, 2, 29]),
+        (30, 145, 4, [30, 1, 2, 4]),
+        (30, 125, 2, [30, 1, 2, 2]),
+        (30, 119, 1, [30, 1, 2]),
+        (2, 115, 1, [2, 1]),
+        (1, 110, 1, [1]),
+    ],
+)
+def test_what_a_line_allows_is_compiled(most, limit, size, tried):
+    assert fitting(line, most, limit) == (size, tried)
+
+
+def test_where_the_line_promises_too_much_less_is_taken():
+    # 101, 104, ..., by the line 31 would fit in 200, but 10 does.
+    size, tried = fitting(lambda size: 100 + size**2, 100, 200)
+    assert tried[:4] == [100, 1, 2, 34] and 6 < size <= 10
+    # Nothing beyond one fits at all.
+    size, tried = fitting(lambda size: 100 + (size > 2) * 900, 64, 200)
+    assert size == 1 or size == 2
+
+
+def test_where_memory_does_not_grow_most_is_cut_down_until_it_fits():
+    size, tried = fitting(lambda size: 100 if size < 20 else 300, 64, 200)
+    assert tried[:4] == [64, 1, 2, 63] and 14 < size < 20
+
+
+@pytest.mark.parametrize("most", [1, 2, 30])
+def test_what_does_not_fit_at_all_is_an_error(most):
+    with pytest.raises(
+        MemoryError,
+        match=r"one gradient at a time needs 110 MiB .* the limit is 100 MiB",
+    ):
+        fitting(lambda size: line(size) * 2**20, most, 100 * 2**20)
+
+
+def test_a_backend_that_does_not_say_is_taken_at_its_word():
+    class Silent:
+        def memory_analysis(self):
+            return None
+
+    assert largest_fitting(lambda size: Silent(), 12, 1)[1] == 12
+
+
+def test_the_limit_is_what_a_device_reports_or_half_of_what_is_free():
+    class Device:
+        platform = "cpu"
+
+        def __init__(self, stats):
+            self.stats = stats
+
+        def memory_stats(self):
+            return self.stats
+
+    assert limit_bytes(Device({"bytes_limit": 10_000})) == 9_000
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for device in (None, Device(None), Device({})):
+        assert 0 < limit_bytes(device) <= pages / 2 / len(jax.devices())
+
+
+def test_inputs_split_over_devices_need_the_mesh():
+    dense, inputs = nn.Dense(3), random(0, 8, 5)
+    variables = variables_of(dense, inputs)
+    targets = targets_for(dense.apply, variables, inputs, 2)
+    arguments = dense.apply, square_loss, variables
+    parts = sharding.split(small.mesh(8), inputs)
+    with pytest.raises(ValueError, match="split over 8 devices: give the mesh"):
+        api.squared_norms("exact", *arguments, parts, targets)
+    whole = sharding.replicate(small.mesh(8), inputs[:1])
+    assert api.squared_norms("exact", *arguments, whole, targets[:1]).total.all()

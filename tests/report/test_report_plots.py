@@ -1,0 +1,212 @@
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from jalpose.report import canvas, curves, evidence
+from jalpose.report.curves import Point
+from jalpose.report.gather import gather
+from tests.support import fake_runs
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for method in ("random", "coreset", "control"):
+        for seed in range(3):
+            # One run of coreset is a cycle behind.
+            done = 2 if (method, seed) == ("coreset", 2) else None
+            gain = 0.02 * (method == "coreset")
+            place = folder / f"{method}-{seed}"
+            fake_runs.write_run(place, method, seed, done=done, gain=gain)
+    full = folder / "full"
+    labels = {"labelled": "all"}
+    fake_runs.write_run(full, "random", 0, cycles=0, data=labels, name="fake_full")
+    return gather([folder])
+
+
+def lines_of(figure, axes=0):
+    return {line.get_label(): line for line in figure.axes[axes].get_lines()}
+
+
+# Intervals
+
+
+def test_an_interval_is_students():
+    values = [1.0, 2.0, 4.0, 7.0]
+    (point,) = curves.intervals({10: values}, seeds=4)
+    assert point.x == 10 and point.mean == 3.5 and point.complete
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert point.mean - point.half == pytest.approx(low)
+    assert point.mean + point.half == pytest.approx(high)
+
+
+def test_a_single_seed_has_no_interval_and_a_missing_one_is_told():
+    points = curves.intervals({5: [1.0], 1: [2.0, math.nan], 9: [math.nan]}, seeds=2)
+    assert [(p.x, p.mean, p.complete) for p in points] == [(1, 2, False), (5, 1, False)]
+    assert all(math.isnan(point.half) for point in points)
+
+
+# Learning curves
+
+
+def test_curves_show_the_means_of_the_runs(found):
+    plot, gains = evidence.learning(found, "random")
+    drawn = lines_of(plot.figure)
+    scores = [
+        [100 * r["metrics"]["pck"] for r in run.cycles] for run in found.by("random")
+    ]
+    np.testing.assert_allclose(drawn["random"].get_ydata(), np.mean(scores, axis=0))
+    np.testing.assert_allclose(drawn["random"].get_xdata(), [12, 18, 24], atol=0.2)
+    # The control buys labels here too: it stands where the others do.
+    np.testing.assert_allclose(drawn["control"].get_xdata(), [12, 18, 24], atol=0.2)
+    ours = [
+        [100 * r["metrics"]["pck"] for r in run.cycles] for run in found.by("coreset")
+    ]
+    last = np.mean([ours[s][2] - scores[s][2] for s in (0, 1)])
+    above = lines_of(gains.figure)["coreset"].get_ydata()
+    assert above[2] == pytest.approx(last)
+
+
+def test_a_mean_of_too_few_seeds_is_hollow(found):
+    plot, _ = evidence.learning(found, "random")
+    hollow = [
+        line
+        for line in plot.figure.axes[0].get_lines()
+        if line.get_markerfacecolor() == "white"
+    ]
+    assert [len(line.get_xdata()) for line in hollow] == [1]  # coreset's last
+
+
+def test_a_run_on_all_labels_is_a_level(found):
+    plot, _ = evidence.learning(found, "random")
+    words = [text.get_text() for text in plot.figure.axes[0].texts]
+    full = 100 * found.full[0].cycles[-1]["metrics"]["pck"]
+    assert any(f"all 12 labels {full:.1f}" in word for word in words)
+    assert "The line of all labels" in plot.caption
+    assert any("mean pose 10.0" in word for word in words)
+
+
+def test_many_methods_have_a_panel_each_with_the_reference():
+    points = [Point(10, 50.0, 1.0, True), Point(20, 60.0, 1.0, True)]
+    many = {f"method {i}": points for i in range(8)} | {"random": points}
+    figure = curves.learning_curves(
+        many, title="Title", ylabel="PCK (%)", reference="random"
+    )
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == list(many)[:8]
+    for axes in shown:
+        assert "random" in [line.get_label() for line in axes.get_lines()]
+
+
+def test_curves_differ_in_more_than_colour():
+    points = [Point(10, 50.0, 1.0, True), Point(20, 60.0, 1.0, True)]
+    figure = curves.learning_curves(
+        {f"method {i}": points for i in range(5)}, title="", ylabel=""
+    )
+    lines = [line for name, line in lines_of(figure).items() if "method" in name]
+    assert len({line.get_marker() for line in lines}) == len(lines) == 5
+    assert len({line.get_linestyle() for line in lines}) >= 3
+
+
+# Matrices
+
+
+def test_numbers_stand_in_a_heatmap_and_none_where_there_is_none():
+    values = np.array([[np.nan, 0.25], [0.5, np.nan]])
+    figure = curves.matrix(values, "ab", "ab", title="Title")
+    texts = {t.get_position(): t.get_text() for t in figure.axes[0].texts}
+    assert texts == {(1, 0): "0.25", (0, 1): "0.50"}
+
+
+def test_p_values_are_one_tailed_and_paired(found):
+    p_plot, penalties = evidence.matrices(found, "random")
+    assert "18 labelled" in p_plot.figure.axes[0].get_title(loc="left")
+    image = p_plot.figure.axes[0].get_images()[0].get_array()
+    pcks = {
+        method: [run.cycles[1]["metrics"]["pck"] for run in found.by(method)]
+        for method in ("coreset", "random")
+    }
+    expected = stats.ttest_rel(
+        pcks["coreset"], pcks["random"], alternative="greater"
+    ).pvalue
+    row, column = (found.methods.index(m) for m in ("coreset", "random"))
+    assert image[row, column] == pytest.approx(expected)
+    assert penalties.figure.axes[0].get_images()[0].get_array().shape == (3, 3)
+
+
+# Scores, maps, costs
+
+
+def test_score_and_loss_are_those_of_the_first_choice(found):
+    (plot,) = evidence.score_and_loss(found, lambda run, cycle: run.arrays(cycle))
+    names = [axes.get_title(loc="left").split("\n")[0] for axes in plot.figure.axes]
+    assert names == ["control", "coreset"]  # random has no scores
+    arrays = found.by("coreset")[0].arrays(0)
+    rest, chosen = plot.figure.axes[1].collections
+    assert len(chosen.get_offsets()) == fake_runs.BUDGET
+    assert len(rest.get_offsets()) == len(arrays["ids"]) - fake_runs.BUDGET
+    rho = stats.spearmanr(arrays["scores"], arrays["true_losses"]).statistic
+    assert plot.figure.axes[1].get_title(loc="left").endswith(f"Spearman {rho:.2f}")
+
+
+def test_costs_are_seconds_against_paired_points(found):
+    (plot,) = evidence.costs(found, "random")
+    handles, labels = plot.figure.axes[0].get_legend_handles_labels()
+    assert labels == ["control", "coreset"]
+    x, y = (data[0] for data in handles[1].lines[0].get_data())
+    assert x == pytest.approx((4 + 4 + 2) / 3)  # 2 s a choice; one run has made one
+    gains = []
+    for seed, last in ((0, 2), (1, 2), (2, 1)):
+        pair = [
+            found.run(m, seed).cycles[last]["metrics"]["pck"]
+            for m in ("coreset", "random")
+        ]
+        gains.append(100 * (pair[0] - pair[1]))
+    assert y == pytest.approx(np.mean(gains))
+
+
+def test_one_run_alone_has_its_curve_and_no_comparison(tmp_path):
+    found = gather([fake_runs.write_run(tmp_path / "run", "coreset", 0)])
+    assert [plot.name for plot in evidence.learning(found, "coreset")] == [
+        "learning_curves"
+    ]
+    assert evidence.matrices(found, "coreset") == []
+    assert evidence.costs(found, "coreset") == []
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_a_plot_is_the_same_bytes_again(tmp_path, kind):
+    files = []
+    for name in ("a", "b"):
+        figure = curves.matrix(np.eye(2), "ab", "ab", title="Title")
+        canvas.save(figure, tmp_path / f"{name}.{kind}")
+        files.append((tmp_path / f"{name}.{kind}").read_bytes())
+    assert len(files[0]) > 500
+    assert files[0] == files[1]
+    if kind == "png":
+        assert Image.open(tmp_path / "a.png").size[0] > 300
+
+
+# Comparisons of engines
+
+
+def test_a_damaged_comparison_is_named_and_left_out(tmp_path):
+    folder = tmp_path / "compare_engines"
+    folder.mkdir()
+    (folder / "comparison.json").write_text("{")
+    found, problems = evidence.comparisons([tmp_path, folder])
+    assert found == []
+    assert len(problems) == 1 and "comparison.json cannot be read" in problems[0]
+
+
+@pytest.mark.parametrize(("count", "shapes"), [(100, True), (10_001, False)])
+def test_dots_of_a_large_pool_are_an_image_in_a_pdf(count, shapes):
+    rng = np.random.default_rng(0)
+    groups = {"pool": rng.normal(size=(count, 2)), "selected": rng.normal(size=(5, 2))}
+    figure = curves.embedding_maps({"random": (groups, (0.6, 0.4))})
+    pool, selected = figure.axes[0].collections
+    assert pool.get_rasterized() != shapes
+    assert not selected.get_rasterized()

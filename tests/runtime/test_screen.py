@@ -1,0 +1,145 @@
+import io
+
+import pytest
+
+from jalpose.runtime import screen
+from jalpose.runtime.screen import Screen
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time as the screen has it: `clock.now` seconds."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(screen, "time", clock)
+    return clock
+
+
+def lines(stream):
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines_tell_progress_and_the_time_left(clock):
+    stream = io.StringIO()
+    shown = Screen(stream)
+    shown.progress("cycle 0 training", 10, 100, "loss 3.500")
+    clock.now += 20.0
+    shown.progress("cycle 0 training", 20, 100, "loss 3.000")
+    clock.now += 20.0
+    shown.progress("cycle 0 training", 30, 100)
+    # 10 steps in 20 seconds: 80 more take 160; then 70 take 140.
+    assert lines(stream) == [
+        "cycle 0 training: 10/100, loss 3.500",
+        "cycle 0 training: 20/100, 2 min 40 s left, loss 3.000",
+        "cycle 0 training: 30/100, 2 min 20 s left",
+    ]
+
+
+def test_plain_lines_are_seldom_but_the_end_is_shown(clock):
+    stream = io.StringIO()
+    shown = Screen(stream)
+    for done in range(1, 101):
+        shown.progress("scoring", done, 100)
+        clock.now += 1.0
+    found = lines(stream)
+    assert len(found) == 1 + 9 + 1  # the first, one in ten seconds, the last
+    assert found[-1] == "scoring: 100/100, 0 s left"
+
+
+def test_time_left_of_a_resumed_phase_counts_what_was_done_since(clock):
+    stream = io.StringIO()
+    shown = Screen(stream)
+    shown.progress("training", 900, 1000)
+    clock.now += 10.0
+    shown.progress("training", 910, 1000)
+    assert lines(stream)[-1] == "training: 910/1000, 1 min 30 s left"
+
+
+@pytest.mark.parametrize("make", [io.StringIO, Terminal])
+def test_no_progress_and_nothing_to_do_are_no_error(clock, make):
+    shown = Screen(make())
+    shown.progress("scoring", 0, 10)
+    clock.now += 20.0
+    shown.progress("scoring", 0, 10)
+    shown.progress("nothing", 0, 0)
+    shown.end()
+    shown.end()
+
+
+@pytest.mark.parametrize("total", [8, 40])
+def test_a_second_pass_of_the_same_name_begins_anew(clock, total):
+    # EGL++ describes the pool, then the labelled set, under one name.
+    stream = io.StringIO()
+    shown = Screen(stream)
+    shown.progress("cycle 0 describe", 4, 8)
+    clock.now += 20.0
+    shown.progress("cycle 0 describe", 8, 8)
+    clock.now += 20.0
+    shown.progress("cycle 0 describe", 2, total)
+    clock.now += 20.0
+    shown.progress("cycle 0 describe", 4, total)
+    seconds = 10 * (total - 4)
+    left = f"{seconds} s" if seconds < 60 else f"{seconds // 60} min 00 s"
+    assert lines(stream)[2:] == [
+        f"cycle 0 describe: 2/{total}",
+        f"cycle 0 describe: 4/{total}, {left} left",
+    ]
+
+
+def test_no_bar_where_the_stream_is_no_terminal(clock):
+    stream = io.StringIO()
+    shown = Screen(stream)
+    for done in (0, 5, 10):
+        shown.progress("training", done, 10)
+        clock.now += 20.0
+    shown.end()
+    assert "\r" not in stream.getvalue() and "█" not in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_bars_on_a_terminal():
+    stream = Terminal()
+    shown = Screen(stream)
+    shown.progress("cycle 1 training", 0, 10, "loss 9.000")
+    shown.progress("cycle 1 training", 5, 10, "loss 8.000")
+    shown.line("a line above the bar")
+    shown.progress("cycle 1 training", 10, 10, "loss 7.000")
+    shown.end()
+    text = stream.getvalue()
+    assert "\r" in text and "cycle 1 training" in text
+    assert "0/10" in text
+    assert "a line above the bar\n" in text
+
+
+def test_a_bar_makes_way_for_the_next_phase():
+    stream = Terminal()
+    shown = Screen(stream)
+    shown.progress("training", 10, 10)
+    shown.progress("scoring", 3, 6)
+    assert shown._bar.desc == "scoring" and shown._bar.total == 6
+    shown.progress("scoring", 2, 40)  # another pass of the same name
+    assert shown._bar.total == 40 and shown._bar.n == 2
+    shown.end()
+    assert shown._bar is None
+
+
+def test_lines_are_whole_and_at_once():
+    flushed = []
+
+    class Stream(io.StringIO):
+        def flush(self):
+            flushed.append(self.getvalue())
+
+    Screen(Stream()).line("cycle 0: 40 labelled")
+    assert flushed[-1] == "cycle 0: 40 labelled\n"

@@ -1,0 +1,140 @@
+"""One of several hosts, started by tests/runtime/test_cluster.py:
+
+    python cluster_host.py <task> <out> <port> <hosts> <host> <devices a host>
+
+Joins the others, does what the task says with the smallest of networks, and, as the
+lead, writes arrays to `out`.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import jax
+
+METHODS = ("random", "eglpp", "multipeak_entropy", "coreset")
+
+
+def scores(base):
+    """What methods choose in the first cycle, all from the variables `base`."""
+    from jalpose.loop import cycle
+    from tests.support import small
+
+    found = {}
+    for method in METHODS:
+        changes = {"acquisition.method": method, "acquisition.pool_subset": 21}
+        problem = small.flat_problem(changes, jax.device_count(), base)
+        begun = cycle.start(problem)
+        _, events = small.advance_until(begun, problem, "measured")
+        for event in events:
+            for name, values in event.arrays.items():
+                found[f"{method} {name}"] = values
+    return found
+
+
+def training(base):
+    """Losses of the first steps of a training, and what it leaves."""
+    from flax.traverse_util import flatten_dict
+
+    from jalpose.loop import cycle
+    from tests.support import small
+
+    # Batches of 6: of several devices some get nothing but filling.
+    changes = {"training.batch": 6, "training.base_steps": 3}
+    problem = small.flat_problem(changes, jax.device_count())
+    stage = problem.stages.of(0)[0]
+    state = cycle.start(problem)
+    train, history = problem.stages.advance(
+        problem.trainer.restart(base), state.labelled, 0, stage, 3
+    )
+    held = problem.stages.heldout_loss(train.variables, state.labelled)
+    left = flatten_dict(problem.trainer.chosen(train), sep=".")
+    arrays = {name: small.np.asarray(value) for name, value in left.items()}
+    return {"losses": history["loss"], "heldout": small.np.float64(held), **arrays}
+
+
+def disagree(base):
+    """What hosts that were not started alike are told."""
+    from jalpose.loop import run
+    from jalpose.runtime import hosts
+    from jalpose.tasks.pose.figures import FigureSource
+    from tests.support import small
+
+    here, told = hosts.host(), {}
+
+    def ask(name, check, *arguments):
+        try:
+            check(*arguments)
+        except hosts.ClusterError as error:
+            told[name] = small.np.array(str(error))
+
+    alike = {"config.seed": 3, "config.training.batch": 16}
+    ask("alike", hosts.check_same_facts, alike)
+    other = {**alike, "config.training.batch": 16 - 8 * here}
+    ask("facts", hosts.check_same_facts, other)
+    files = ["a.jpg", "b.jpg", "c.jpg"]
+    sums = small.np.array([1, 2 + here, 3], small.np.uint32)
+    ask("examples", hosts.check_same_examples, files, sums)
+    ask("number", hosts.check_same_examples, files, sums[: 3 - here])
+    ask("same", hosts.check_same, "the choice", small.np.arange(3))
+    ask("choice", hosts.check_same, "the choice", small.np.arange(3) + here)
+    ask("data", run.load_on_all_hosts, small.configure())
+    if here == 1:
+        FigureSource.image = lambda *_: small.np.zeros((9, 9, 3), small.np.uint8)
+    ask("images", run.load_on_all_hosts, small.configure())
+    told["agreed"] = small.np.float64(hosts.agree(0.1 + here))
+    wide = small.np.array([2.0**60 + here * 2.0**10])  # is no float32
+    told["wide"] = hosts.gather(wide)
+    told["any"] = small.np.array([hosts.any_host(here == 1), hosts.any_host(False)])
+    return told
+
+
+def memory(base):
+    """A device of the last host that is out of memory once, in the third block."""
+    import warnings
+
+    from jalpose.loop import cycle
+    from jalpose.runtime import hosts
+    from jalpose.scoring.passes import Fitted, Passes
+    from tests.support import small
+
+    run_block, blocks = Passes._execute, []
+
+    def execute(passes, fn, variables, rows):
+        if isinstance(fn, Fitted):
+            blocks.append(0)
+            if len(blocks) == 2 and hosts.host() == hosts.size() - 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: injected")
+        return run_block(passes, fn, variables, rows)
+
+    Passes._execute = execute
+    changes = {"acquisition.pool_subset": 21}
+    problem = small.flat_problem(changes, jax.device_count(), base)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _, events = small.advance_until(cycle.start(problem), problem, "selected")
+    texts = [str(w.message) for w in told if "out of memory" in str(w.message)]
+    return {**events[-1].arrays, "told": small.np.array(texts)}
+
+
+TASKS = {f.__name__: f for f in (scores, training, disagree, memory)}
+
+
+def main(task, out, port, hosts, host, devices):
+    """Join, work, and write."""
+    jax.config.update("jax_num_cpu_devices", int(devices))
+    jax.config.update("jax_disable_most_optimizations", True)
+    from jalpose.runtime import hosts
+
+    hosts.join(hosts.Address(f"127.0.0.1:{port}", int(hosts), int(host)), 120)
+    from tests.support import small
+
+    found = TASKS[task](small.flat_variables())
+    if hosts.lead():
+        small.np.savez(out, **found)
+    hosts.barrier("end")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

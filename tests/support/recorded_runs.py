@@ -1,0 +1,108 @@
+"""Runs of any scores, finished or not, made up of records alone.
+
+For tables and statistics: every config is whole, nothing can be drawn.
+"""
+
+from unittest import mock
+
+import numpy as np
+
+from jalpose.settings.keys import default
+from jalpose.storage import records
+
+
+# As slow as the disk, and a hundred files are written.
+@mock.patch("os.fsync", new=lambda descriptor: None)
+def write_run(
+    folder,
+    method,
+    seed,
+    scores,
+    *,
+    cycles=None,
+    budget=100,
+    labelled=None,
+    selections=None,
+    changes=None,
+    selected_pck=None,
+    about=None,
+):
+    """A run with `scores` (fractions) from cycle 0 on, that is to have `cycles`.
+
+    Args:
+      selections: ids chosen in each cycle; by default `budget` of 1000 at random.
+      changes: of the config, by dotted key.
+    """
+    cycles = len(scores) - 1 if cycles is None else cycles
+    config = default().to_dict()
+    config |= {"seed": seed, "name": f"made_up_{method}"}
+    config["acquisition"] |= {"method": method, "budget": budget}
+    config["loop"]["cycles"] = cycles
+    for key, value in (changes or {}).items():
+        *sections, last = key.split(".")
+        section = config
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    about = {"device": {"kind": "cpu"}, "git": "abc", "versions": {}} | (about or {})
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write_config(folder, {"config": config, **about})
+    rng = np.random.default_rng([seed, *method.encode()])
+    for cycle, score in enumerate(scores):
+        record = {
+            "cycle": cycle,
+            "num_labelled": labelled[cycle] if labelled else 1000 + cycle * budget,
+            "metrics": metrics(score),
+            "acquisition": None,
+            "seconds": 60.0 + seed,
+        }
+        if cycle < cycles:
+            chosen = selections[cycle] if selections else rng.permutation(1000)[:budget]
+            rows = [
+                {"rank": i, "id": int(e), "key": f"k{e}", "file": f"{e}", "score": 0.5}
+                for i, e in enumerate(chosen, start=1)
+            ]
+            records.write_selection(folder, cycle, rows)
+            records.write_arrays(folder, cycle, selected=np.asarray(chosen, np.int64))
+            record["acquisition"] = {
+                "method": method,
+                "budget": budget,
+                "num_scored": 1000,
+                "peak_bytes": 3 * 2**20,
+                "engine": "ghost" if method == "eglpp" else None,
+                "microbatch": None,
+                "seconds": 2.0 + seed,
+            }
+            picked = selected_pck[cycle] if selected_pck else score / 2
+            record["measures"] = {
+                "selected_pck": picked if len(rows) else None,
+                "pool_pck": score,
+                "ranking_accuracy": 0.75 if method == "eglpp" else None,
+                "chance_overlap": 0.1,
+                "near_duplicates": 2,
+            }
+        records.write_cycle(folder, record)
+    return folder
+
+
+def metrics(score):
+    """Of a test on 1000 images; the head is five points above the mean."""
+    return {
+        "pck": score,
+        "pck_name": "PCK@0.2",
+        "pck_threshold": 0.2,
+        "pck_reference": "torso",
+        "pck_joints": "all",
+        "pck_per_joint": {"head": score + 0.05, "neck": score - 0.05},
+        "num_images": 1000,
+        "mean_pose_pck": 0.2,
+        "test_loss": 1.0,
+    }
+
+
+def write_experiment(folder, scores, **options):
+    """Runs `<folder>/<method>/<seed>` of scores[method][seed], a list by cycle."""
+    for method, runs in scores.items():
+        for seed, run in enumerate(runs):
+            write_run(folder / method / str(seed), method, seed, run, **options)
+    return folder
