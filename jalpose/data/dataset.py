@@ -3,17 +3,39 @@
 import dataclasses
 import hashlib
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jalpose.data.crops import crop_image, crop_windows
+from jalpose.data.crops import crop_image
 from jalpose.data.packed import PackedCrops
 from jalpose.data.source import DataError, Source
-from jalpose.tasks.pose import skeletons
+
+
+class Labelled(NamedTuple):
+    """Labelled examples as trainings and methods see them.
+
+    Attributes:
+      ids: int64 [L], example ids.
+      labels: of the crops, by name: arrays [L, ...].
+      known: bool [L], whether anything in the label counts.
+      held_out: bool [L]; a held-out example is labelled but never trained on.
+    """
+
+    ids: np.ndarray
+    labels: dict[str, np.ndarray]
+    known: np.ndarray
+    held_out: np.ndarray
+
+    def at(self, rows) -> "Labelled":
+        """These rows of it."""
+        found = {name: values[rows] for name, values in self.labels.items()}
+        return Labelled(self.ids[rows], found, self.known[rows], self.held_out[rows])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PoseDataset:
+class Dataset:
     """Sources laid end to end; an example id is its position in that row.
 
     Attributes:
@@ -21,13 +43,12 @@ class PoseDataset:
       initial: int64, ids labelled at the start.
       pool: int64, ids not labelled at the start.
       test: int64, ids never trained on nor chosen.
-      joints: float32 [N, J, 2], image pixels, NaN where absent.
-      status: int8 [N, J].
-      windows: float32 [N, 3], crop windows.
+      truth: what is known of the examples, by name: arrays [N, ...], in pixels of the
+        image; labels, and what predictions are scored with beside them.
+      windows: float32 [N, 3], crop windows (see `data.crops`); None: images are taken
+        whole, and have the size of the crop.
       keys: N stable names.
       files: N image files, relative to the data folder.
-      head_sizes: float32 [N], diagonals of the head boxes in image pixels, NaN where
-        a person has none; None where no source has head boxes.
       packed: keeps the crops of one size; None: each is cut whenever it is asked for.
     """
 
@@ -35,18 +56,11 @@ class PoseDataset:
     initial: np.ndarray
     pool: np.ndarray
     test: np.ndarray
-    joints: np.ndarray
-    status: np.ndarray
-    windows: np.ndarray
+    truth: dict[str, np.ndarray]
+    windows: np.ndarray | None
     keys: tuple[str, ...]
     files: tuple[str, ...]
-    head_sizes: np.ndarray | None = None
     packed: PackedCrops | None = None
-
-    @property
-    def skeleton(self) -> skeletons.Skeleton:
-        """The skeleton all sources share."""
-        return self.sources[0].skeleton
 
     def image(self, example: int) -> np.ndarray:
         """Original image of an example id: uint8 [H, W, 3]."""
@@ -57,9 +71,19 @@ class PoseDataset:
             position -= len(source.annotations)
         raise IndexError(f"no example {example}: there are {len(self.keys)}")
 
+    def truth_of(self, ids) -> dict[str, np.ndarray]:
+        """What is known of these examples: arrays [len(ids), ...] by name."""
+        return {name: values[ids] for name, values in self.truth.items()}
+
+    def windows_of(self, ids) -> np.ndarray | None:
+        """Crop windows of these examples: float32 [len(ids), 3], or None."""
+        return None if self.windows is None else self.windows[ids]
+
     def checksums(self) -> np.ndarray:
         """Of each example's name, label and crop window: uint32 [N]."""
-        arrays = (self.joints, self.status, self.windows)
+        arrays = [self.truth[name] for name in sorted(self.truth)]
+        if self.windows is not None:
+            arrays.append(self.windows)
         sums = np.empty(len(self.keys), np.uint32)
         for example, (key, file) in enumerate(zip(self.keys, self.files, strict=True)):
             found = zlib.crc32(f"{key} {file}".encode())
@@ -77,7 +101,15 @@ class PoseDataset:
         """Crop of an example id: uint8 [size, size, 3]."""
 
         def cut():
-            return crop_image(self.image(example), self.windows[example], size)
+            image = self.image(example)
+            if self.windows is not None:
+                return crop_image(image, self.windows[example], size)
+            if image.shape[:2] != (size, size):
+                raise DataError(
+                    f"{self.files[example]} has {image.shape[1]} x {image.shape[0]} "
+                    f"pixels, but images of this set are taken whole: data.size={size}"
+                )
+            return image
 
         if self.packed is None or self.packed.size != size:
             return cut()
@@ -96,46 +128,39 @@ def _bucket(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) % 10
 
 
-def _join_head_sizes(annotations) -> np.ndarray | None:
-    sizes = [a.head_sizes for a in annotations if a.head_sizes is not None]
-    if not sizes:
-        return None
-    if len(sizes) < len(annotations):
-        raise DataError(
-            f"{len(sizes)} of {len(annotations)} sources have head boxes: take sources "
-            "that all have them, or none"
-        )
-    return np.concatenate(sizes)
-
-
 def join_sources(
-    sources, *, initial, pool, test, crop: str, window: float
-) -> PoseDataset:
+    sources: Sequence[Source],
+    *,
+    initial,
+    pool,
+    test,
+    truth: Mapping[str, np.ndarray],
+    windows: np.ndarray | None,
+) -> Dataset:
     """Lay sources end to end; `initial`, `pool` and `test` are ids in that row.
 
+    Args:
+      sources: of the examples.
+      initial: ids labelled at the start.
+      pool: ids not labelled at the start.
+      test: ids never trained on nor chosen.
+      truth: see `Dataset`, of all sources together.
+      windows: see `Dataset`, of all sources together.
+
     Raises:
-      DataError: no example labelled at the start has an annotated joint, the
-        labelled ones hold out nothing or everything, or only some of the sources
-        have head boxes.
+      DataError: the labelled ones hold out nothing or everything.
     """
     annotations = [source.annotations for source in sources]
-    dataset = PoseDataset(
+    dataset = Dataset(
         sources=tuple(sources),
         initial=np.asarray(initial, np.int64),
         pool=np.asarray(pool, np.int64),
         test=np.asarray(test, np.int64),
-        joints=np.concatenate([a.joints for a in annotations]),
-        status=np.concatenate([a.status for a in annotations]),
-        windows=np.concatenate([crop_windows(a, crop, window) for a in annotations]),
+        truth=dict(truth),
+        windows=windows,
         keys=tuple(key for a in annotations for key in a.keys),
         files=tuple(file for a in annotations for file in a.files),
-        head_sizes=_join_head_sizes(annotations),
     )
-    if not (dataset.status[dataset.initial] != skeletons.ABSENT).any():
-        raise DataError(
-            f"none of the {len(dataset.initial)} examples labelled at the start has "
-            "an annotated joint: there is nothing to train on"
-        )
     held_out = dataset.held_out(dataset.initial)
     if held_out.all() or not held_out.any():
         raise DataError(
@@ -144,3 +169,22 @@ def join_sources(
             "data.initial"
         )
     return dataset
+
+
+# Of how crops are cut (`crops.crop_image`): where that changes, this has to.
+PACKED_VERSION = 1
+
+
+def keep_crops(dataset: Dataset, folders: Sequence[str], cache_dir, size: int):
+    """The dataset with its crops kept on disk once they are cut.
+
+    Args:
+      dataset: of files.
+      folders: prepared ones of its sources, whose names say what the images are.
+      cache_dir: for the crops.
+      size: of the crops, pixels.
+    """
+    names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
+    sums = hashlib.blake2b(dataset.checksums().tobytes()).hexdigest()
+    name = " ".join([str(PACKED_VERSION), *names, sums])
+    return dataclasses.replace(dataset, packed=PackedCrops(cache_dir, name, size))

@@ -2,13 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import grain
 import numpy as np
 
-from jalpose.data.crops import to_crop
-from jalpose.data.dataset import PoseDataset
+from jalpose.data.dataset import Dataset
 
 EPOCHS = 2**31  # more than a training sees
 
@@ -17,10 +16,23 @@ class CropSource:
     """Random access to the crops of chosen examples, as Grain reads them.
 
     (Grain 0.2.18 slices by ranges only, so chosen ids are a source of their own.)
+
+    Args:
+      dataset: of the images.
+      ids: int64 [n], example ids.
+      size: of the crops, pixels.
+      labels: of these crops, by name: arrays [n, ...]; None: images alone.
     """
 
-    def __init__(self, dataset: PoseDataset, ids: np.ndarray, size: int):
+    def __init__(
+        self,
+        dataset: Dataset,
+        ids: np.ndarray,
+        size: int,
+        labels: Mapping[str, np.ndarray] | None = None,
+    ):
         self._dataset, self._ids, self._size = dataset, np.asarray(ids), size
+        self._labels = labels
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -31,23 +43,25 @@ class CropSource:
 
     def at(self, positions: np.ndarray) -> "CropSource":
         """The examples at these positions."""
-        chosen = self._ids[np.asarray(positions, np.int64)]
-        return CropSource(self._dataset, chosen, self._size)
+        rows = np.asarray(positions, np.int64)
+        labels = self._labels
+        if labels is not None:
+            labels = {name: values[rows] for name, values in labels.items()}
+        return CropSource(self._dataset, self._ids[rows], self._size, labels)
 
-    def __getitem__(self, position) -> dict[str, np.ndarray]:
-        """Crop: image uint8 [S, S, 3], joints float32 [J, 2] (0 where absent),
-        status int8 [J], id int64.
+    def __getitem__(self, position) -> dict:
+        """An example: image uint8 [S, S, 3], id int64, and label, a dict of arrays,
+        where labels were given.
         """
         example = int(self._ids[position])
-        window = self._dataset.windows[example]
-        image = self._dataset.crop(example, self._size)
-        joints = to_crop(self._dataset.joints[example], window, self._size)
-        return {
-            "image": image,
-            "joints": np.nan_to_num(joints, nan=0.0).astype(np.float32),
-            "status": self._dataset.status[example],
+        row = {
+            "image": self._dataset.crop(example, self._size),
             "id": np.int64(example),
         }
+        if self._labels is None:
+            return row
+        label = {name: values[position] for name, values in self._labels.items()}
+        return {**row, "label": label}
 
 
 class _Rows:
@@ -137,10 +151,9 @@ def blocks_in_order(
     read = grain.MapDataset.source(source).batch(few).to_iter_dataset(options)
     for start, found in zip(starts, _joined(read, here // few), strict=True):
         if (short := here - len(found["id"])) > 0:
-            found = {
-                name: np.concatenate([v, np.repeat(v[-1:], short, axis=0)])
-                for name, v in found.items()
-            }
+            found = _each(
+                lambda v: np.concatenate([v, np.repeat(v[-1:], short, axis=0)]), found
+            )
         yield min(block, total - start), found
 
 
@@ -148,4 +161,14 @@ def _joined(batches, count: int) -> Iterator[dict[str, np.ndarray]]:
     """Each `count` batches laid end to end; of the last what there is."""
     batches = iter(batches)
     while parts := list(itertools.islice(batches, count)):
-        yield {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        yield _each(lambda *values: np.concatenate(values), *parts)
+
+
+def _each(fn, *rows: dict) -> dict:
+    """`fn` of the arrays of the same name, also of those in a dict below."""
+    return {
+        name: _each(fn, *(row[name] for row in rows))
+        if isinstance(value, dict)
+        else fn(*(row[name] for row in rows))
+        for name, value in rows[0].items()
+    }

@@ -1,16 +1,14 @@
 """Sets shipped as files prepared once as ArrayRecord with TFDS, then read at random.
 
-`open_source` prepares a set on first use into
+`prepare` writes a set on first use into
 
     <cache_dir>/<set>-<builder version>-<fingerprint of the annotation file>
 
-and opens it. A prepared folder is complete or does not exist: it is written under
-a temporary name `*.tmp-*` beside it, which nobody reads, and renamed. Of the raw
-data, later calls read only the annotation file (`joints.mat` of LSP and LSPET). The
-records hold the encoded images as shipped; they are decoded here with Pillow, so
-neither step needs TensorFlow, and a damaged image is named. Each image is stored once:
-people of MPII who share an image share its record, and no option of who is an example
-changes the records.
+A prepared folder is complete or does not exist: it is written under a temporary name
+`*.tmp-*` beside it, which nobody reads, and renamed. Of the raw data, later calls read
+only the annotation file. The records hold the encoded images as shipped; they are
+decoded here with Pillow, so neither step needs TensorFlow, and a damaged image is named.
+Each image is stored once, whatever number of examples it has.
 """
 
 import contextlib
@@ -25,14 +23,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
 
+from jalpose.data import images
 from jalpose.data.source import Annotations, DataError
-from jalpose.tasks.pose import lsp, mpii, skeletons
 
 BUILDER_VERSION = "1.0.0"  # part of the folder name: raise it if records change
 SPLIT = "full"
@@ -41,40 +39,60 @@ _TFDS_LOCK = threading.Lock()
 _logger = logging.getLogger(__name__)
 
 
+class Recipe(NamedTuple):
+    """How the records of a set are made.
+
+    Attributes:
+      name: of the set: a folder's name begins with it.
+      builder: name of the class that TFDS knows it by; sets of one builder are its
+        configs.
+      features: of a record beside its image, index and file: name -> (shape, dtype),
+        None for a text.
+      where_to_get: the set, for people.
+      read: (data folder, file, record) -> bytes of the image, which is whole.
+      records: what each holds beside the image, in order: index, file and `features`.
+    """
+
+    name: str
+    builder: str
+    features: Mapping[str, tuple[tuple[int, ...], type] | None]
+    where_to_get: str
+    read: Callable[[str, str, int], bytes]
+    records: list[dict[str, Any]]
+
+
 class PreparedSource:
     """Images and labels of a prepared set; see `source.Source`.
 
     Safe to share between threads, and picklable: a copy opens its own reader.
 
     Args:
-      name: of the set.
+      recipe: of its records.
       annotations: of its examples.
       prepared_dir: holds its records.
-      files: the image file of each record; None: each example has a record, in order.
+      described_by: what the examples are read from, in messages.
     """
-
-    skeleton: skeletons.Skeleton
-    described_by: str  # the annotation file, in messages
 
     def __init__(
         self,
         *,
-        name: str,
+        recipe: Recipe,
         annotations: Annotations,
         prepared_dir: str,
-        files: tuple[str, ...] | None = None,
+        described_by: str,
     ):
-        self.name = name
+        # The records themselves are on disk: a copy need not carry them.
+        self._recipe = recipe._replace(records=[])
+        self.name = recipe.name
         self.annotations = annotations
         self.prepared_dir = prepared_dir
-        files = annotations.files if files is None else files
-        self._rows = {file: row for row, file in enumerate(files)}
+        self._rows = {record["file"]: record["index"] for record in recipe.records}
         self._lock = threading.Lock()
-        self._records = _open_records(name, prepared_dir)
-        if len(self._records) != len(files):
+        self._records = _open_records(self._recipe, prepared_dir)
+        if len(self._records) != len(self._rows):
             raise DataError(
                 f"{prepared_dir!r} holds {len(self._records)} images, "
-                f"{self.described_by} describes {len(files)}. "
+                f"{described_by} describes {len(self._rows)}. "
                 f"{_delete_advice(prepared_dir)}"
             )
 
@@ -97,13 +115,13 @@ class PreparedSource:
             raise DataError(f"Cannot read {what}: {error}. {advice}") from error
         if record["index"] != row:
             raise DataError(f"Found record {record['index']} for {what}. {advice}")
-        return lsp.decode_rgb(record["image"], what=what, advice=advice)
+        return images.decode_rgb(record["image"], what=what, advice=advice)
 
     def _reader(self) -> Any:
         """The open records; opened anew in a process that got a pickled copy."""
         with self._lock:
             if self._records is None:
-                self._records = _open_records(self.name, self.prepared_dir)
+                self._records = _open_records(self._recipe, self.prepared_dir)
             return self._records
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,83 +132,18 @@ class PreparedSource:
         self._lock = threading.Lock()
 
 
-class LspSource(PreparedSource):
-    """Images and labels of LSP or LSPET."""
-
-    skeleton = skeletons.LSP
-    described_by = "joints.mat"
-
-
-class MpiiSource(PreparedSource):
-    """Images and labels of MPII; several people may share an image."""
-
-    skeleton = skeletons.MPII
-    described_by = "the annotation file"
-
-
-class _Recipe(NamedTuple):
-    """What the records of a set hold: `records` beside the image, in order."""
-
-    name: str
-    records: list[dict[str, Any]]
-
-
-def open_source(
-    name: str, data_dir: str, cache_dir: str, options: mpii.Options | None = None
-) -> PreparedSource:
-    """Opens `name` ("lsp", "lspet" or "mpii") in `data_dir`, prepared on first use.
+def prepare(recipe: Recipe, path: str, data_dir: str, cache_dir: str) -> str:
+    """The prepared folder of a set, made on first use.
 
     Args:
-      name: of the set.
+      recipe: of the set.
+      path: of its annotation file, whose bytes are in the folder's name.
       data_dir: holds the sets as shipped.
       cache_dir: for the prepared ones.
-      options: of MPII; they choose among the examples and change no record.
 
     Raises:
-      DataError: if the data set or the cache folder is not usable; the message
-        names the file or folder and what to do.
+      DataError: an image is missing or damaged, or the folder cannot be written.
     """
-    known = (*lsp.LAYOUTS, "mpii")
-    if name not in known:
-        raise DataError(f"Unknown {name=}. Known: {', '.join(known)}.")
-    data_dir = os.path.abspath(os.path.expanduser(data_dir))
-    if name == "mpii":
-        options = options or mpii.Options()
-        path = mpii.find_annotation(data_dir, options.annotation)
-        everybody = mpii.read_annotations(data_dir, options.annotation)
-        files = tuple(dict.fromkeys(everybody.files))
-        recipe = _Recipe(name, [{"index": n, "file": f} for n, f in enumerate(files)])
-        return MpiiSource(
-            name=name,
-            annotations=mpii.choose(everybody, options),
-            prepared_dir=_prepared(recipe, path, data_dir, cache_dir),
-            files=files,
-        )
-    path = lsp.find_joints_file(name, data_dir)
-    annotations = lsp.read_annotations(name, data_dir)
-    recipe = _Recipe(name, _lsp_records(annotations))
-    return LspSource(
-        name=name,
-        annotations=annotations,
-        prepared_dir=_prepared(recipe, path, data_dir, cache_dir),
-    )
-
-
-def _lsp_records(labels: Annotations) -> list[dict[str, Any]]:
-    return [
-        {
-            "joints": labels.joints[index],
-            "status": labels.status[index],
-            "index": index,
-            "key": labels.keys[index],
-            "file": file,
-        }
-        for index, file in enumerate(labels.files)
-    ]
-
-
-def _prepared(recipe: _Recipe, path: str, data_dir: str, cache_dir: str) -> str:
-    """The prepared folder of the set whose annotation file is `path`."""
     with open(path, "rb") as file:
         fingerprint = hashlib.sha256(file.read()).hexdigest()[:12]
     folder = f"{recipe.name}-{BUILDER_VERSION}-{fingerprint}"
@@ -201,7 +154,7 @@ def _prepared(recipe: _Recipe, path: str, data_dir: str, cache_dir: str) -> str:
     return prepared_dir
 
 
-def _prepare(recipe: _Recipe, *, data_dir: str, prepared_dir: str) -> None:
+def _prepare(recipe: Recipe, *, data_dir: str, prepared_dir: str) -> None:
     """Writes the records of a set; `prepared_dir` appears whole or not at all."""
     cache_dir = os.path.dirname(prepared_dir)
     temporary = f"{prepared_dir}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
@@ -226,14 +179,14 @@ def _prepare(recipe: _Recipe, *, data_dir: str, prepared_dir: str) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_records(recipe: _Recipe, *, data_dir: str, folder: str) -> None:
+def _write_records(recipe: Recipe, *, data_dir: str, folder: str) -> None:
     """Runs the TFDS builder into `folder`."""
     import tensorflow_datasets as tfds
 
     downloads = os.path.join(folder, "downloads")  # stays empty, but is created
     with _quiet_tfds():
-        builder = _builder_class(recipe.name)(data_dir=folder, config=recipe.name)
-        builder.recipe = recipe
+        builder = _builder_class(recipe)(data_dir=folder, config=recipe.name)
+        builder.records = recipe.records
         builder.download_and_prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(manual_dir=data_dir),
@@ -242,13 +195,13 @@ def _write_records(recipe: _Recipe, *, data_dir: str, folder: str) -> None:
     shutil.rmtree(downloads, ignore_errors=True)
 
 
-def _open_records(name: str, prepared_dir: str) -> Any:
+def _open_records(recipe: Recipe, prepared_dir: str) -> Any:
     """Random access to the records of a prepared folder; images stay encoded."""
     import tensorflow_datasets as tfds
 
     try:
         with _quiet_tfds():
-            builder = _builder_class(name)(data_dir=prepared_dir, config=name)
+            builder = _builder_class(recipe)(data_dir=prepared_dir, config=recipe.name)
             skip = {"image": tfds.decode.SkipDecoding()}
             return builder.as_data_source(SPLIT, decoders=skip)
     except Exception as error:  # TFDS raises many kinds for a damaged folder
@@ -260,31 +213,31 @@ def _open_records(name: str, prepared_dir: str) -> Any:
 
 
 def _generate_examples(
-    recipe: _Recipe, raw_dir: str
+    recipe: Recipe, records: list[dict[str, Any]], raw_dir: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields every record of a set, in order, after decoding its image once."""
-    read_image_file = (mpii if recipe.name == "mpii" else lsp).read_image_file
-    total, bar = len(recipe.records), sys.stderr.isatty()
+    total, bar = len(records), sys.stderr.isatty()
     logged = time.monotonic()
-    for record in tqdm.tqdm(recipe.records, recipe.name, disable=not bar):
+    for record in tqdm.tqdm(records, recipe.name, disable=not bar):
         index = record["index"]
         if not bar and time.monotonic() - logged > _LOG_EVERY_SECONDS:
             logged = time.monotonic()
             _logger.info("preparing %s: %d of %d images", recipe.name, index, total)
-        yield (
-            index,
-            {**record, "image": read_image_file(raw_dir, record["file"], index)},
-        )
+        image = recipe.read(raw_dir, record["file"], index)
+        yield index, {**record, "image": image}
 
 
-def _builder_class(name: str) -> Any:
-    """The TFDS builder of a set."""
-    return _builder_classes()["mpii" if name == "mpii" else "lsp"]
+def _builder_class(recipe: Recipe) -> Any:
+    """The TFDS builder of a set; TFDS is imported on use, as that is slow."""
+    features = tuple(recipe.features.items())
+    return _builder_classes(
+        recipe._replace(features=features, records=())  # type: ignore[arg-type]
+    )
 
 
 @functools.cache
-def _builder_classes() -> dict[str, Any]:
-    """The TFDS builders; TFDS is imported on use, as that is slow."""
+def _builder_classes(recipe: Recipe) -> Any:
+    """A class for each recipe but for its records, hashable."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
@@ -292,29 +245,32 @@ def _builder_classes() -> dict[str, Any]:
     class Images(  # type: ignore[call-arg]
         tfds.core.GeneratorBasedBuilder, skip_registration=True
     ):
-        """Images as shipped, record i being example i of its `recipe`."""
+        """Images as shipped, record i being the i-th of its `records`."""
 
         VERSION = tfds.core.Version(BUILDER_VERSION)
         # Else TFDS looks for checksums of downloads beside this module, and needs
         # importlib_resources for that, which it does not install.
         code_path = None
-        recipe: _Recipe  # given before the records are written
-
-        def _labels(self) -> dict[str, Any]:
-            """Features of a record beside its image."""
-            raise NotImplementedError
+        name = tfds.core.naming.camelcase_to_snakecase(recipe.builder)
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=recipe.name)]  # noqa: RUF012
+        MANUAL_DOWNLOAD_INSTRUCTIONS = recipe.where_to_get
+        records: list[dict[str, Any]]  # given before they are written
 
         def _info(self):
-            features = {
+            found = {
                 "image": tfds.features.Image(encoding_format="jpeg"),
                 "index": tfds.features.Scalar(dtype=np.int64),
                 "file": tfds.features.Text(),
-                **self._labels(),
             }
+            for name, feature in dict(recipe.features).items():
+                found[name] = tfds.features.Text()
+                if feature is not None:
+                    shape, dtype = feature
+                    found[name] = tfds.features.Tensor(shape=shape, dtype=dtype)
             # Without shuffling, record i is example i.
             return tfds.core.DatasetInfo(
                 builder=self,
-                features=tfds.features.FeaturesDict(features),
+                features=tfds.features.FeaturesDict(found),
                 disable_shuffling=True,
             )
 
@@ -322,32 +278,9 @@ def _builder_classes() -> dict[str, Any]:
             return {SPLIT: self._generate_examples(str(dl_manager.manual_dir))}
 
         def _generate_examples(self, raw_dir):
-            return _generate_examples(self.recipe, raw_dir)
+            return _generate_examples(recipe, self.records, raw_dir)
 
-    class LeedsSportsPose(Images):
-        """LSP and LSPET, in the joint order and with the status of `skeletons`."""
-
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in lsp.LAYOUTS]  # noqa: RUF012
-        MANUAL_DOWNLOAD_INSTRUCTIONS = lsp.WHERE_TO_GET
-
-        def _labels(self):
-            shape = (skeletons.LSP.num_joints,)
-            return {
-                "joints": tfds.features.Tensor(shape=(*shape, 2), dtype=np.float32),
-                "status": tfds.features.Tensor(shape=shape, dtype=np.int8),
-                "key": tfds.features.Text(),
-            }
-
-    class MpiiHumanPose(Images):
-        """The images of MPII; who is in them is read with the annotations."""
-
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="mpii")]  # noqa: RUF012
-        MANUAL_DOWNLOAD_INSTRUCTIONS = mpii.WHERE_TO_GET
-
-        def _labels(self):
-            return {}
-
-    return {"lsp": LeedsSportsPose, "mpii": MpiiHumanPose}
+    return Images
 
 
 @contextlib.contextmanager

@@ -1,65 +1,41 @@
-"""What every data set looks like to the rest of the package: labels and images."""
+"""What every data set looks like to the rest of the package: names and images."""
 
-import dataclasses
+from collections.abc import Sized
 from typing import Protocol
 
 import numpy as np
-
-from jalpose.tasks.pose.skeletons import ABSENT, Skeleton
 
 
 class DataError(ValueError):
     """A data set is missing, damaged or not what it claims to be."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Annotations:
-    """Labels of N examples as plain arrays.
+class Annotations(Sized, Protocol):
+    """Names of N examples, beside what a task knows of them.
 
     Attributes:
       keys: stable, unique names, e.g. `lsp/im0001`; hashes are taken of these.
       files: image paths relative to the data folder; `keys` for drawn examples.
-      joints: float32 [N, J, 2], (x, y) in pixels of the original image, pixel
-        centres at whole numbers; NaN where the joint is absent.
-      status: int8 [N, J], VISIBLE, OCCLUDED or ABSENT.
-      boxes: float32 [N, 4] person boxes (x0, y0, x1, y1) in the same pixels where
-        the data set ships them, else None.
-      people: float32 [N, 3], (centre x, centre y, height of the person) in the same
-        pixels as MPII ships them, NaN for a person without; None for other sets.
-      head_sizes: float32 [N], diagonal of the head box in pixels, NaN for a person
-        without one; None where the data set has no head boxes.
     """
 
-    keys: tuple[str, ...]
-    files: tuple[str, ...]
-    joints: np.ndarray
-    status: np.ndarray
-    boxes: np.ndarray | None = None
-    people: np.ndarray | None = None
-    head_sizes: np.ndarray | None = None
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the examples."""
+        ...
 
-    def __post_init__(self):
-        if not np.isnan(self.joints[self.status == ABSENT]).all():
-            raise ValueError("an absent joint must have no coordinate (NaN)")
-        if np.isnan(self.joints[self.status != ABSENT]).any():
-            raise ValueError("an annotated joint must have a coordinate")
-        for name, shape in (("boxes", (4,)), ("people", (3,)), ("head_sizes", ())):
-            values = getattr(self, name)
-            if values is not None and values.shape != (len(self.keys), *shape):
-                raise ValueError(
-                    f"{name} of {len(self.keys)} examples must have the shape "
-                    f"{(len(self.keys), *shape)}, not {values.shape}"
-                )
-
-    def __len__(self) -> int:
-        return len(self.keys)
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Image files of the examples."""
+        ...
 
 
 class Source(Protocol):
-    """Random access to the images and labels of one data set."""
+    """Random access to the images of one data set."""
 
-    skeleton: Skeleton
-    annotations: Annotations
+    @property
+    def annotations(self) -> Annotations:
+        """Of its examples."""
+        ...
 
     def image(self, index: int) -> np.ndarray:
         """Image `index`: uint8 [H, W, 3], RGB."""

@@ -60,19 +60,6 @@ def pose_of(variables) -> dict:
     return {name: variables[name] for name in ("params", "batch_stats")}
 
 
-class HeatmapSpec(NamedTuple):
-    """How label heatmaps are drawn: sizes in pixels, sigma at a 64x64 map."""
-
-    crop_size: int
-    heatmap_size: int
-    sigma: float
-    peak: float
-
-    def render(self, joints, present):
-        """[J, 2] crop pixels, bool [J] -> float32 [h, w, J]."""
-        return heatmaps.render_heatmaps(joints, present, **self._asdict())
-
-
 class Trainer:
     """The compiled steps of one network, optimiser and set of augmentations.
 

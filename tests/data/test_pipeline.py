@@ -10,7 +10,8 @@ import pytest
 from jalpose.data import pipeline
 from jalpose.data.crops import crop_image, to_crop
 from jalpose.data.dataset import join_sources
-from jalpose.data.source import Annotations, DataError
+from jalpose.data.source import DataError
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.settings.keys import default
 from jalpose.tasks.pose.benchmarks import load_dataset
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, VISIBLE

@@ -19,22 +19,22 @@ class Ranges(NamedTuple):
     colour: float = 0.0
 
 
-def augment(key, image, joints, present, *, ranges: Ranges, mirror):
+def augment(key, image, joints, status, *, ranges: Ranges, mirror):
     """Draw one random version of an example.
 
     Rotation and scale are about the centre of the crop; the ground beyond the crop
-    is black, as published. A joint that leaves the crop is no longer present.
+    is black, as published. A joint may leave the crop: see `counting`.
 
     Args:
       key: of this example and step.
       image: float32 [S, S, 3] in [0, 1].
-      joints: float32 [J, 2], crop pixels; anything finite where not present.
-      present: bool [J].
+      joints: float32 [J, 2], crop pixels; anything finite where absent.
+      status: int8 [J].
       ranges: static.
       mirror: the skeleton's permutation of joints under a flip.
 
     Returns:
-      image, joints and present as they came.
+      image, joints and status as they came.
     """
     keys = jax.random.split(key, 7)
     size = image.shape[0]
@@ -47,16 +47,15 @@ def augment(key, image, joints, present, *, ranges: Ranges, mirror):
     mirrored = joints[jnp.array(mirror)] * jnp.array([[-1.0, 1.0]])
     mirrored = mirrored + jnp.array([[size - 1.0, 0.0]])
     joints = jnp.where(flip, mirrored, joints)
-    present = jnp.where(flip, present[jnp.array(mirror)], present)
+    status = jnp.where(flip, status[jnp.array(mirror)], status)
 
     image, joints = warp(image, joints, factor, angle, shift)
-    inside = jnp.all((joints >= -0.5) & (joints <= size - 0.5), axis=-1)
 
     image = image * (1 + _uniform(keys[4], -ranges.colour, ranges.colour, (1, 1, 3)))
     gain = 1 + _uniform(keys[5], -ranges.contrast, ranges.contrast)
     lift = _uniform(keys[6], -ranges.brightness, ranges.brightness)
     image = jnp.clip((image - 0.5) * gain + 0.5 + lift, 0.0, 1.0)
-    return image, joints, present & inside
+    return image, joints, status
 
 
 def warp(image, joints, factor, angle, shift):

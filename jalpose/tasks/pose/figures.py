@@ -12,7 +12,7 @@ Example i of a source depends on (seed, start + i) alone.
 
 import numpy as np
 
-from jalpose.data.source import Annotations
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose import figure_drawing, figure_poses, skeletons
 from jalpose.tasks.pose.figure_poses import ATTACHED, CAPSULE_ENDS, CAPSULE_PART
 

@@ -5,6 +5,7 @@ as in the network. Absence of a joint is a mask, never a coordinate.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,19 @@ REFERENCE_SIZE = 64  # `sigma` is given in pixels of a 64x64 map, as in the pape
 REFINEMENTS = ("parabola", "mass", "none")
 POSTERIORS = ("normalised", "softmax")
 NOTHING = 1e-12  # A positive part that sums to less is none: its gradient overflows.
+
+
+class HeatmapSpec(NamedTuple):
+    """How label heatmaps are drawn: sizes in pixels, sigma at a 64x64 map."""
+
+    crop_size: int
+    heatmap_size: int
+    sigma: float
+    peak: float
+
+    def render(self, joints, present):
+        """[J, 2] crop pixels, bool [J] -> float32 [h, w, J]."""
+        return render_heatmaps(joints, present, **self._asdict())
 
 
 def crop_to_heatmap(xy: jax.Array, crop_size: int, heatmap_size: int) -> jax.Array:

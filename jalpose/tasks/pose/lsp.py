@@ -13,14 +13,14 @@ Coordinates are otherwise kept as shipped. A set has as many images as its
 """
 
 import dataclasses
-import io
 import os
 
 import numpy as np
 import scipy.io
-from PIL import Image
 
-from jalpose.data.source import Annotations, DataError
+from jalpose.data import images
+from jalpose.data.source import DataError
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose import skeletons
 
 # fmt: off
@@ -152,37 +152,13 @@ def find_joints_file(name: str, data_dir: str) -> str:
 def read_image_file(data_dir: str, file: str, index: int) -> bytes:
     """Bytes of a raw image that exists and can be decoded to its end."""
     path = os.path.join(data_dir, file)
-    advice = (
-        "Restore it from the archive of the set, or cut joints.mat to the images "
-        f"before it. {WHERE_TO_GET}"
+    return images.read_image_file(
+        path,
+        what=f"image {path!r} (index {index})",
+        described_by="joints.mat",
+        advice="Restore it from the archive of the set, or cut joints.mat to the "
+        f"images before it. {WHERE_TO_GET}",
     )
-    try:
-        with open(path, "rb") as stream:
-            encoded = stream.read()
-    except OSError as error:
-        raise DataError(
-            f"Cannot read image {path!r} (index {index}), which joints.mat "
-            f"describes: {error.strerror}. {advice}"
-        ) from error
-    decode_rgb(encoded, what=f"image {path!r} (index {index})", advice=advice)
-    return encoded
-
-
-def decode_rgb(encoded: bytes, *, what: str, advice: str) -> np.ndarray:
-    """Decodes an image of any colour mode to uint8 [H, W, 3], RGB.
-
-    An EXIF orientation is ignored: joints are annotated in the stored pixels.
-
-    Raises:
-      DataError: `what` is not a whole image; `advice` says what to do.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"Cannot decode {what}, it is truncated or damaged: {error}. {advice}"
-        ) from error
 
 
 def _load_joints(path: str) -> np.ndarray:

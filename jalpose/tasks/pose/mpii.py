@@ -28,8 +28,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jalpose.data.source import Annotations, DataError
+from jalpose.data import images
+from jalpose.data.source import DataError
 from jalpose.tasks.pose import lsp, mpii_release, skeletons
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.mpii_release import NUM_JOINTS, Person
 
 # fmt: off
@@ -220,18 +222,12 @@ def read_image_file(data_dir: str, file: str, index: int) -> bytes:
       DataError: it is missing or damaged.
     """
     path = os.path.join(data_dir, file)
-    what = f"image {path!r} (record {index})"
-    advice = f"Restore it from mpii_human_pose_v1.tar.gz. {WHERE_TO_GET}"
-    try:
-        with open(path, "rb") as stream:
-            encoded = stream.read()
-    except OSError as error:
-        raise DataError(
-            f"Cannot read {what}, which the annotations describe: {error.strerror}. "
-            f"{advice}"
-        ) from error
-    lsp.decode_rgb(encoded, what=what, advice=advice)
-    return encoded
+    return images.read_image_file(
+        path,
+        what=f"image {path!r} (record {index})",
+        described_by="the annotation file",
+        advice=f"Restore it from mpii_human_pose_v1.tar.gz. {WHERE_TO_GET}",
+    )
 
 
 def _say(left_out: np.ndarray, why: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jalpose.data.crops import crop_windows
-from jalpose.data.source import Annotations
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose import baseline, pck
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE, Skeleton
 

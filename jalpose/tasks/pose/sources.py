@@ -1,17 +1,11 @@
 """Benchmarks by name: which sources, and which of their examples play which part."""
 
-import dataclasses
-import hashlib
-import os
-
 import numpy as np
 
-from jalpose.data.dataset import PoseDataset, join_sources
-from jalpose.data.packed import PackedCrops
+from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
-
-# Of how crops are cut (`crops.crop_image`): where that changes, this has to.
-PACKED_VERSION = 1
+from jalpose.tasks.pose.skeletons import ABSENT
+from jalpose.tasks.pose.windows import crop_windows
 
 
 def _figures(data, seed: int):
@@ -30,7 +24,7 @@ def _figures(data, seed: int):
 
 def _lsp(data, seed: int):
     del seed  # the authors' split is the same for every seed
-    from jalpose.data.preparation import open_source
+    from jalpose.tasks.pose.prepared import open_source
 
     lsp = open_source("lsp", data.dir, data.cache_dir)
     lspet = open_source("lspet", data.dir, data.cache_dir)
@@ -46,7 +40,7 @@ def _lsp(data, seed: int):
 
 
 def _mpii(data, seed: int):
-    from jalpose.data.preparation import open_source
+    from jalpose.tasks.pose.prepared import open_source
     from jalpose.runtime import random_streams
     from jalpose.tasks.pose import mpii
 
@@ -80,16 +74,18 @@ def _at_most(key, value, limit, what):
 SOURCES = {"figures": _figures, "lsp": _lsp, "mpii": _mpii}
 
 
-def load_dataset(data, seed: int) -> PoseDataset:
+def load_dataset(data, seed: int) -> Dataset:
     """Open the benchmark `data.name`; `data` is the config section of that name.
 
     Raises:
-      DataError: files are missing or damaged, or too few examples for the config.
+      DataError: files are missing or damaged, no example labelled at the start has an
+        annotated joint, only some of the sources have head boxes, or there are too few
+        examples for the config.
     """
     sources, initial, pool, test = SOURCES[data.name](data, seed)
     if data.labelled == "all":
         initial, pool = np.concatenate([initial, pool]), pool[:0]
-    dataset = join_sources(
+    dataset = join(
         sources,
         initial=initial,
         pool=pool,
@@ -100,9 +96,49 @@ def load_dataset(data, seed: int) -> PoseDataset:
     # Figures are not kept: they are drawn as fast as read.
     folders = [getattr(source, "prepared_dir", "") for source in sources]
     if data.packed and all(folders):
-        images = [os.path.basename(folder) for folder in folders]
-        sums = hashlib.blake2b(dataset.checksums().tobytes()).hexdigest()
-        name = " ".join([str(PACKED_VERSION), *images, sums])
-        packed = PackedCrops(data.cache_dir, name, data.size)
-        dataset = dataclasses.replace(dataset, packed=packed)
+        return keep_crops(dataset, folders, data.cache_dir, data.size)
     return dataset
+
+
+def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
+    """Lay sources of poses end to end; the parts are ids in that row.
+
+    Args:
+      sources: of one skeleton.
+      initial: ids labelled at the start.
+      pool: ids not labelled at the start.
+      test: ids never trained on nor chosen.
+      crop: see `windows.crop_windows`.
+      window: see `windows.crop_windows`.
+
+    Raises:
+      DataError: see `load_dataset`.
+    """
+    annotations = [source.annotations for source in sources]
+    truth = {
+        "joints": np.concatenate([a.joints for a in annotations]),
+        "status": np.concatenate([a.status for a in annotations]),
+    }
+    sizes = [a.head_sizes for a in annotations if a.head_sizes is not None]
+    if 0 < len(sizes) < len(annotations):
+        raise DataError(
+            f"{len(sizes)} of {len(annotations)} sources have head boxes: take sources "
+            "that all have them, or none"
+        )
+    if sizes:
+        truth["head_size"] = np.concatenate(sizes)
+    initial = np.asarray(initial, np.int64)
+    if not (truth["status"][initial] != ABSENT).any():
+        raise DataError(
+            f"none of the {len(initial)} examples labelled at the start has "
+            "an annotated joint: there is nothing to train on"
+        )
+    windows = [crop_windows(a, crop, window) for a in annotations]
+    return join_sources(
+        sources,
+        initial=initial,
+        pool=pool,
+        test=test,
+        truth=truth,
+        windows=np.concatenate(windows),
+    )

@@ -1,0 +1,34 @@
+"""What every network returns for a batch, whatever its task."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Features(NamedTuple):
+    """Maps inside a network that heads may read, each [B, h, w, C].
+
+    Attributes:
+      stacks: what the predictions are computed from, one of each stage that has one.
+      levels: of the last stage, the highest resolution first, then lower and lower.
+    """
+
+    stacks: tuple[jax.Array, ...] = ()
+    levels: tuple[jax.Array, ...] = ()
+
+
+class Output(NamedTuple):
+    """What a network returns for a batch.
+
+    Attributes:
+      prediction: float32 [B, ...], what the task's loss takes; of poses the heatmaps
+        [B, S, h, w, J] of every stack.
+      embedding: float32 [B, C], features of each example.
+      features: maps for heads; what is not used costs nothing under `jit`.
+      head: [B, O], what a head beside the network says, where one is trained.
+    """
+
+    prediction: Any
+    embedding: jax.Array
+    features: Features = Features()
+    head: jax.Array | None = None

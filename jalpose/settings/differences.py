@@ -1,0 +1,91 @@
+"""Configs as flat tables: what differs between two, and what that means for a run."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# Keys that came after the first records, and the values that do what was done before.
+SINCE: dict[str, Any] = {"task": "pose"}
+
+# Values that were spelled otherwise: key -> {then: now}.
+RESPELLED: dict[str, dict[Any, Any]] = {
+    f"acquisition.{method}.measure": {"heatmaps": "prediction", "joints": "decoded"}
+    for method in ("ensemble", "mc_dropout")
+}
+
+
+def plain(config: ConfigDict) -> dict:
+    """A config as JSON has it, so that tuples and lists compare equal."""
+    return json.loads(config.to_json())
+
+
+def leaves(value: Mapping, prefix: str = "") -> dict[str, Any]:
+    """What nested dicts hold, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        deeper = isinstance(item, Mapping) and item
+        found |= leaves(item, f"{prefix}{key}.") if deeper else {prefix + key: item}
+    return found
+
+
+def without(config: Mapping, keys: Iterable[str]) -> dict[str, Any]:
+    """The leaves of a config but for these dotted keys, each with all below it."""
+    ignored = tuple(f"{key}." for key in keys)
+    found = leaves(config)
+    return {k: v for k, v in found.items() if not f"{k}.".startswith(ignored)}
+
+
+def modern(record: Mapping) -> dict[str, Any]:
+    """The leaves of a recorded config of any age, as today's would have them."""
+    found = {**SINCE, **leaves(record)}
+    for key, values in RESPELLED.items():
+        if isinstance(found.get(key), str):
+            found[key] = values.get(found[key], found[key])
+    return found
+
+
+def differences(
+    old: Mapping, new: Mapping, ignore: Iterable[str] = ()
+) -> list[str]:
+    """Lines `acquisition.budget: 100 -> 200` for every key that differs.
+
+    Options of methods that neither side uses make no difference, so that a run goes on
+    where methods have come or gone since it began.
+
+    Args:
+      old: a recorded config, of any age.
+      new: today's.
+      ignore: dotted keys left out, each with everything below it.
+    """
+    sides = [modern(old), modern(new)]
+    ignored = (*(f"{name}." for name in ignore), *_unused(old, new))
+    lines = []
+    for key in sorted(sides[0].keys() | sides[1].keys()):
+        was, now = (_text(s[key]) if key in s else "(absent)" for s in sides)
+        if was != now and not f"{key}.".startswith(ignored):
+            lines.append(f"{key}: {was} -> {now}")
+    return lines
+
+
+def _unused(old: Mapping, new: Mapping) -> tuple[str, ...]:
+    """Prefixes of the sections of methods that neither config runs."""
+    names: set[str] = set()
+    used: set[str] = {"sketch"}  # the engine's section, not a method's
+    for config in (old, new):
+        acquisition = config.get("acquisition") or {}
+        names |= {k for k, v in acquisition.items() if isinstance(v, Mapping)}
+        experiment = config.get("experiment") or {}
+        compared = (config.get("loop") or {}).get("compare") or ()
+        used |= {acquisition.get("method"), *compared}
+        used |= set(experiment.get("methods") or ())
+    return tuple(f"acquisition.{name}." for name in sorted(names - used))
+
+
+def _text(value) -> str:
+    if isinstance(value, float) and value != value:
+        return '"nan"'
+    if value in (float("inf"), float("-inf")):
+        return json.dumps(str(value))
+    return json.dumps(value)

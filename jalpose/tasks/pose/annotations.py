@@ -1,0 +1,50 @@
+"""Labels of pose data sets as plain arrays, whatever a set ships."""
+
+import dataclasses
+
+import numpy as np
+
+from jalpose.tasks.pose.skeletons import ABSENT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """Labels of N examples as plain arrays.
+
+    Attributes:
+      keys: stable, unique names, e.g. `lsp/im0001`; hashes are taken of these.
+      files: image paths relative to the data folder; `keys` for drawn examples.
+      joints: float32 [N, J, 2], (x, y) in pixels of the original image, pixel
+        centres at whole numbers; NaN where the joint is absent.
+      status: int8 [N, J], VISIBLE, OCCLUDED or ABSENT.
+      boxes: float32 [N, 4] person boxes (x0, y0, x1, y1) in the same pixels where
+        the data set ships them, else None.
+      people: float32 [N, 3], (centre x, centre y, height of the person) in the same
+        pixels as MPII ships them, NaN for a person without; None for other sets.
+      head_sizes: float32 [N], diagonal of the head box in pixels, NaN for a person
+        without one; None where the data set has no head boxes.
+    """
+
+    keys: tuple[str, ...]
+    files: tuple[str, ...]
+    joints: np.ndarray
+    status: np.ndarray
+    boxes: np.ndarray | None = None
+    people: np.ndarray | None = None
+    head_sizes: np.ndarray | None = None
+
+    def __post_init__(self):
+        if not np.isnan(self.joints[self.status == ABSENT]).all():
+            raise ValueError("an absent joint must have no coordinate (NaN)")
+        if np.isnan(self.joints[self.status != ABSENT]).any():
+            raise ValueError("an annotated joint must have a coordinate")
+        for name, shape in (("boxes", (4,)), ("people", (3,)), ("head_sizes", ())):
+            values = getattr(self, name)
+            if values is not None and values.shape != (len(self.keys), *shape):
+                raise ValueError(
+                    f"{name} of {len(self.keys)} examples must have the shape "
+                    f"{(len(self.keys), *shape)}, not {values.shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.keys)

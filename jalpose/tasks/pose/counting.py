@@ -1,0 +1,31 @@
+"""Which joints of a label count: one rule, for NumPy and for JAX."""
+
+from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE
+
+
+def annotated(status, occluded: bool):
+    """Joints that a label is taken to have: bool, of the shape of `status`.
+
+    Args:
+      status: int8, VISIBLE, OCCLUDED or ABSENT.
+      occluded: occluded joints count too (`training.occluded`).
+    """
+    return status != ABSENT if occluded else status == VISIBLE
+
+
+def inside(joints, size: int):
+    """Joints that lie on a pixel of the crop: bool [..., J].
+
+    Args:
+      joints: [..., J, 2], crop pixels, centres at whole numbers.
+      size: of the crop.
+    """
+    return ((joints >= -0.5) & (joints <= size - 0.5)).all(axis=-1)
+
+
+def counted(joints, status, *, occluded: bool, size: int):
+    """Joints that are drawn, trained on and compared with: bool [..., J].
+
+    They are annotated and in the crop: what was moved or cut out of it cannot be seen.
+    """
+    return annotated(status, occluded) & inside(joints, size)

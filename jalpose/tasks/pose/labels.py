@@ -1,0 +1,199 @@
+"""Human pose without JAX: labels placed in crops, PCK, the mean pose, pictures.
+
+`truth` holds joints float32 [N, J, 2] (pixels of the image, NaN where absent), status
+int8 [N, J], and head_size float32 [N] (diagonals of the head boxes, NaN where a person
+has none) where a set has head boxes. Predictions hold joints [N, J, 2] and peaks [N, J].
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jalpose.data.crops import from_crop, to_crop
+from jalpose.data.dataset import Dataset
+from jalpose.settings.checks import ConfigError
+from jalpose.tasks.labels import Predicted, Score, ScoreKeys, Truth
+from jalpose.tasks.pose import baseline, counting, drawings, pck
+from jalpose.tasks.pose.skeletons import Skeleton
+
+KEYS = ScoreKeys(
+    key="pck",
+    parts="pck_per_joint",
+    baseline="mean_pose_pck",
+    baseline_name="mean pose",
+    part="joint",
+    percent=True,
+    higher_is_better=True,
+    usual_name="PCK",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoseLabels:
+    """Joints of a skeleton, and how they are scored.
+
+    Attributes:
+      skeleton: whose joints.
+      size: of the crop that is learnt from, pixels.
+      threshold: of PCK, in lengths of `reference`.
+      reference: see `pck.REFERENCES`.
+      joints: see `pck.JOINTS`.
+      occluded: occluded joints are scored.
+      trained_occluded: occluded joints are learnt.
+    """
+
+    skeleton: Skeleton
+    size: int
+    threshold: float = 0.2
+    reference: str = "torso"
+    joints: str = "all"
+    occluded: bool = True
+    trained_occluded: bool = True
+    keys = KEYS
+    recorded = ("joints",)
+
+    def known(self, labels: Truth) -> np.ndarray:
+        """Which examples have a joint that counts; see `counting`."""
+        return counting.counted(
+            labels["joints"],
+            labels["status"],
+            occluded=self.trained_occluded,
+            size=self.size,
+        ).any(axis=1)
+
+    def in_crop(self, truth: Truth, windows, size: int) -> Truth:
+        """Joints in crop pixels, 0 where absent, and their status."""
+        joints = to_crop(truth["joints"], windows, size)
+        joints = np.nan_to_num(joints, nan=0.0).astype(np.float32)
+        return {"joints": joints, "status": truth["status"]}
+
+    def place(self, decoded: Predicted, windows, size: int) -> Predicted:
+        """Joints from crop pixels to those of the image."""
+        return {**decoded, "joints": from_crop(decoded["joints"], windows, size)}
+
+    def score(self, predicted: Predicted, truth: Truth) -> Score:
+        """PCK of the joints."""
+        found = pck.pck(
+            predicted["joints"],
+            truth["joints"],
+            truth["status"],
+            self.skeleton,
+            threshold=self.threshold,
+            count_occluded=self.occluded,
+            reference=self.reference,
+            head_sizes=truth.get("head_size"),
+            average=self.joints,
+        )
+        parts = zip(self.skeleton.joints, found.per_joint.tolist(), strict=True)
+        return Score(
+            name=pck.score_name(self.reference, self.threshold),
+            value=found.mean,
+            parts=dict(parts),
+            num_scored=found.num_images,
+            num_left_out=found.num_left_out,
+        )
+
+    def guess(self, known: Truth, known_windows, windows) -> Predicted:
+        """The mean pose of what is labelled, in every crop."""
+        mean = baseline.mean_crop_pose(known["joints"], known["status"], known_windows)
+        return {"joints": baseline.predict_mean_pose(mean, windows)}
+
+    def metrics(self, score: Score, baseline: Score) -> dict[str, Any]:
+        """PCK, what it is measured in, of each joint, and that of the mean pose."""
+        return {
+            "pck": score.value,
+            "pck_name": score.name,
+            "pck_threshold": self.threshold,
+            "pck_reference": self.reference,
+            "pck_joints": self.joints,
+            "pck_per_joint": score.parts,
+            "num_images": score.num_scored,
+            "num_left_out": score.num_left_out,
+            "mean_pose_pck": baseline.value,
+        }
+
+    def summary(self, metrics: Mapping) -> str:
+        """PCK of the test images, and that of the mean pose."""
+        return (
+            f"{metrics['pck_name']} {metrics['pck']:.1%} on "
+            f"{metrics['num_images']} test images ({metrics['num_left_out']} left out; "
+            f"mean pose {metrics['mean_pose_pck']:.1%})"
+        )
+
+    def verdicts(self, predicted: Predicted, truth: Truth) -> list[str]:
+        """Share of the annotated joints that are found, of each example."""
+        lengths = pck.reference_lengths(
+            truth["joints"],
+            truth["status"],
+            self.skeleton,
+            self.reference,
+            truth.get("head_size"),
+        )
+        reach = self.threshold * lengths
+        distance = np.linalg.norm(predicted["joints"] - truth["joints"], axis=-1)
+        return [
+            f"{np.mean(d[~np.isnan(d)] < r):.0%} found" if r > 0 else "not measured"
+            for d, r in zip(distance, reach, strict=True)
+        ]
+
+    def draw(self, image, window, truth, predicted, caption: str) -> np.ndarray:
+        """Predicted and labelled pose on the image, or on the part round a small one."""
+        part, corner = near(image, window)
+        joints = status = None
+        if truth is not None:
+            joints, status = truth["joints"] - corner, truth["status"]
+        return drawings.draw_prediction(
+            part,
+            None if predicted is None else predicted["joints"] - corner,
+            joints,
+            status,
+            self.skeleton,
+            caption,
+        )
+
+    def legend(self, width: int) -> np.ndarray:
+        """What the colours of limbs and joints mean."""
+        return drawings.legend(width)
+
+
+def near(image, window):
+    """The image, or of a large one with a small person the part round it; its corner.
+
+    Returns:
+      uint8 [H, W, 3], and (x, y) of its upper left pixel in the whole image.
+    """
+    x, y, side = window
+    if side >= 0.6 * max(image.shape[:2]):
+        return image, np.zeros(2)
+    left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
+    right, bottom = int(x + side / 2) + 1, int(y + side / 2) + 1
+    return image[top:bottom, left:right], np.array([left, top])
+
+
+def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
+    """The NumPy half that a config describes, of the skeleton of its data set.
+
+    Raises:
+      ConfigError: no test image has what PCK is to be measured in.
+    """
+    evaluation, sizes = config.evaluation, dataset.truth.get("head_size")
+    if evaluation.reference != "torso" and (
+        sizes is None or not (sizes[dataset.test] > 0).any()
+    ):
+        raise ConfigError(
+            f"evaluation.reference={evaluation.reference} needs head boxes, but no "
+            "test image of this data set has one (HRNet's JSON of MPII has none "
+            "either); set evaluation.reference=torso"
+        )
+    return PoseLabels(
+        skeleton=dataset.sources[0].skeleton,  # type: ignore[attr-defined]
+        size=config.data.size,
+        threshold=evaluation.threshold,
+        reference=evaluation.reference,
+        joints=evaluation.joints,
+        occluded=evaluation.occluded,
+        trained_occluded=config.training.occluded,
+    )

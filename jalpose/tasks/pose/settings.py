@@ -1,0 +1,112 @@
+"""Keys that poses add to a config, what scales change of them, and protocols."""
+
+from ml_collections import ConfigDict
+
+from jalpose.settings.checks import ConfigError, above, at_least, between, one_of
+from jalpose.tasks.pose.windows import CROPS
+
+MODEL = "hourglass"  # of a config that names no other
+
+
+def add_keys(config: ConfigDict) -> None:
+    """Add the sections and keys of poses to the common ones."""
+    data = config.data
+    data.name = "lsp"  # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn)
+    # joints (box of the annotated joints) | box (person box) | official (MPII's centre
+    # and height of the person, as its codes crop)
+    data.crop = "joints"
+    # Crop side, in longer sides of that box; official: in heights of the person (1.25).
+    data.window = 1.75
+    data.rare = 0.6  # figures only: fraction of rare poses in pool and test
+    mpii = data.mpii = ConfigDict()
+    # Annotation file, relative to <data.dir>/mpii; "": the official .mat if it is
+    # there, else HRNet's JSON (annot/trainval.json or trainval.json).
+    mpii.annotation = ""
+    mpii.all_joints = False  # only people with all 16 joints (the published code: True)
+    mpii.head_shift = 0.0  # moves the head towards the neck (the published code: 0.2)
+
+    heatmap = config.heatmap = ConfigDict()
+    heatmap.sigma = 1.75  # heatmap pixels at 64x64; scaled with the map's size
+    heatmap.peak = 30.0  # value at a joint, as published
+
+    augment = config.augment = ConfigDict()
+    augment.scale = (0.75, 1.25)  # factor, uniform
+    augment.rotate = 45.0  # degrees either way, uniform
+    augment.shift = 0.2  # of the crop side either way, uniform
+    augment.flip = 0.5  # probability
+    augment.brightness = 0.0  # of the full range either way, uniform
+    augment.contrast = 0.0  # factor 1 +- this, uniform
+    augment.colour = 0.0  # factor 1 +- this a channel, uniform
+
+    config.training.occluded = True  # occluded joints are trained on
+
+    evaluation = config.evaluation
+    evaluation.threshold = 0.2  # for PCK, of the length in `reference`
+    # torso (PCK) | head (official PCKh: 0.6 of the head box's diagonal) | head_full
+    # (the published code's PCKh: the whole diagonal)
+    evaluation.reference = "torso"
+    # Mean over: all (every joint alike) | official (every annotated joint alike, MPII's
+    # pelvis and thorax left out)
+    evaluation.joints = "all"
+    evaluation.occluded = True  # occluded joints are evaluated
+    evaluation.refine = "parabola"  # sub-pixel decoding: parabola | mass | none
+
+
+SCALES: dict[str, dict[str, object]] = {
+    "tiny": {"data.size": 32},
+    "small": {
+        "data.size": 128,
+        "augment.rotate": 30.0,
+        "augment.shift": 0.1,
+        "augment.brightness": 0.1,
+        "augment.contrast": 0.2,
+        "augment.colour": 0.1,
+    },
+    "paper": {},
+}
+
+# What each benchmark changes at every scale.
+PROTOCOLS: dict[str, dict[str, object]] = {
+    # LSP labelled and test, LSPET pool: PCK@0.2.
+    "lsp": {"data.name": "lsp"},
+    # 1,000 people labelled at random, Newell's validation people as the test set:
+    # PCKh@0.5. Crops by the official centre and scale.
+    "mpii": {
+        "data.name": "mpii",
+        "data.crop": "official",
+        "data.window": 1.25,
+        "evaluation.threshold": 0.5,
+        "evaluation.reference": "head",
+        "evaluation.joints": "official",
+    },
+    "figures": {"data.name": "figures"},
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Check the values of the keys above.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    evaluation, data = config.evaluation, config.data
+    one_of("data.crop", data.crop, CROPS)
+    one_of("evaluation.refine", evaluation.refine, ("parabola", "mass", "none"))
+    references = ("torso", "head", "head_full")
+    one_of("evaluation.reference", evaluation.reference, references)
+    one_of("evaluation.joints", evaluation.joints, ("all", "official"))
+    above(0, data__window=data.window, evaluation__threshold=evaluation.threshold)
+    above(0, heatmap__sigma=config.heatmap.sigma, heatmap__peak=config.heatmap.peak)
+    for key in ("shift", "brightness", "contrast", "colour", "rotate"):
+        at_least(0, **{f"augment__{key}": config.augment[key]})
+    between("augment.flip", config.augment.flip, 0, 1)
+    between("data.rare", data.rare, 0, 1)
+    between("data.mpii.head_shift", data.mpii.head_shift, 0, 1)
+    scale = tuple(config.augment.scale)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"augment.scale={scale} must be two factors, 0 < low <= high")
+    if data.size % 4:
+        raise ConfigError(
+            f"data.size={data.size} must be a multiple of 4: heatmaps have a quarter "
+            "of it"
+        )

@@ -1,0 +1,187 @@
+"""Human pose to everything that computes: joints drawn as heatmaps, and read off them.
+
+A label is {"joints": float32 [J, 2] crop pixels, "status": int8 [J]}, a prediction the
+heatmaps [S, h, w, J] of every stack, a target (maps [h, w, J], bool [J] which count).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jalpose.data.dataset import Dataset
+from jalpose.tasks.pose import augment, counting, heatmaps, losses, peaks
+from jalpose.tasks.pose.augment import Ranges
+from jalpose.tasks.pose.heatmaps import HeatmapSpec
+from jalpose.tasks.pose.skeletons import Skeleton
+from jalpose.tasks.task import CandidateOptions, Candidates
+
+MEASURES = ("prediction", "decoded")  # of `disagreement`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoseTask:
+    """Joints of a skeleton, learnt as Gaussians on maps of a quarter of the crop's size.
+
+    Attributes:
+      skeleton: whose joints.
+      spec: of the label heatmaps.
+      ranges: of the augmentations.
+      occluded: occluded joints are learnt too.
+      refine: sub-pixel decoding, see `heatmaps.decode_heatmaps`.
+    """
+
+    skeleton: Skeleton
+    spec: HeatmapSpec
+    ranges: Ranges = Ranges()
+    occluded: bool = True
+    refine: str = "parabola"
+    name = "pose"
+    posteriors = heatmaps.POSTERIORS
+    measures = MEASURES
+
+    @property
+    def size(self) -> int:
+        """Side of the crop, pixels."""
+        return self.spec.crop_size
+
+    @property
+    def num_outputs(self) -> int:
+        """Joints, a heatmap each."""
+        return self.skeleton.num_joints
+
+    @property
+    def label_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Joints [J, 2] and their status [J]."""
+        joints = self.skeleton.num_joints
+        return {
+            "joints": jax.ShapeDtypeStruct((joints, 2), jnp.float32),
+            "status": jax.ShapeDtypeStruct((joints,), jnp.int8),
+        }
+
+    def augment(self, key, image, label):
+        """Scaled, turned, moved, mirrored and recoloured; see `augment.augment`."""
+        image, joints, status = augment.augment(
+            key,
+            image,
+            label["joints"],
+            label["status"],
+            ranges=self.ranges,
+            mirror=self.skeleton.mirror,
+        )
+        return image, {"joints": joints, "status": status}
+
+    def target(self, label):
+        """Maps [h, w, J] of the joints that count, and which those are: bool [J]."""
+        present = self.present(label)
+        return self.spec.render(label["joints"], present), present
+
+    def present(self, label):
+        """Which joints of a label count: bool [J]."""
+        return counting.counted(
+            label["joints"], label["status"], occluded=self.occluded, size=self.size
+        )
+
+    def known(self, target):
+        """Does any joint count?"""
+        return target[1].any()
+
+    def loss(self, prediction, target):
+        """Mean squared error over stacks, pixels and the joints that count."""
+        return losses.labelled_loss(prediction, target)
+
+    def decode(self, prediction):
+        """Joints [J, 2] (crop pixels) of the last stack, and the maps' peaks [J]."""
+        joints, values = self.decode_maps(prediction[-1], self.refine)
+        return {"joints": joints, "peaks": values}
+
+    def decode_maps(self, maps, refine: str):
+        """[h, w, J] -> joints [J, 2] in crop pixels, peaks [J]."""
+        return heatmaps.decode_heatmaps(
+            maps, crop_size=self.size, sigma=self.spec.sigma, refine=refine
+        )
+
+    def illustrate(self, prediction):
+        """Heatmaps of the last stack; half their bytes are enough."""
+        return {"heatmaps": prediction[-1].astype(jnp.float16)}
+
+    # Capabilities.
+
+    def posterior(self, prediction, kind, temperature, log=False):
+        """Distribution of each joint over the pixels of its map: [J, h * w].
+
+        Args:
+          prediction: the last stack counts.
+          kind: see `heatmaps.posterior`.
+          temperature: of a softmax.
+          log: of the softmax its logarithm, exact where it is small.
+        """
+        maps = prediction[-1]
+        if log and kind == "softmax":
+            found = jax.nn.log_softmax(maps / temperature, axis=(0, 1))
+        else:
+            found = heatmaps.posterior(maps, kind, temperature)
+            found = jnp.log(found) if log else found
+        return jnp.moveaxis(found.reshape(-1, found.shape[-1]), -1, 0)
+
+    def candidates(self, options: CandidateOptions) -> Candidates:
+        """The local peaks of each joint's map; see `peaks`."""
+        return peaks.candidates(self.spec, self.skeleton.num_joints, options)
+
+    def disagreement(self, predictions, measure: str):
+        """How much K predictions differ, by joint: [J].
+
+        "prediction": variance over the K, mean over the pixels of the last stack.
+        "decoded": variance of the position of each map's highest pixel, heatmap pixels
+        squared, x and y together.
+        """
+        maps = predictions[:, -1]  # [K, h, w, J]
+        if measure == "prediction":
+            return jnp.var(maps, axis=0).mean(axis=(0, 1))
+        count, height, width, joints = maps.shape
+        highest = jnp.argmax(maps.reshape(count, height * width, joints), axis=1)
+        places = jnp.stack([highest % width, highest // width]).astype(jnp.float32)
+        apart = jnp.var(places, axis=1).sum(axis=0)
+        # A map with a NaN has a highest pixel too.
+        known = jnp.isfinite(maps).all(axis=(0, 1, 2))
+        return jnp.where(known, apart, jnp.nan)
+
+    def predicted_target(self, prediction, label):
+        """The network's own maps of every stack, for the joints that count."""
+        return prediction, self.present(label)
+
+    # What the methods of poses alone ask for.
+
+    def in_map(self, xy):
+        """Crop pixels to heatmap pixels."""
+        return heatmaps.crop_to_heatmap(
+            xy, self.spec.crop_size, self.spec.heatmap_size
+        )
+
+    def errors(self, prediction, label):
+        """Highest pixels of the last stack, labelled joints, which count.
+
+        Returns:
+          predicted float32 [J, 2] and joints float32 [J, 2], heatmap pixels, and bool
+          [J].
+        """
+        predicted, _ = self.decode_maps(prediction[-1], "none")
+        return (
+            self.in_map(predicted),
+            self.in_map(label["joints"]),
+            self.present(label),
+        )
+
+
+def make_task(config: ConfigDict, dataset: Dataset) -> PoseTask:
+    """The task that a config describes, of the skeleton of its data set."""
+    size = config.data.size
+    augmented = {**config.augment, "scale": tuple(config.augment.scale)}
+    return PoseTask(
+        skeleton=dataset.sources[0].skeleton,  # type: ignore[attr-defined]
+        spec=HeatmapSpec(size, size // 4, config.heatmap.sigma, config.heatmap.peak),
+        ranges=Ranges(**augmented),
+        occluded=config.training.occluded,
+        refine=config.evaluation.refine,
+    )
