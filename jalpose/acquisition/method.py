@@ -1,26 +1,26 @@
-"""What an acquisition method is, takes and returns."""
+"""The contract of an acquisition method: what it takes, needs and returns."""
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from jalpose.data.dataset import Labelled
+from jalpose.scoring.probe import Probe
+from jalpose.tasks.task import Task
+from jalpose.training.needs import NOTHING, Needs
 
-class Labelled(NamedTuple):
-    """The labelled set as a method sees it.
+
+class Pool(NamedTuple):
+    """What a method chooses from, and what is labelled already.
 
     Attributes:
-      ids: int64 [L], example ids.
-      joints: float32 [L, J, 2], crop pixels; 0 where not present.
-      present: bool [L, J].
-      held_out: bool [L]; a held-out example is labelled but never a neighbour.
+      unlabelled: int64 [M], ids to choose among, rising.
+      labelled: the labelled set.
     """
 
-    ids: np.ndarray
-    joints: np.ndarray
-    present: np.ndarray
-    held_out: np.ndarray
+    unlabelled: np.ndarray
+    labelled: Labelled
 
 
 class Selection(NamedTuple):
@@ -40,82 +40,52 @@ class Selection(NamedTuple):
     summary: dict[str, float]
 
 
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """A network on top of the pose network's features, and how it is trained.
+class Method(Protocol):
+    """An acquisition method: a frozen dataclass whose fields are its options.
+
+    Of the fields the section `config.acquisition.<name>` is made, with their defaults;
+    `__post_init__` checks them and raises ConfigError, naming the key. An own method
+    names this class as its base to inherit what it leaves as it is.
 
     Attributes:
-      module: Linen module, `PoseOutput` -> float32 [B, O].
-      objective: (outputs [B, O], `objectives.Truth`) -> scalar, of one batch.
-      weight: of the objective beside the pose loss (Learning Loss's lambda).
-      detach_after: epochs of a training after which the objective's gradient no
-        longer reaches the pose network; 0: it never does.
-      steps: of training the head alone on a finished model that has none.
-    """
-
-    module: Any
-    objective: Callable
-    weight: float = 1.0
-    detach_after: float = 0.0
-    steps: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Members:
-    """A committee of pose networks, each trained on a bootstrap of the labels.
-
-    Attributes:
-      count: of networks, 2 or more.
-      steps: of each one's training in every cycle.
-      start: warm (from the cycle's pose network) | fresh (new weights).
-    """
-
-    count: int
-    steps: int
-    start: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Requires:
-    """What a method needs to be trained beside the pose network.
-
-    Attributes:
-      head: trained with the pose network, or alone on a finished one; its output is
-        the field `head` of the `PoseOutput` that `Probe.reduce` gives.
-      members: trained after the pose network; `Probe.reduce(..., over="members")`.
-      dropout: the pose network is to have `model.dropout` above 0;
-        `Probe.reduce(..., over="dropout")`.
-      each_norm: gradient norms of each label by itself, not only the expectation of
-        their squares.
-    """
-
-    head: Head | None = None
-    members: Members | None = None
-    dropout: bool = False
-    each_norm: bool = False
-
-
-NOTHING = Requires()
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """An acquisition method.
-
-    Attributes:
-      acquire: (key, probe, labelled, unlabelled ids [M], budget, **options) ->
-        Selection. Options are the section of its name in `config.acquisition`.
-      check: (number of possible neighbours, **options) -> None; raises ValueError
-        before anything compiles where the options cannot work.
+      capabilities: of `tasks.task.CAPABILITIES`, those its task must have.
       uses_engine: its scores depend on `acquisition.engine`.
-      requires: (skeleton, **options) -> what has to be trained for it; equal for
-        equal arguments.
+      scales: what the scales tiny and small change of its fields.
+      presets: what a config that names this method changes beside its section, by
+        dotted key.
     """
 
-    acquire: Callable[..., Selection]
-    check: Callable[..., None] = lambda num_neighbours, **options: None
-    uses_engine: bool = False
-    requires: Callable[..., Requires] = lambda skeleton, **options: NOTHING
+    capabilities: ClassVar[tuple[str, ...]] = ()
+    uses_engine: ClassVar[bool] = False
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[Mapping[str, Any]] = {}
+
+    def check(self, task: Task, *, num_trained: int, budget: int) -> None:
+        """Raise ConfigError, before anything compiles, for what cannot work.
+
+        Args:
+          task: has the capabilities asked for.
+          num_trained: examples labelled at the start and not held out.
+          budget: examples chosen a cycle.
+        """
+
+    def needs(self, task: Task) -> Needs:
+        """What has to be trained for it; equal for equal tasks."""
+        del task
+        return NOTHING
+
+    def acquire(self, key, probe: Probe, pool: Pool, budget: int) -> Selection:
+        """Choose `budget` of the unlabelled.
+
+        Called again from its beginning after a pause: all it draws comes from the key.
+
+        Args:
+          key: of this acquisition.
+          probe: of the trained network.
+          pool: to choose from.
+          budget: how many to choose.
+        """
+        ...
 
 
 def highest(ids: np.ndarray, scores: np.ndarray, budget: int) -> np.ndarray:

@@ -1,96 +1,96 @@
-"""How a run judges its models on the test set, and its choices by the pool's labels."""
+"""How a run scores its models on the test set, and its choices by the pool's labels."""
 
 import functools
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from jalpose.data.crops import from_crop
-from jalpose.data.dataset import PoseDataset
+from jalpose.data.dataset import Dataset, Labelled
 from jalpose.evaluation import measures
-from jalpose.scoring.passes import Passes, collect
-from jalpose.settings.keys import ConfigError
-from jalpose.tasks.pose import baseline, pck
-from jalpose.training.trainer import HeatmapSpec
+from jalpose.runtime.throughput import Meter
+from jalpose.scoring.passes import Examples, Passes, collect
+from jalpose.scoring.probe import Probe
+from jalpose.tasks.labels import Labels, Predicted
+from jalpose.tasks.task import Task
 
 
-class Judge:
+class Evaluator:
     """The evaluation that a config describes, on one dataset.
 
     Args:
-      config: the section `evaluation`.
+      labels: of the task, NumPy half.
       dataset: the benchmark.
-
-    Raises:
-      ConfigError: no test image has what PCK is to be measured in.
+      size: of the crops, pixels.
+      block: examples a forward pass, over all devices.
+      true_norms: of everything scored, measure the gradient norms of the true labels.
     """
 
-    def __init__(self, config: ConfigDict, dataset: PoseDataset):
-        self.config, self.dataset = config, dataset
-        sizes = dataset.head_sizes
-        if config.reference == "torso":
-            return
-        if sizes is None or not (sizes[dataset.test] > 0).any():
-            raise ConfigError(
-                f"evaluation.reference={config.reference} needs head boxes, but no "
-                "test image of this data set has one (HRNet's JSON of MPII has none "
-                "either); set evaluation.reference=torso"
-            )
+    def __init__(
+        self, labels: Labels, dataset: Dataset, *, size: int, block: int, true_norms
+    ):
+        self.labels, self.dataset, self.true_norms = labels, dataset, true_norms
+        self._size, self._block = size, block
 
-    def evaluate(self, passes: Passes, variables) -> tuple[dict, dict]:
-        """Test metrics, and arrays: ids, predicted joints (image pixels) and losses."""
-        data, config = self.dataset, self.config
-        ids = data.test
+    def labels_of(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels of the crops of examples whose truth the data set knows."""
+        windows = self.dataset.windows_of(ids)
+        return self.labels.in_crop(self.dataset.truth_of(ids), windows, self._size)
+
+    def evaluate(self, passes: Passes, variables, meter: Meter) -> tuple[dict, dict]:
+        """Test metrics, and arrays: ids, predictions (image pixels) and losses."""
+        data, ids = self.dataset, self.dataset.test
         found = collect(
-            passes.walk(passes.describe, variables, ids, block=config.block)
+            passes.walk(
+                passes.describe,
+                variables,
+                Examples(data, self.labels_of),
+                ids,
+                block=self._block,
+                meter=meter,
+            )
         )
-        predicted = from_crop(found["joints"], data.windows[ids], passes.spec.crop_size)
-        result = self.pck(ids, predicted)
-        known = (a[data.initial] for a in (data.joints, data.status, data.windows))
-        guess = baseline.predict_mean_pose(
-            baseline.mean_crop_pose(*known), data.windows[ids]
+        predicted = self._place(found, ids)
+        truth = data.truth_of(ids)
+        guess = self.labels.guess(
+            data.truth_of(data.initial),
+            data.windows_of(data.initial),
+            data.windows_of(ids),
         )
-        metrics = {
-            "pck": result.mean,
-            "pck_name": pck.score_name(config.reference, config.threshold),
-            "pck_threshold": config.threshold,
-            "pck_reference": config.reference,
-            "pck_joints": config.joints,
-            "pck_per_joint": dict(
-                zip(data.skeleton.joints, result.per_joint.tolist(), strict=True)
-            ),
-            "num_images": result.num_images,
-            "num_left_out": result.num_left_out,
-            "mean_pose_pck": self.pck(ids, guess).mean,
-            "test_loss": float(found["loss"].mean(dtype=np.float64)),
-        }
+        metrics = self.labels.metrics(
+            self.labels.score(predicted, truth), self.labels.score(guess, truth)
+        )
+        metrics["test_loss"] = float(found["loss"].mean(dtype=np.float64))
         arrays = {
             "test_ids": ids,
-            "test_joints": predicted.astype(np.float32),
+            **{
+                f"test_{name}": _recorded(predicted[name])
+                for name in self.labels.recorded
+            },
             "test_losses": found["loss"],
         }
         return metrics, arrays
 
-    def measure(self, probe, labels, chosen, scores) -> tuple[dict, dict]:
+    def measure(
+        self, probe: Probe, labelled: Labelled, chosen, scores
+    ) -> tuple[dict, dict]:
         """Measure a choice by the labels of all that was scored, in simulation.
 
         Args:
           probe: of the network that chose.
-          labels: `Labelled` of what was scored, M examples.
+          labelled: the true labels of what was scored, M examples.
           chosen: ids of what was chosen.
           scores: float32 [M].
 
         Returns:
           Measures for the record (see `measures.summarise`), and arrays.
         """
-        ids = labels.ids
+        ids = labelled.ids
         described = probe.describe(ids)
-        joints = from_crop(
-            described["joints"], self.dataset.windows[ids], probe.spec.crop_size
-        )
-        norms = self._true_norms(probe, labels) if self.config.true_norms else None
+        predicted = self._place(described, ids)
+        norms = self._true_norms(probe, labelled) if self.true_norms else None
         picked = np.isin(ids, chosen)
+        some = {name: values[picked] for name, values in predicted.items()}
+        key = self.labels.keys.key
         values = measures.summarise(
             ids,
             scores,
@@ -98,20 +98,21 @@ class Judge:
             described["loss"],
             sq_norms=norms,
             embeddings=described["embedding"],
-            selected_pck=self._mean_pck(ids[picked], joints[picked]),
-            pool_pck=self._mean_pck(ids, joints),
+            more={
+                f"selected_{key}": self._score(ids[picked], some),
+                f"pool_{key}": self._score(ids, predicted),
+            },
         )
         arrays = {
             "embeddings": described["embedding"],
-            "joints": joints.astype(np.float32),
-            "peaks": described["peaks"],
+            **{name: _recorded(values) for name, values in predicted.items()},
             "true_losses": described["loss"],
         }
         if norms is not None:
             arrays["true_squared_norms"] = norms
         return values, arrays
 
-    def illustrate(self, probe, labelled, ids, scores, most) -> dict:
+    def illustrate(self, probe: Probe, labelled, ids, scores, most) -> dict:
         """Arrays that no measure needs, for pictures of the choice.
 
         Args:
@@ -119,12 +120,12 @@ class Judge:
           labelled: int64 [L], ids of the examples it was trained on.
           ids: int64 [M], of what was scored, rising.
           scores: float32 [M].
-          most: examples whose heatmaps are kept, half of them of the highest scores
-            and half of the lowest; none where a method gives no scores.
+          most: examples of which `Task.illustrate` is kept, half of them of the highest
+            scores and half of the lowest; none where a method gives no scores.
 
         Returns:
           labelled_ids [L], labelled_embeddings float32 [L, C]; heatmap_ids [n], rising,
-          heatmaps float16 [n, h, w, J], of the last stack.
+          and what the task illustrates them with.
         """
         arrays = {
             "labelled_ids": labelled,
@@ -132,76 +133,54 @@ class Judge:
         }
         shown = measures.ends(ids, scores, most)
         if len(shown):
-            arrays["heatmap_ids"] = shown
-            arrays |= probe.reduce(last_heatmaps, shown)
+            found = probe.reduce(_illustrate(probe.task), shown)
+            if found:
+                arrays |= {"heatmap_ids": shown, **found}
         return arrays
 
-    def pck(self, ids, predicted) -> pck.PckResult:
-        """PCK of `predicted`, image pixels, on the examples `ids`."""
-        data, config = self.dataset, self.config
-        return pck.pck(
-            predicted,
-            data.joints[ids],
-            data.status[ids],
-            data.skeleton,
-            threshold=config.threshold,
-            count_occluded=config.occluded,
-            reference=config.reference,
-            head_sizes=self._head_sizes(ids),
-            average=config.joints,
-        )
+    def _place(self, described, ids) -> Predicted:
+        decoded = {k: v for k, v in described.items() if k not in ("embedding", "loss")}
+        return self.labels.place(decoded, self.dataset.windows_of(ids), self._size)
 
-    def reference_lengths(self, ids) -> np.ndarray:
-        """Lengths that PCK measures in, image pixels; NaN where there is none."""
-        data = self.dataset
-        return pck.reference_lengths(
-            data.joints[ids],
-            data.status[ids],
-            data.skeleton,
-            self.config.reference,
-            self._head_sizes(ids),
-        )
-
-    def _head_sizes(self, ids):
-        sizes = self.dataset.head_sizes
-        return None if sizes is None else sizes[ids]
-
-    def _mean_pck(self, ids, predicted) -> float | None:
-        """PCK of images, None where there is nothing to measure."""
+    def _score(self, ids, predicted: Predicted) -> float | None:
+        """Score of some examples, None where there is nothing to score."""
         try:
-            return self.pck(ids, predicted).mean
+            return self.labels.score(predicted, self.dataset.truth_of(ids)).value
         except ValueError:
             return None
 
-    def _true_norms(self, probe, labels):
+    def _true_norms(self, probe: Probe, labelled: Labelled):
         """Squared norm of each example's own gradient: float32 [M]."""
 
         def context(positions):
-            return {
-                "joints": labels.joints[positions],
-                "present": labels.present[positions],
-            }
+            return {name: v[positions] for name, v in labelled.labels.items()}
 
-        weights = np.broadcast_to(np.float32(1), (len(labels.ids), 1))
-        target = own_label(probe.spec)
+        weights = np.broadcast_to(np.float32(1), (len(labelled.ids), 1))
         found = probe.squared_norms(
-            target, labels.ids, weights, context, approximate=False
+            own_label(probe.task), labelled.ids, weights, context, approximate=False
         )
         return found["expected"]
 
 
-def last_heatmaps(output, key) -> dict:
-    """Heatmaps of the last stack, for `Probe.reduce`; half their bytes are enough."""
-    del key
-    return {"heatmaps": output.heatmaps[-1].astype(jnp.float16)}
+def _recorded(values: np.ndarray) -> np.ndarray:
+    """Float64 as float32: what was placed in the image was computed in it."""
+    return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
 @functools.cache
-def own_label(spec: HeatmapSpec):
+def _illustrate(task: Task):
+    def illustration(output, key):
+        del key
+        return task.illustrate(output.prediction)
+
+    return illustration
+
+
+@functools.cache
+def own_label(task: Task):
     """The one target of an example whose label is known, for `Probe.squared_norms`."""
 
     def target(row):
-        maps = spec.render(row["joints"], row["present"])
-        return maps[None], row["present"][None]
+        return jax.tree.map(lambda leaf: leaf[None], task.target(row))
 
     return target

@@ -6,6 +6,7 @@ not known.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -170,8 +171,7 @@ def summarise(
     *,
     sq_norms: np.ndarray | None = None,
     embeddings: np.ndarray | None = None,
-    selected_pck: float | None = None,
-    pool_pck: float | None = None,
+    more: Mapping[str, float | None] | None = None,
 ) -> dict[str, float | None]:
     """All of the above by name, for a cycle's record: finite numbers or None.
 
@@ -186,9 +186,9 @@ def summarise(
       losses: [M], true; None outside a simulation.
       sq_norms: [M], true squared gradient norms.
       embeddings: [M, D].
-      selected_pck: PCK of the images selected, before training on them: the lower,
-        the better failures are found (LL++, Table 3a).
-      pool_pck: PCK of all images scored, to compare it with.
+      more: other measures by name, for the end of the record: of the score of the
+        images selected, before training on them (the worse, the better failures are
+        found: LL++, Table 3a), and of all images scored, to compare it with.
     """
     _check_selected(selected, ids)
     found: dict[str, float] = dict.fromkeys(_NAMES, math.nan)
@@ -205,7 +205,7 @@ def summarise(
         apart = spread(embeddings[np.isin(ids, selected)], NEAR * scale)
         found["mean_distance"], found["smallest_distance"] = apart.mean, apart.smallest
         found["near_duplicates"] = apart.near_duplicates
-    for name, value in (("selected_pck", selected_pck), ("pool_pck", pool_pck)):
+    for name, value in (more or {}).items():
         found[name] = math.nan if value is None else value
     return {name: _finite_or_none(value) for name, value in found.items()}
 
@@ -221,8 +221,6 @@ _NAMES = (
     "smallest_distance",
     "near_duplicates",
     "pool_distance",
-    "selected_pck",
-    "pool_pck",
 )
 
 

@@ -1,9 +1,9 @@
-"""Heads: small networks that read a pose network's features, not its images.
+"""Heads: small networks that read a network's features, not its images.
 
 They predict numbers about an example (its loss, the variance of its joints, the
-lengths of its limbs) from a `PoseOutput`. Whether their gradient reaches the pose
+lengths of its limbs) from a `Output`. Whether their gradient reaches the pose
 network is up to the training. All arithmetic is float32, whatever the features are;
-kernels start as the pose network's do (PyTorch's default), biases at zero.
+kernels start as the networks' do (PyTorch's default), biases at zero.
 """
 
 from functools import partial
@@ -11,7 +11,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jalpose.models.hourglass import KERNEL_INIT, PoseOutput
+from jalpose.models.hourglass import KERNEL_INIT
+from jalpose.models.output import Output
 
 _dense = partial(nn.Dense, kernel_init=KERNEL_INIT)
 _conv = partial(nn.Conv, padding="VALID", kernel_init=KERNEL_INIT)
@@ -34,8 +35,8 @@ class StackHead(nn.Module):
     width: int = 128
 
     @nn.compact
-    def __call__(self, output: PoseOutput):
-        """`PoseOutput` of a batch -> float32 [B, O]; ValueError without stacks."""
+    def __call__(self, output: Output):
+        """`Output` of a batch -> float32 [B, O]; ValueError without stacks."""
         stacks = _features(self, output, "stacks")
         means = [jnp.mean(_float32(x), axis=(1, 2)) for x in stacks]  # [B, C] each
         parts = [
@@ -60,8 +61,8 @@ class AverageHead(nn.Module):
     widths: tuple[int, ...] = WIDTHS
 
     @nn.compact
-    def __call__(self, output: PoseOutput):
-        """`PoseOutput` of a batch -> float32 [B, O]."""
+    def __call__(self, output: Output):
+        """`Output` of a batch -> float32 [B, O]."""
         return _hidden_layers(_float32(output.embedding), self.widths, self.outputs)
 
 
@@ -83,8 +84,8 @@ class LevelsHead(nn.Module):
     widths: tuple[int, ...] = WIDTHS
 
     @nn.compact
-    def __call__(self, output: PoseOutput):
-        """`PoseOutput` of a batch -> float32 [B, O]; ValueError without levels."""
+    def __call__(self, output: Output):
+        """`Output` of a batch -> float32 [B, O]; ValueError without levels."""
         x, *below = map(_float32, _features(self, output, "levels"))
         for i, level in enumerate(below):
             halve = _conv(level.shape[-1], (2, 2), (2, 2), name=f"halve{i}")

@@ -11,46 +11,17 @@ parameters.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jalpose.models.output import Features, Output
+
 # PyTorch's default convolution initialiser, U(+-1/sqrt(fan_in)), with which all the
 # papers' networks start; we differ in the biases, which start at zero.
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-class Features(NamedTuple):
-    """Maps inside a pose network that heads may read, each [B, h, w, C].
-
-    Attributes:
-      stacks: of each stack, what its heatmaps are computed from.
-      levels: of the last hourglass, the highest resolution (its output) first, then
-        halved again and again down to its lowest level.
-    """
-
-    stacks: tuple[jax.Array, ...] = ()
-    levels: tuple[jax.Array, ...] = ()
-
-
-class PoseOutput(NamedTuple):
-    """What a pose network returns for a batch.
-
-    Attributes:
-      heatmaps: float32 [B, S, h, w, J], one set of maps a stack, the last is the
-        prediction.
-      embedding: float32 [B, C], global average of the features that the last
-        stack's heatmaps are computed from; non-negative.
-      features: maps for heads; what is not used costs nothing under `jit`.
-      head: [B, O], what a head beside the network says, where one is trained.
-    """
-
-    heatmaps: jax.Array
-    embedding: jax.Array
-    features: Features = Features()
-    head: jax.Array | None = None
 
 
 class Conv(nn.Module):
@@ -141,10 +112,10 @@ class Hourglass(nn.Module):
 
 
 class StackedHourglass(nn.Module):
-    """Images float32 [B, H, W, 3] in [0, 1] -> `PoseOutput` at a quarter the size.
+    """Images float32 [B, H, W, 3] in [0, 1] -> `Output` at a quarter the size.
 
     Attributes:
-      num_joints: heatmaps a stack.
+      num_outputs: heatmaps a stack.
       stacks: hourglasses in a row, each with its own heatmaps.
       channels: width; a multiple of 4 (the stem starts at a quarter of it).
       depth: poolings inside an hourglass; H and W must be multiples of 4 * 2**depth.
@@ -153,7 +124,7 @@ class StackedHourglass(nn.Module):
       dropout: probability with which a residual drops a channel, see `Residual`.
     """
 
-    num_joints: int
+    num_outputs: int
     stacks: int = 2
     channels: int = 256
     depth: int = 4
@@ -164,7 +135,7 @@ class StackedHourglass(nn.Module):
     @nn.compact
     def __call__(
         self, images, train: bool = False, drop: bool | None = None
-    ) -> PoseOutput:
+    ) -> Output:
         """See the class.
 
         Args:
@@ -201,14 +172,14 @@ class StackedHourglass(nn.Module):
             stacks.append(y)
             # The heads stay float32: heatmap peaks reach 30, where bfloat16 has
             # steps of 1/8.
-            head = Conv(self.num_joints, convolve=self.convolve, name=f"heatmaps{s}")
+            head = Conv(self.num_outputs, convolve=self.convolve, name=f"heatmaps{s}")
             heatmaps.append(head(y, train))
             if s + 1 < self.stacks:
                 maps = conv(width, name=f"merge_maps{s}")(heatmaps[-1], train)
                 x = x + maps + conv(width, name=f"merge_features{s}")(y, train)
         embedding = jnp.mean(y.astype(jnp.float32), axis=(1, 2))
         features = Features(tuple(stacks), levels)
-        return PoseOutput(jnp.stack(heatmaps, axis=1), embedding, features)
+        return Output(jnp.stack(heatmaps, axis=1), embedding, features)
 
 
 def max_pool(x):

@@ -70,6 +70,25 @@ class Flow:
         return taken
 
 
+@dataclasses.dataclass
+class Meter:
+    """What one piece of a run's work has taken; whoever does the work counts in it.
+
+    Attributes:
+      training: examples trained on.
+      scoring: examples walked over.
+      peak_bytes: of the largest pass that was executed, on one device, by the
+        compiler's account.
+      microbatch: gradients at once in the last pass of gradient norms whose number was
+        fitted to the device; 0 where none was executed.
+    """
+
+    training: Flow = dataclasses.field(default_factory=Flow)
+    scoring: Flow = dataclasses.field(default_factory=Flow)
+    peak_bytes: int = 0
+    microbatch: int = 0
+
+
 def rates(images: float, seconds: float, waiting: float) -> dict[str, float | None]:
     """Images a second and the share of time waiting; None where nothing was done."""
     if not seconds:

@@ -1,6 +1,6 @@
 """Compiled passes of one network over any number of examples, block by block.
 
-A pass never holds the heatmaps of a pool: what it computes of each example is
+A pass never holds the predictions of a pool: what it computes of each example is
 reduced on the device, and only that comes back.
 """
 
@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalpose.data import pipeline
-from jalpose.data.dataset import PoseDataset
+from jalpose.data.dataset import Dataset
 from jalpose.pergrad.memory import compiled_bytes, largest_fitting
 from jalpose.runtime import hosts, sharding
-from jalpose.runtime.throughput import Flow
-from jalpose.tasks.pose import heatmaps, losses
-from jalpose.tasks.pose.skeletons import ABSENT
-from jalpose.training.trainer import HeatmapSpec, pose_of, scale_images
+from jalpose.runtime.throughput import Meter
+from jalpose.tasks.task import Task
+from jalpose.training.trainer import network_of, scale_images
+
+LabelsOf = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,65 +54,84 @@ class Compiled(NamedTuple):
     microbatch: int
 
 
-class Passes:
-    """Walks a network over examples of a dataset, on all devices of a mesh.
+class Examples(NamedTuple):
+    """Where a pass reads its examples.
+
+    Attributes:
+      dataset: of the images.
+      labels_of: ids -> labels of their crops, where the pass may see them: arrays
+        [len(ids), ...] by name; None: it may not.
+    """
+
+    dataset: Dataset
+    labels_of: LabelsOf | None = None
+
+    def source(self, ids: np.ndarray, size: int) -> pipeline.CropSource:
+        """Crops of these examples, with their labels if there are any."""
+        labels = None if self.labels_of is None else self.labels_of(ids)
+        return pipeline.CropSource(self.dataset, ids, size, labels)
+
+
+def execute(fn: Callable, run: Callable, variables, rows):
+    """Run a compiled block; a test may stand in its way.
 
     Args:
-      model: Linen module returning `PoseOutput`.
-      dataset: whose examples are walked over.
-      spec: of the label heatmaps.
-      refine: sub-pixel decoding, see `heatmaps.decode_heatmaps`.
+      fn: the pass.
+      run: what it was compiled to.
+      variables: on the devices.
+      rows: on the devices.
+    """
+    del fn
+    return run(variables, rows)
+
+
+class Passes:
+    """Walks a network over examples, on all devices of a mesh.
+
+    What is compiled depends on no examples: passes of one network serve every dataset
+    of its task.
+
+    Args:
+      model: Linen module returning `Output`.
+      task: what its predictions are.
       mesh: blocks are split over it.
       threads: reading ahead.
       gradient_model: the same network as gradient norms are taken of it; None: as is.
       head: Linen module of a head beside the network, or None.
+      execute: runs a compiled block.
     """
 
     def __init__(
         self,
         model,
-        dataset: PoseDataset,
-        spec: HeatmapSpec,
+        task: Task,
         *,
-        refine: str,
         mesh,
         threads: int,
         gradient_model=None,
         head=None,
+        execute: Callable = execute,
     ):
-        self.model, self.spec, self.head = model, spec, head
-        self.skeleton, self.mesh = dataset.skeleton, mesh
+        self.model, self.task, self.head, self.mesh = model, task, head, mesh
         self.gradient_model = model if gradient_model is None else gradient_model
-        self._dataset, self._refine = dataset, refine
         self.threads = threads
         self.num_devices = mesh.size
+        self._run_compiled = execute
         self._compiled: dict = {}
         self._built: dict = {}
         self._halved: set = set()
-        self.flow = Flow()  # of the examples walked over
         whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         self._gather = jax.jit(lambda results: results, out_shardings=whole)
-        self.peak_bytes = 0  # of the largest pass compiled so far, on one device
-        self.microbatch = 0  # of the `Fitted` pass compiled last
-
-    def read_from(self, dataset: PoseDataset) -> None:
-        """Walk over examples of another dataset of the same skeleton from now on.
-
-        What is compiled depends on no dataset, and stays.
-        """
-        self._dataset = dataset
-
-    def source(self, ids: np.ndarray) -> pipeline.CropSource:
-        """Crops of these examples."""
-        return pipeline.CropSource(self._dataset, ids, self.spec.crop_size)
 
     def walk(
         self,
         fn: Callable,
         variables,
+        examples: Examples,
         ids: np.ndarray,
         *,
         block: int,
+        meter: Meter,
         context: Callable | None = None,
         start: int = 0,
     ) -> Iterator[dict[str, np.ndarray]]:
@@ -121,8 +141,10 @@ class Passes:
           fn: (variables, rows of one device) -> dict of arrays with a row each, or
             `Fitted`; compiled once for each such object and shape.
           variables: Linen variables.
-          ids: example ids.
+          examples: where they are read.
+          ids: of those walked over.
           block: examples at a time, over all devices; made a multiple of their number.
+          meter: counts what is done.
           context: positions in `ids` [n] -> dict of arrays [n, ...] that `fn` finds
             in rows["context"].
           start: position in `ids` to begin at.
@@ -133,14 +155,15 @@ class Passes:
         position = start
         part = sharding.part_of(self.mesh, block)
         blocks = pipeline.blocks_in_order(
-            self.source(ids[start:]),
+            examples.source(ids[start:], self.task.size),
             block=part.rows,
             threads=self.threads,
             rows=(part.first, part.here),
         )
-        for count, rows in self.flow.through(blocks, images=lambda block: block[0]):
+        flow = meter.scoring
+        for count, rows in flow.through(blocks, images=lambda block: block[0]):
             rows = self.place(rows, count, position, context)
-            result = self._run(fn, variables, rows)
+            result = self._run(fn, variables, rows, meter)
             yield {name: value[:count] for name, value in result.items()}
             position += count
 
@@ -171,14 +194,14 @@ class Passes:
 
     def output(self, variables, images):
         """What the network, and the head if any, says of uint8 [B, S, S, 3]."""
-        output = self.model.apply(pose_of(variables), scale_images(images))
+        output = self.model.apply(network_of(variables), scale_images(images))
         if "head" in variables:
             said = self.head.apply({"params": variables["head"]}, output)
             output = output._replace(head=said)
         return output
 
     def members_output(self, variables, images):
-        """What each member of a committee says: `PoseOutput` of [K, B, ...]."""
+        """What each member of a committee says: `Output` of [K, B, ...]."""
         members = [
             variables["members"][k] for k in sorted(variables["members"], key=int)
         ]
@@ -187,14 +210,14 @@ class Passes:
         return jax.lax.map(lambda member: self.model.apply(member, images), stacked)
 
     def dropout_output(self, variables, images, keys):
-        """What the network says of each image under dropout: `PoseOutput` [K, B, ...].
+        """What the network says of each image under dropout: `Output` [K, B, ...].
 
         Args:
           variables: of the network.
           images: uint8 [B, S, S, 3].
           keys: [B, K], so that what is dropped depends on the example alone.
         """
-        variables, images = pose_of(variables), scale_images(images)
+        variables, images = network_of(variables), scale_images(images)
 
         def one(image, key):
             return self.model.apply(
@@ -208,31 +231,20 @@ class Passes:
         return jax.lax.map(sample, jnp.swapaxes(keys, 0, 1))
 
     def describe(self, variables, rows) -> dict:
-        """Pass: embedding [C], joints [J, 2] (crop pixels), peaks [J] and loss.
+        """Pass: embedding [C], what `Task.decode` reads off, and loss.
 
-        The loss is of the example's own label; only records and reports may look at
-        it for examples whose label is not bought.
+        The loss is of the example's own label, where labels may be seen; only records
+        and reports may look at it for examples whose label is not bought.
         """
         output = self.output(variables, rows["image"])
-        joints, peaks = jax.vmap(self.decode)(output.heatmaps[:, -1])
-        present = rows["status"] != ABSENT
-        targets = jax.vmap(self.spec.render)(rows["joints"], present)
-        loss = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
-        return {
+        found = {
             "embedding": output.embedding,
-            "joints": joints,
-            "peaks": peaks,
-            "loss": loss,
+            **jax.vmap(self.task.decode)(output.prediction),
         }
-
-    def decode(self, maps):
-        """[h, w, J] -> joints [J, 2] in crop pixels, peaks [J]."""
-        return heatmaps.decode_heatmaps(
-            maps,
-            crop_size=self.spec.crop_size,
-            sigma=self.spec.sigma,
-            refine=self._refine,
-        )
+        if "label" in rows:
+            targets = jax.vmap(self.task.target)(rows["label"])
+            found["loss"] = jax.vmap(self.task.loss)(output.prediction, targets)
+        return found
 
     def compiled(self, fn, variables, rows) -> Compiled:
         """`fn` (see `walk`) compiled for these shapes, once."""
@@ -260,17 +272,15 @@ class Passes:
         return jitted.lower(variables, rows).compile()
 
     def _keep(self, key, found, microbatch):
-        if microbatch:
-            self.microbatch = microbatch
         self._compiled[key] = Compiled(found, compiled_bytes(found), microbatch)
 
-    def _run(self, fn, variables, rows) -> dict[str, np.ndarray]:
+    def _run(self, fn, variables, rows, meter: Meter) -> dict[str, np.ndarray]:
         """A block's results, of all hosts, on every host.
 
         Where memory does not suffice on a device, all hosts halve the microbatch of a
         `Fitted` pass once, for all blocks that follow.
         """
-        result = self._try(fn, variables, rows)
+        result = self._try(fn, variables, rows, meter)
         microbatch = self.compiled(fn, variables, rows).microbatch
         key = self._key(fn, variables, rows)
         if result is None and microbatch > 1 and key not in self._halved:
@@ -282,7 +292,7 @@ class Passes:
             self._halved.add(key)
             halved = self._compile(fn.build(microbatch // 2), variables, rows)
             self._keep(key, halved, microbatch // 2)
-            result = self._try(fn, variables, rows)
+            result = self._try(fn, variables, rows, meter)
         if result is None:
             at_once = self.compiled(fn, variables, rows).microbatch
             if at_once:
@@ -297,22 +307,25 @@ class Passes:
             result = self._gather(result)
         return sharding.to_host(result)
 
-    def _try(self, fn, variables, rows):
+    def _try(self, fn, variables, rows, meter):
         """A block's results on the devices; None where any host had no memory."""
         result, full = None, False
         try:
-            result = self._execute(fn, variables, rows)
+            result = self._execute(fn, variables, rows, meter)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             full = True
         return None if hosts.any_host(full) else result
 
-    def _execute(self, fn, variables, rows):
+    def _execute(self, fn, variables, rows, meter):
         found = self.compiled(fn, variables, rows)
-        self.peak_bytes = max(self.peak_bytes, found.peak_bytes)
+        meter.peak_bytes = max(meter.peak_bytes, found.peak_bytes)
+        if found.microbatch:
+            meter.microbatch = found.microbatch
+        result = self._run_compiled(fn, found.run, variables, rows)
         # Waited for: a host has to know that it has its part before all gather.
-        return jax.block_until_ready(found.run(variables, rows))
+        return jax.block_until_ready(result)
 
 
 def num_blocks(count: int, block: int) -> int:

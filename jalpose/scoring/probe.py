@@ -22,11 +22,12 @@ from jalpose.pergrad import checks
 from jalpose.pergrad import memory as limits
 from jalpose.pergrad.api import Engine
 from jalpose.runtime import hosts
+from jalpose.runtime.throughput import Meter
 from jalpose.scoring import passes
-from jalpose.scoring.passes import Fitted, Passes, example_keys
+from jalpose.scoring.passes import Examples, Fitted, Passes, example_keys
 from jalpose.storage.journal import Arrays, Journal
-from jalpose.tasks.pose import losses
-from jalpose.training.trainer import pose_of, scale_images
+from jalpose.tasks.task import Task
+from jalpose.training.trainer import network_of, scale_images
 
 
 class Paused(Exception):
@@ -41,18 +42,21 @@ class Probe:
     Args:
       walker: compiled passes of the network.
       variables: of the network.
+      examples: where they are read; their labels are for records alone.
       journal: of earlier calls; the probe's own is a copy.
       pieces: blocks that may be computed before `Paused`.
       forward_block: examples a forward pass.
       gradient_block: examples a pass of gradient norms.
       engine: of gradient norms; with a microbatch of 0 it is made to fit the device.
       memory: GiB a device the norms may take; 0: what it reports.
+      meter: counts what is done; None: one of its own.
     """
 
     def __init__(
         self,
         walker: Passes,
         variables,
+        examples: Examples,
         *,
         journal: Journal,
         pieces: int,
@@ -60,8 +64,11 @@ class Probe:
         gradient_block: int,
         engine: Engine,
         memory: float = 0.0,
+        meter: Meter | None = None,
     ):
-        self._walker, self._variables = walker, variables
+        self._walker, self._variables, self._examples = walker, variables, examples
+        self._unlabelled = examples._replace(labels_of=None)
+        self._meter = meter or Meter()
         self.journal = journal.copy()
         self.progress = ("", 0, 0)  # pass, examples done, examples in all
         self._pieces = pieces
@@ -69,14 +76,9 @@ class Probe:
         self._engine, self._memory = engine, memory
 
     @property
-    def spec(self):
-        """How label heatmaps are drawn; `spec.render(joints, present)` draws them."""
-        return self._walker.spec
-
-    @property
-    def skeleton(self):
-        """Of the joints."""
-        return self._walker.skeleton
+    def task(self) -> Task:
+        """What the network predicts."""
+        return self._walker.task
 
     @property
     def mesh(self):
@@ -88,24 +90,30 @@ class Probe:
         return self.describe(ids)["embedding"]
 
     def describe(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Embedding, predicted joints (crop pixels), peaks and loss of each example.
+        """Embedding, what is read off its prediction, and loss of each example.
 
         For records: the loss is of labels a method must not look at.
         """
-        return self._pass("describe", self._walker.describe, ids, self._forward_block)
+        return self._pass(
+            "describe",
+            self._walker.describe,
+            ids,
+            self._forward_block,
+            examples=self._examples,
+        )
 
     def reduce(
         self, fn: Callable, ids: np.ndarray, key=None, *, over="network", samples=0
     ) -> dict[str, np.ndarray]:
-        """Compute `fn(output, key)` of each example's `PoseOutput`, on the device.
+        """Compute `fn(output, key)` of each example's `Output`, on the device.
 
         Args:
-          fn: (PoseOutput of one example, key of that example) -> dict of arrays; the
+          fn: (Output of one example, key of that example) -> dict of arrays; the
             same function object each time, or it is compiled anew.
           ids: example ids.
           key: of the pass; each example's own is folded with its id.
           over: network | members (of the committee) | dropout (`samples` of the
-            network); of the latter two the `PoseOutput` has a leading axis.
+            network); of the latter two the `Output` has a leading axis.
           samples: under dropout, each with channels dropped by the example's key.
         """
         key = jax.random.key(0) if key is None else key
@@ -130,7 +138,7 @@ class Probe:
         weights: np.ndarray,
         context: Callable = lambda positions: {},
         *,
-        loss_fn: Callable = losses.labelled_loss,
+        loss_fn: Callable | None = None,
         value: str = "squared",
         approximate: bool = True,
     ) -> dict[str, np.ndarray]:
@@ -142,8 +150,8 @@ class Probe:
           ids: example ids, M of them.
           weights: float32 [M, K].
           context: positions in `ids` -> dict of arrays with a row for each position.
-          loss_fn: (heatmaps [S, h, w, J] of one example, one target) -> scalar; by
-            default the training loss, of targets (maps [..., J], present bool [J]).
+          loss_fn: (prediction of one example, one target) -> scalar; None: the task's
+            loss, of its targets.
           value: of each gradient: "squared" norm | "norm" | "tensors" (sum of the
             parameter tensors' own norms; the other two are of all of them together).
           approximate: by the configured engine; False: by one that is exact.
@@ -162,6 +170,7 @@ class Probe:
         def rows_of(positions):
             return {**context(positions), "weights": weights[positions]}
 
+        loss_fn = self.task.loss if loss_fn is None else loss_fn
         functions, engine = Functions(targets_fn, loss_fn, value), self._engine
         if not approximate and engine.name not in ("exact", "ghost"):
             engine = dataclasses.replace(engine, name="ghost")
@@ -215,10 +224,17 @@ class Probe:
 
         return self._resume(name, ids, walk)
 
-    def _pass(self, kind, fn, ids, block, context=None):
+    def _pass(self, kind, fn, ids, block, context=None, examples=None):
         def walk(start):
             return self._walker.walk(
-                fn, self._variables, ids, block=block, context=context, start=start
+                fn,
+                self._variables,
+                examples or self._unlabelled,
+                ids,
+                block=block,
+                meter=self._meter,
+                context=context,
+                start=start,
             )
 
         return self._resume(kind, ids, walk)
@@ -309,7 +325,7 @@ class Functions(NamedTuple):
     """What gradient norms are taken of; see `Probe.squared_norms`."""
 
     targets_fn: Callable
-    loss_fn: Callable = losses.labelled_loss
+    loss_fn: Callable
     value: str = "squared"
 
 
@@ -317,21 +333,21 @@ def norm_arguments(model, functions: Functions, variables, rows):
     """What `pergrad.expected_squared_norm` takes after the engine, a tuple.
 
     Args:
-      model: Linen module returning `PoseOutput`.
+      model: Linen module returning `Output`.
       functions: its targets and loss.
       variables: of the network.
       rows: of one device; rows["context"] holds what `targets_fn` takes, and weights.
     """
 
     def apply_fn(variables, images):
-        return model.apply(variables, images).heatmaps
+        return model.apply(variables, images).prediction
 
     context = dict(rows["context"])
     weights = context.pop("weights")
     images = scale_images(rows["image"])
     # An example without context has a row of it all the same: its targets.
     targets = jax.vmap(lambda row, _: functions.targets_fn(row))(context, weights)
-    return apply_fn, functions.loss_fn, pose_of(variables), images, targets, weights
+    return apply_fn, functions.loss_fn, network_of(variables), images, targets, weights
 
 
 def _norms(model, functions, engine):

@@ -1,4 +1,4 @@
-"""The trainings a cycle is made of: of the network, and of what a method requires."""
+"""The trainings a cycle is made of: of the network, and of what a method needs."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,21 +7,23 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose.acquisition.method import Requires
 from jalpose.data import pipeline
-from jalpose.data.dataset import PoseDataset
+from jalpose.data.dataset import Dataset, Labelled
 from jalpose.runtime import random_streams, sharding
-from jalpose.scoring.passes import Passes
+from jalpose.runtime.throughput import Flow
 from jalpose.settings.keys import seed_of
 from jalpose.training import lengths
-from jalpose.training.trainer import Trainer, pose_of
+from jalpose.training.needs import Needs
+from jalpose.training.trainer import Trainer, network_of
+
+NETWORK = "network"  # the stage of the network itself
 
 
 class Stage(NamedTuple):
     """One of the trainings a cycle is made of.
 
     Attributes:
-      kind: pose (the network, and a head with it) | head (alone) | member.
+      kind: `NETWORK` (the network, and a head with it) | head (alone) | member.
       steps: how many.
       number: of a member, from 0.
     """
@@ -36,30 +38,22 @@ class Stage(NamedTuple):
         return f"member {self.number + 1}" if self.kind == "member" else self.kind
 
 
-class Stages:
+class TrainingPlan:
     """Every training of a run: how long, on what, from what, and what it leaves.
 
     Args:
       config: of the run.
-      dataset: whose labels are learnt.
+      dataset: of the images.
       trainer: of the network.
-      passes: reads the examples.
-      requires: of the run's method.
+      needs: of the run's method.
       base: variables of a base model, or None to train one.
     """
 
     def __init__(
-        self,
-        config: ConfigDict,
-        dataset: PoseDataset,
-        trainer: Trainer,
-        passes: Passes,
-        requires: Requires,
-        base,
+        self, config: ConfigDict, dataset: Dataset, trainer: Trainer, needs: Needs, base
     ):
-        self.config, self.dataset = config, dataset
-        self.trainer, self.passes = trainer, passes
-        self.requires, self.base = requires, base
+        self.config, self.dataset, self.trainer = config, dataset, trainer
+        self.needs, self.base = needs, base
         self._batches: tuple | None = None
 
     def steps_per_epoch(self, cycle: int) -> int:
@@ -82,12 +76,12 @@ class Stages:
         the last cycle, after which nothing is chosen, trains none.
         """
         given = cycle == 0 and self.base is not None
-        stages = [Stage("pose", 0 if given else self.total_steps(cycle))]
-        if given and self.requires.head is not None:
-            stages.append(Stage("head", self.requires.head.steps))
+        stages = [Stage(NETWORK, 0 if given else self.total_steps(cycle))]
+        if given and self.needs.head is not None:
+            stages.append(Stage("head", self.needs.head.steps))
         chooses = cycle < self.config.loop.cycles
-        if self.requires.members is not None and chooses:
-            count, steps, _ = dataclasses.astuple(self.requires.members)
+        if self.needs.members is not None and chooses:
+            count, steps, _ = dataclasses.astuple(self.needs.members)
             stages += [Stage("member", steps, number) for number in range(count)]
         return stages
 
@@ -102,13 +96,13 @@ class Stages:
         trainer, seed = self.trainer, seed_of(self.config, "init")
         if stage.kind == "head":
             head = trainer.new_head(random_streams.stream(seed, "head", cycle))
-            return trainer.restart({**pose_of(variables), "head": head})
+            return trainer.restart({**network_of(variables), "head": head})
         if stage.kind == "member":
-            members = self.requires.members
+            members = self.needs.members
             if members is not None and members.start == "fresh":
                 key = random_streams.stream(seed, "init", *_names(cycle, stage))
                 variables = trainer.init(key).variables
-            return trainer.restart(pose_of(variables))
+            return trainer.restart(network_of(variables))
         if cycle == 0 and self.base is not None:
             return trainer.restart(self.base)
         if cycle == 0 or self.config.training.start == "fresh":
@@ -117,49 +111,67 @@ class Stages:
 
     def finish(self, stage: Stage, train, variables) -> dict:
         """Variables after `stage`: those before it with what it has trained."""
-        if stage.kind == "pose":
+        if stage.kind == NETWORK:
             return self.trainer.chosen(train)
         if stage.kind == "head":
             return {**variables, "head": train.head}
         members = {
             **variables.get("members", {}),
-            str(stage.number): pose_of(self.trainer.chosen(train)),
+            str(stage.number): network_of(self.trainer.chosen(train)),
         }
         return {**variables, "members": members}
 
-    def advance(self, state, labelled, cycle: int, stage: Stage, steps: int):
-        """Take `steps` steps of a training of `cycle`: (new state, values a step)."""
+    def advance(
+        self,
+        state,
+        labelled: Labelled,
+        cycle: int,
+        stage: Stage,
+        steps: int,
+        flow: Flow,
+    ):
+        """Take `steps` steps of a training of `cycle`: (new state, values a step).
+
+        Args:
+          state: of the training; its buffers are given away.
+          labelled: all there are.
+          cycle: whose training it is.
+          stage: one of `of(cycle)`.
+          steps: to take.
+          flow: counts the examples trained on.
+        """
         batches = self.batches(labelled, cycle, stage, int(state.step))
         seed = seed_of(self.config, "order")
         key = random_streams.stream(seed, "augment", *_names(cycle, stage))
-        detach_after = self.requires.head.detach_after if self.requires.head else 0
+        detach_after = self.needs.head.detach_after if self.needs.head else 0
         state, history = self.trainer.run(
             state,
             batches,
             key,
             steps,
             stage.steps,
+            flow=flow,
             attached_steps=round(detach_after * self.steps_per_epoch(cycle)),
             head_alone=stage.kind == "head",
         )
-        self._batches = (cycle, stage.name, int(state.step), len(labelled)), batches
+        self._batches = (cycle, stage.name, int(state.step), len(labelled.ids)), batches
         return state, history
 
-    def batches(self, labelled, cycle: int, stage: Stage, position: int):
+    def batches(self, labelled: Labelled, cycle: int, stage: Stage, position: int):
         """Endless batches of a training, from the `position`-th on."""
         # A running iterator is kept while it stands where the state says; its
         # position is nothing but the number of steps taken.
-        place = (cycle, stage.name, position, len(labelled))
+        place = (cycle, stage.name, position, len(labelled.ids))
         if self._batches and self._batches[0] == place:
             return self._batches[1]
-        trained_on = labelled[~self.dataset.held_out(labelled)]
+        trained_on = np.flatnonzero(~labelled.held_out)
         names, seed = _names(cycle, stage), seed_of(self.config, "order")
         if stage.kind == "member":  # a bootstrap: as many, with replacement
             own = random_streams.stream_seed(seed, "bootstrap", *names)
             draws = np.random.default_rng(own)
             trained_on = draws.choice(trained_on, len(trained_on))
         return pipeline.training_batches(
-            self.passes.source(trained_on),
+            self._source(labelled.at(trained_on)),
             batch=self.config.training.batch,
             seed=random_streams.stream_seed(seed, "order", *names),
             position=position,
@@ -167,17 +179,20 @@ class Stages:
             rows=self._rows(self.config.training.batch),
         )
 
-    def heldout_loss(self, variables, labelled) -> float:
+    def heldout_loss(self, variables, labelled: Labelled) -> float:
         """Mean loss over the held-out tenth of `labelled`."""
-        ids = labelled[self.dataset.held_out(labelled)]
         block = self.config.evaluation.block
         blocks = pipeline.blocks_in_order(
-            self.passes.source(ids),
+            self._source(labelled.at(labelled.held_out)),
             block=sharding.part_of(self.trainer.mesh, block).rows,
             threads=self.config.data.threads,
             rows=self._rows(block),
         )
         return self.trainer.heldout_loss(variables, blocks)
+
+    def _source(self, labelled: Labelled) -> pipeline.CropSource:
+        size = self.trainer.task.size
+        return pipeline.CropSource(self.dataset, labelled.ids, size, labelled.labels)
 
     def _rows(self, batch: int) -> tuple[int, int]:
         """Of a batch the rows of this host: the first, and how many."""
@@ -188,16 +203,16 @@ class Stages:
         """Shapes and shardings of a training state of this `structure`."""
         shapes = jax.eval_shape(self.trainer.init, jax.random.key(0))
         if not structure["head"]:
-            bare = pose_of(shapes.variables)
+            bare = network_of(shapes.variables)
             shapes = jax.eval_shape(self.trainer.restart, bare)
         return self._on_every_device(shapes)
 
     def variables_template(self, structure: dict):
         """Shapes and shardings of variables of this `structure`."""
         shapes = jax.eval_shape(self.trainer.init, jax.random.key(0)).variables
-        found = shapes if structure["head"] else pose_of(shapes)
+        found = shapes if structure["head"] else network_of(shapes)
         if structure["members"]:
-            members = {str(k): pose_of(shapes) for k in range(structure["members"])}
+            members = {str(k): network_of(shapes) for k in range(structure["members"])}
             found = {**found, "members": members}
         return self._on_every_device(found)
 
@@ -211,7 +226,7 @@ class Stages:
 
 
 def structure_of(variables) -> dict:
-    """What there is beside the pose network: head (bool) and members (how many)."""
+    """What there is beside the network: head (bool) and members (how many)."""
     return {
         "head": bool(variables.get("head")),
         "members": len(variables.get("members", {})),
@@ -220,4 +235,4 @@ def structure_of(variables) -> dict:
 
 def _names(cycle: int, stage: Stage) -> tuple:
     """Of the random streams of a training."""
-    return (cycle,) if stage.kind == "pose" else (cycle, stage.name)
+    return (cycle,) if stage.kind == NETWORK else (cycle, stage.name)

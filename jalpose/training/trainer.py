@@ -1,9 +1,9 @@
 """Training state, the one jitted step, and a bounded run of steps."""
 
-import functools
+import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.struct
 import jax
@@ -13,9 +13,9 @@ import optax
 
 from jalpose.runtime import sharding
 from jalpose.runtime.throughput import Flow
-from jalpose.tasks.pose import augment, heatmaps, losses
-from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE
+from jalpose.tasks.task import Task
 from jalpose.training import objectives
+from jalpose.training.needs import Head
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -51,35 +51,70 @@ class TrainState(flax.struct.PyTreeNode):
 
 def join(params, batch_stats, head) -> dict:
     """Variables of a network, with a `head` where there is one."""
-    pose = {"params": params, "batch_stats": batch_stats}
-    return {**pose, "head": head} if head else pose
+    network = {"params": params, "batch_stats": batch_stats}
+    return {**network, "head": head} if head else network
 
 
-def pose_of(variables) -> dict:
-    """Linen variables of the pose network alone."""
+def network_of(variables) -> dict:
+    """Linen variables of the network alone."""
     return {name: variables[name] for name in ("params", "batch_stats")}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How a step is taken and which weights are kept: part of `config.training`.
+
+    Attributes:
+      batch: examples a step, over all devices.
+      learning_rate: of Adam.
+      schedule: plateau (of the held-out loss) | cosine | constant.
+      warmup_steps: linear warm-up at the start of each training.
+      plateau_factor: learning rate factor where the loss stalls.
+      plateau_patience: held-out evaluations without a better loss.
+      plateau_cooldown: held-out evaluations after a reduction.
+      plateau_min: smallest learning rate, of `learning_rate`.
+      clip_norm: global gradient norm; 0: no clipping.
+      keep: best (held-out loss) | last weights of a training.
+    """
+
+    batch: int
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    plateau_factor: float
+    plateau_patience: int
+    plateau_cooldown: int
+    plateau_min: float
+    clip_norm: float
+    keep: str
+
+    @classmethod
+    def of(cls, training) -> "Optimisation":
+        """What the config section `training` says of it."""
+        return cls(**{f.name: training[f.name] for f in dataclasses.fields(cls)})
+
+
 class Trainer:
-    """The compiled steps of one network, optimiser and set of augmentations.
+    """The compiled steps of one network, task and optimiser.
 
     Args:
-      model: Linen module returning `PoseOutput`.
-      config: the `training` section.
-      ranges: of the augmentations.
-      mirror: the skeleton's permutation under a flip.
-      spec: of the label heatmaps.
+      model: Linen module returning `Output`.
+      task: what is learnt.
+      config: of the steps.
       mesh: batches are split over it.
-      head: trained beside the network (`acquisition.method.Head`), or None.
+      head: trained beside the network, or None.
     """
 
     def __init__(
-        self, model, config, ranges, mirror, spec: HeatmapSpec, mesh, head=None
+        self,
+        model,
+        task: Task,
+        config: Optimisation,
+        mesh,
+        head: Head | None = None,
     ):
-        self.model, self.config, self.spec, self.mesh = model, config, spec, mesh
+        self.model, self.task, self.config, self.mesh = model, task, config, mesh
         self.head = head
-        self._ranges, self._mirror = ranges, mirror
-        self.flow = Flow()  # of the examples trained on
         clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
         self._optimizer = optax.chain(*clip, optax.scale_by_adam())
         self._plateau = optax.contrib.reduce_on_plateau(
@@ -156,6 +191,7 @@ class Trainer:
         steps: int,
         total: int,
         *,
+        flow: Flow,
         attached_steps: int = 0,
         head_alone: bool = False,
     ) -> tuple[TrainState, dict[str, np.ndarray]]:
@@ -167,6 +203,7 @@ class Trainer:
           key: of the training.
           steps: to take.
           total: steps of the whole training.
+          flow: counts the examples trained on.
           attached_steps: in how many first steps of the training the head's gradient
             reaches the network.
           head_alone: the head alone learns; the network is in evaluation mode, and
@@ -177,13 +214,13 @@ class Trainer:
         """
         history: list[dict] = []
         first = int(state.step)
-        taken = self.flow.through(
+        taken = flow.through(
             itertools.islice(batches, steps),
             images=lambda rows: self.config.batch,
             idle=lambda: not history or history[-1]["loss"].is_ready(),
         )
         for step, rows in enumerate(taken, start=first):
-            batch = sharding.split(self.mesh, arrays_only(rows))
+            batch = sharding.split(self.mesh, for_devices(rows))
             rate = np.float32(self.learning_rate(step, total))
             if head_alone:
                 state, found = self._head_step(state, batch, key, rate)
@@ -207,7 +244,7 @@ class Trainer:
         total, count = 0.0, 0
         for number, rows in blocks:
             values = self._heldout(
-                variables, sharding.split(self.mesh, arrays_only(rows))
+                variables, sharding.split(self.mesh, for_devices(rows))
             )
             total += float(np.sum(np.asarray(values)[:number], dtype=np.float64))
             count += number
@@ -225,20 +262,17 @@ class Trainer:
     def lower_step(self, batch: int):
         """Lowered training step for `batch` examples, from shapes alone."""
         state = jax.eval_shape(self.init, jax.random.key(0))
-        size, joints = self.spec.crop_size, self.model.num_joints
+        size = self.task.size
         rows = {
             "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8),
-            "joints": jax.ShapeDtypeStruct((batch, joints, 2), jnp.float32),
-            "status": jax.ShapeDtypeStruct((batch, joints), jnp.int8),
+            "label": {
+                name: jax.ShapeDtypeStruct((batch, *one.shape), one.dtype)
+                for name, one in self.task.label_shapes.items()
+            },
         }
         return self._step.lower(
             state, rows, jax.random.key(0), np.float32(0), attached=False
         )
-
-    def _present(self, status):
-        if self.config.occluded:
-            return status != ABSENT
-        return status == VISIBLE
 
     def _init_fn(self, key):
         return self.model.init(key, self._blank())
@@ -249,51 +283,32 @@ class Trainer:
         return self.head.module.init(key, output)["params"]
 
     def _blank(self):
-        return jnp.zeros((1, self.spec.crop_size, self.spec.crop_size, 3))
+        return jnp.zeros((1, self.task.size, self.task.size, 3))
 
     def _augmented(self, batch, key):
-        """(images, joints, present, target heatmaps) of a batch, augmented."""
+        """(images, labels, targets) of a batch, augmented."""
         # Rows beyond are there for devices that would have none.
-        batch = {name: rows[: self.config.batch] for name, rows in batch.items()}
+        batch = jax.tree.map(lambda rows: rows[: self.config.batch], batch)
         keys = jax.random.split(key, batch["image"].shape[0])
-        images, joints, present = jax.vmap(
-            lambda k, image, xy, there: augment.augment(
-                k, image, xy, there, ranges=self._ranges, mirror=self._mirror
-            )
-        )(
-            keys,
-            scale_images(batch["image"]),
-            batch["joints"],
-            self._present(batch["status"]),
+        images, labels = jax.vmap(self.task.augment)(
+            keys, scale_images(batch["image"]), batch["label"]
         )
-        return images, joints, present, jax.vmap(self.spec.render)(joints, present)
+        return images, labels, jax.vmap(self.task.target)(labels)
 
-    def _objective(self, head, output, each, joints, present):
+    def _objective(self, head, output, each, labels, targets):
         """The head's objective on a batch; `each` are the examples' losses."""
-        spec = self.spec
-        size = spec.heatmap_size
-        decode = functools.partial(
-            heatmaps.decode_heatmaps,
-            crop_size=spec.crop_size,
-            sigma=spec.sigma,
-            refine="none",
-        )
-        predicted, _ = jax.vmap(decode)(output.heatmaps[:, -1])
-        in_map = functools.partial(
-            heatmaps.crop_to_heatmap, crop_size=spec.crop_size, heatmap_size=size
-        )
         truth = objectives.Truth(
             losses=jax.lax.stop_gradient(each),
-            predicted=jax.lax.stop_gradient(in_map(predicted)),
-            joints=in_map(joints),
-            present=present,
+            known=jax.vmap(self.task.known)(targets),
+            prediction=jax.lax.stop_gradient(output.prediction),
+            label=labels,
         )
         outputs = self.head.module.apply({"params": head}, output)
         return self.head.objective(outputs, truth)
 
     def _step_fn(self, state: TrainState, batch, key, rate, *, attached: bool):
         key = jax.random.fold_in(key, state.step)
-        images, joints, present, targets = self._augmented(batch, key)
+        images, labels, targets = self._augmented(batch, key)
 
         def total_loss(learnt):
             params, head = learnt
@@ -304,12 +319,12 @@ class Trainer:
                 mutable=["batch_stats"],
                 rngs={"dropout": jax.random.fold_in(key, 0)},
             )
-            each = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
+            each = jax.vmap(self.task.loss)(output.prediction, targets)
             found = {"loss": jnp.mean(each)}
             total = found["loss"]
             if head:
                 seen = output if attached else jax.lax.stop_gradient(output)
-                found["head_loss"] = self._objective(head, seen, each, joints, present)
+                found["head_loss"] = self._objective(head, seen, each, labels, targets)
                 total += self.head.weight * found["head_loss"]
             return total, (found, changed["batch_stats"])
 
@@ -337,11 +352,11 @@ class Trainer:
 
     def _head_step_fn(self, state: TrainState, batch, key, rate):
         key = jax.random.fold_in(key, state.step)
-        images, joints, present, targets = self._augmented(batch, key)
-        output = self.model.apply(pose_of(state.variables), images)
-        each = jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
+        images, labels, targets = self._augmented(batch, key)
+        output = self.model.apply(network_of(state.variables), images)
+        each = jax.vmap(self.task.loss)(output.prediction, targets)
         loss, gradient = jax.value_and_grad(self._objective)(
-            state.head, output, each, joints, present
+            state.head, output, each, labels, targets
         )
         head, head_opt_state = self._updated(
             state.head, gradient, state.head_opt_state, -rate
@@ -356,10 +371,9 @@ class Trainer:
         return jax.tree.map(lambda p, u: p + rate * u, params, updates), opt_state
 
     def _heldout_fn(self, variables, rows):
-        output = self.model.apply(pose_of(variables), scale_images(rows["image"]))
-        present = self._present(rows["status"])
-        targets = jax.vmap(self.spec.render)(rows["joints"], present)
-        return jax.vmap(losses.heatmap_loss)(output.heatmaps, targets, present)
+        output = self.model.apply(network_of(variables), scale_images(rows["image"]))
+        targets = jax.vmap(self.task.target)(rows["label"])
+        return jax.vmap(self.task.loss)(output.prediction, targets)
 
     def _keep_fn(self, state: TrainState, loss):
         better = loss < state.best_loss
@@ -381,6 +395,6 @@ def scale_images(images):
     return images.astype(jnp.float32) / 255.0
 
 
-def arrays_only(rows: dict) -> dict:
-    """What the device needs of a batch: the ids stay on the host."""
-    return {name: rows[name] for name in ("image", "joints", "status")}
+def for_devices(rows: dict) -> dict:
+    """What a device needs of a batch: the ids stay on the host."""
+    return {"image": rows["image"], "label": rows["label"]}
