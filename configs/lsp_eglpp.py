@@ -1,10 +1,8 @@
-"""EGL++, from LSP to LSPET.
+"""EGL++, from LSP to LSPET: configs/lsp.py with method=eglpp.
 
-    python -m jalpose.main --config=configs/lsp_eglpp.py:scale=small
-
-The protocol, the same for all methods, is in jalpose/settings/protocols.py.
+python -m jalpose.main --config=configs/lsp_eglpp.py:scale=small
 """
 
-from jalpose.settings.protocols import protocol
+from jalpose.loop.configs import benchmark
 
-get_config = protocol("lsp", "eglpp")
+get_config = benchmark("lsp", method="eglpp")

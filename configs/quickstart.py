@@ -8,7 +8,7 @@ base model (mean pose 40 %), 65 % after three cycles. scale=tiny: seconds, to
 see that everything works. scale=paper: the papers' network and numbers, for a GPU.
 """
 
-from jalpose.settings.keys import assemble
+from jalpose.loop.configs import benchmark
 
 SCALES = {
     "tiny": {},
@@ -33,17 +33,10 @@ SCALES = {
 }
 
 
-def get_config(arg: str = ""):
-    """The config of `--config=configs/quickstart.py:arg`."""
-    return assemble(
-        arg,
-        name="quickstart",
-        scale="small",
-        delta={
-            "data.name": "figures",
-            "data.rare": 0.4,
-            "acquisition.method": "eglpp",
-            "loop.compare": ("random",),
-        },
-        scales=SCALES,
-    )
+get_config = benchmark(
+    "figures",
+    name="quickstart",
+    delta={"data.rare": 0.4, "loop.compare": ("random",)},
+    scales=SCALES,
+    scale="small",
+)

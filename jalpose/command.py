@@ -8,7 +8,7 @@ from collections.abc import Callable
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from jalpose.settings.keys import ConfigError, check_overrides
+from jalpose.settings.checks import ConfigError, did_you_mean
 
 
 def prepare(config: ConfigDict) -> None:
@@ -104,11 +104,52 @@ def cli(main: Callable[[list[str]], int]) -> None:
     """Check the command line, then hand it and `main` to absl."""
     flags.mark_flag_as_required("config")
     try:
+        check_config_file(sys.argv[1:])
         check_overrides(sys.argv[1:])
         app.run(main)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_config_file(arguments: list[str]) -> None:
+    """Raise ConfigError where `--config` names no file, with what was meant."""
+    for number, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag.lstrip("-") != "config" or not argument.startswith("-"):
+            continue
+        if not equals:
+            value = arguments[number + 1] if number + 1 < len(arguments) else ""
+        path, _, rest = value.partition(":")
+        if not value or os.path.isfile(path):
+            continue
+        folder, name = os.path.split(path)
+        benchmark, _, method = name.removesuffix(".py").partition("_")
+        now = os.path.join(folder, f"{benchmark}.py")
+        if method and os.path.isfile(now):
+            picked = ",".join(filter(None, (f"method={method}", rest)))
+            raise ConfigError(
+                f"there is no {path}: a benchmark has one config file, with its method "
+                f"as an argument. The same is --config={now}:{picked}"
+            )
+        there = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+        near = [os.path.join(folder, f) for f in sorted(there) if f.endswith(".py")]
+        hint = did_you_mean(path, near)
+        listed = f" There are: {', '.join(near)}" if near else ""
+        raise ConfigError(f"--config={value}: there is no file {path}.{hint}{listed}")
+
+
+def check_overrides(arguments: list[str]) -> None:
+    """Raise ConfigError where a `--config.x.y=...` is a key of no task at all."""
+    names = [
+        argument.lstrip("-").split("=")[0].removeprefix("config.")
+        for argument in arguments
+        if argument.startswith("-") and argument.lstrip("-").startswith("config.")
+    ]
+    if names:
+        from jalpose.loop import configs
+
+        configs.check_keys(names)
 
 
 def workdir_of(config: ConfigDict, given: str | None) -> str:

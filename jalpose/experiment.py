@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from jalpose import command
 from jalpose.experiments.plan import parse_shard
-from jalpose.settings.keys import ConfigError
+from jalpose.settings.checks import ConfigError
 
 
 def _define_flags():

@@ -8,7 +8,7 @@ CPU cores. scale=tiny: to see that everything works. scale=paper: for GPUs, a pa
 with --shard=1/5 to --shard=5/5.
 """
 
-from jalpose.settings.keys import assemble
+from jalpose.loop.configs import experiment
 
 SCALES = {
     "tiny": {},
@@ -35,18 +35,11 @@ SCALES = {
 }
 
 
-def get_config(arg: str = ""):
-    """The config of `--config=configs/experiments/figures.py:arg`."""
-    return assemble(
-        arg,
-        name="figures",
-        scale="small",
-        delta={
-            "data.name": "figures",
-            "data.rare": 0.4,
-            "experiment.methods": ("random", "coreset", "learning_loss", "eglpp"),
-            "experiment.seeds": (0, 1, 2, 3, 4),
-            "experiment.full": True,
-        },
-        scales=SCALES,
-    )
+get_config = experiment(
+    "figures",
+    ("random", "coreset", "learning_loss", "eglpp"),
+    (0, 1, 2, 3, 4),
+    delta={"data.rare": 0.4},
+    scales=SCALES,
+    scale="small",
+)

@@ -3,12 +3,12 @@
     python -m jalpose.experiment --config=configs/experiments/lsp.py:scale=small
 
 scale=paper (the default): the papers' network and lengths, for GPUs, a part each with
---shard=1/3 to --shard=3/3. scale=small: shorter than a run of configs/lsp_*.py at that
+--shard=1/3 to --shard=3/3. scale=small: shorter than a run of configs/lsp.py at that
 scale, and a smaller network on smaller crops, so that all runs fit into an hour on two
 CPU cores. scale=tiny: to see that everything works.
 """
 
-from jalpose.settings.protocols import experiment
+from jalpose.loop.configs import experiment
 
 SMALL = {
     "data.size": 96,
@@ -21,4 +21,6 @@ SMALL = {
     "evaluation.true_norms": False,
 }
 
-get_config = experiment("lsp", ("random", "coreset", "eglpp"), (0, 1, 2), SMALL)
+get_config = experiment(
+    "lsp", ("random", "coreset", "eglpp"), (0, 1, 2), scales={"small": SMALL}
+)

@@ -6,7 +6,7 @@ As configs/experiments/lsp.py, which says what the scales are; the examples labe
 the start are drawn anew with each seed.
 """
 
-from jalpose.settings.protocols import experiment
+from jalpose.loop.configs import experiment
 
 SMALL = {
     "data.size": 96,
@@ -20,4 +20,6 @@ SMALL = {
     "evaluation.true_norms": False,
 }
 
-get_config = experiment("mpii", ("random", "coreset", "eglpp"), (0, 1, 2), SMALL)
+get_config = experiment(
+    "mpii", ("random", "coreset", "eglpp"), (0, 1, 2), scales={"small": SMALL}
+)

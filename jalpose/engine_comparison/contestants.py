@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jalpose.loop.context import engine_of
 from jalpose.pergrad.api import ENGINES, Engine, expected_squared_norm
 from jalpose.scoring.passes import example_keys
 from jalpose.scoring.probe import Functions, norm_arguments
-from jalpose.settings.keys import ConfigError, one_of
+from jalpose.settings.checks import ConfigError, one_of
 
 # Either gives the true norms; the first of them that takes part is the reference.
 REFERENCES = ("exact", "ghost")
@@ -24,7 +24,6 @@ _SKETCH = re.compile(r"sketch([0-9]+)(?:r([0-9]+))?")
 # Stand-ins for the norm that need no gradient of the whole network.
 RESIDUAL = "residual"
 LAST_LAYER = "last layer"
-HEADS = "heatmaps"  # the heads' modules begin so
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,15 +111,15 @@ def tensor_names(model, image_size: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def norms_pass(model, targets_fn: Callable, engine: Engine, names: Sequence[str]):
+def norms_pass(model, functions: Functions, engine: Engine, names: Sequence[str]):
     """Pass: scores (expected squared norms) and their parts by tensor, [P] in order.
 
-    And standard_error of an engine that estimates. The rows' context holds what
-    `targets_fn` takes, and weights.
+    And standard_error of an engine that estimates. The rows' context holds what the
+    functions take, and weights.
     """
 
     def norms(variables, rows):
-        arguments = norm_arguments(model, Functions(targets_fn), variables, rows)
+        arguments = norm_arguments(model, functions, variables, rows)
         # The signs that an acquisition would draw.
         keys = example_keys(jax.random.key(0), rows["id"])
         result = expected_squared_norm(engine, *arguments, keys=keys, by_tensor=True)
@@ -136,14 +135,14 @@ def norms_pass(model, targets_fn: Callable, engine: Engine, names: Sequence[str]
     return norms
 
 
-def residual_pass(model, targets_fn: Callable):
+def residual_pass(model, functions: Functions):
     """Pass: scores, the expected squared norm of the loss's gradient by the output.
 
     A forward pass: what a score is worth that never looks into the network.
     """
 
     def residual(variables, rows):
-        arguments = norm_arguments(model, Functions(targets_fn), variables, rows)
+        arguments = norm_arguments(model, functions, variables, rows)
         apply_fn, loss_fn, variables, images, targets, weights = arguments
 
         def energies(output, candidates):  # [K]

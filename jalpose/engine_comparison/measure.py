@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from jalpose.acquisition.eglpp import Candidates
+from jalpose.acquisition.eglpp import NeighbourLabels
 from jalpose.data import pipeline
 from jalpose.engine_comparison.contestants import Contestant, norms_pass, residual_pass
-from jalpose.loop.context import Problem
+from jalpose.loop.context import RunContext
 from jalpose.pergrad import checks
-from jalpose.scoring.passes import Compiled
-from jalpose.scoring.probe import fitted
+from jalpose.scoring.passes import Compiled, Examples
+from jalpose.scoring.probe import Functions, fitted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,10 @@ class Measured:
 
 
 def measure(
-    problem: Problem,
+    context: RunContext,
     variables,
     ids: np.ndarray,
-    candidates: Candidates,
+    candidates: NeighbourLabels,
     contestants: Sequence[Contestant],
     names: Sequence[str],
     *,
@@ -61,7 +61,7 @@ def measure(
     another of them, so that whatever else the machine does falls on all alike.
 
     Args:
-      problem: of the model.
+      context: of the model.
       variables: of the model, on the devices.
       ids: int64 [M]; their crops are held in memory together.
       candidates: of these images.
@@ -74,26 +74,25 @@ def measure(
     Raises:
       FloatingPointError: a score is not finite; names the contestant and the ids.
     """
-    passes = problem.passes
-    threads = problem.config.data.threads
+    passes = context.passes
+    threads = context.config.data.threads
     # Read before the clock runs: reading ahead would take cores away from the first.
-    blocks = list(
-        pipeline.blocks_in_order(passes.source(ids), block=block, threads=threads)
-    )
+    source = Examples(context.dataset).source(ids, context.task.size)
+    blocks = list(pipeline.blocks_in_order(source, block=block, threads=threads))
 
-    def context(positions):
+    def labels_of(positions):
         weights = candidates.probabilities[positions]
         return {**candidates.context(positions), "weights": weights}
 
     def place(number):
         count, rows = blocks[number]
-        return passes.place(rows, count, number * block, context)
+        return passes.place(rows, count, number * block, labels_of)
 
     compiled: dict[str, Compiled] = {}
     first = place(0)
     for done, item in enumerate(contestants):
         progress("compiling", done, len(contestants), item.label)
-        fn = _pass(problem, candidates, item, names, block)
+        fn = _pass(context, candidates, item, names, block)
         compiled[item.label] = passes.compiled(fn, variables, first)
         jax.block_until_ready(compiled[item.label].run(variables, first))
     progress("compiling", len(contestants), len(contestants), "")
@@ -121,15 +120,16 @@ def measure(
     }
 
 
-def _pass(problem: Problem, candidates: Candidates, item: Contestant, names, block):
+def _pass(context: RunContext, candidates, item: Contestant, names, block):
     engine = item.engine
+    functions = Functions(candidates.targets_fn, context.task.loss)
     if engine is None:
-        return residual_pass(problem.model, candidates.targets_fn)
-    model, config = problem.network_for(engine), problem.config.acquisition
+        return residual_pass(context.model, functions)
+    model, config = context.network_for(engine), context.config.acquisition
     return fitted(
-        lambda sized: norms_pass(model, candidates.targets_fn, sized, names),
+        lambda sized: norms_pass(model, functions, sized, names),
         engine,
-        block=block // problem.mesh.size,
+        block=block // context.passes.num_devices,
         num_labels=candidates.rows.shape[1],
         memory=config.memory,
     )

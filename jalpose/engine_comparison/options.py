@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jalpose.settings.keys import ConfigError
+from jalpose.settings.checks import ConfigError
 
 FOLDER = "compare_engines"  # of the results, in the workdir
 

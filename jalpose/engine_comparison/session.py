@@ -6,26 +6,26 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose.acquisition import eglpp
+from jalpose.acquisition.eglpp import EglPlusPlus
+from jalpose.acquisition.method import Pool
+from jalpose.data.dataset import Dataset
 from jalpose.engine_comparison import summary
 from jalpose.engine_comparison.contestants import contestants, tensor_names
 from jalpose.engine_comparison.measure import measure
 from jalpose.engine_comparison.options import FOLDER, Options
-from jalpose.loop import checkpoints, run
-from jalpose.loop.context import Problem
+from jalpose.loop import checkpoints, configs, run
+from jalpose.loop.context import RunContext, make_context, options_for
+from jalpose.loop.programs import Programs
+from jalpose.loop.state import AwaitingLabels, CycleState
+from jalpose.models.registry import MODELS
 from jalpose.report import engine_plots, engine_tables
 from jalpose.runtime import provenance, sharding
 from jalpose.runtime.screen import Screen
 from jalpose.scoring.probe import Paused
-from jalpose.settings.keys import RUNTIME_KEYS, ConfigError, seed_of
-from jalpose.settings.validation import validate
+from jalpose.settings.checks import ConfigError
+from jalpose.settings.differences import plain
 from jalpose.storage import records
 from jalpose.storage.journal import Journal
-from jalpose.tasks.pose.benchmarks import load_dataset
-
-# What makes a model what it is, and chooses the images; the rest may differ.
-_SECTIONS = ("data", "heatmap", "model", "seed")
-_IGNORED = (*RUNTIME_KEYS, "model.convolution")
 
 
 def compare(
@@ -41,29 +41,32 @@ def compare(
     """
     screen = screen or Screen()
     options.check()
-    validate(config, run.KNOWN)
-    ours = _as_eglpp(config)
+    configs.check(config)
+    ours = as_eglpp(config)
     chosen = contestants(
         options.engines, ours.acquisition, ours.acquisition.eglpp.neighbours
     )
-    _refuse_another_model(config, workdir)
-    cycle = _cycle(workdir, options.cycle)
-    out = _free_folder(Path(options.out or Path(workdir) / FOLDER))
+    refuse_another_model(config, workdir)
+    cycle = cycle_of(workdir, options.cycle)
+    out = free_folder(Path(options.out or Path(workdir) / FOLDER))
     records.check_workdir(out)
 
-    problem = _make_problem(ours)
+    dataset = run.load_dataset(ours)
+    programs = Programs(sharding.make_mesh())
+    context = make_context(ours, dataset, programs)
     variables = checkpoints.load_model(workdir, cycle)
-    variables = sharding.replicate(problem.mesh, variables)
-    labelled = _labelled(problem, workdir, cycle)
-    ids = problem.unlabelled(labelled, cycle, options.images)
+    variables = sharding.replicate(programs.mesh, variables)
+    state = state_of(dataset, workdir, cycle)
+    ids = context.unlabelled(state.labelled, cycle, options.images)
     if len(ids) < 3:
         raise ConfigError(f"{len(ids)} images are left to compare on: 3 are the least")
-    block = _block(ours.acquisition.block, len(ids), problem.mesh.size)
-    found = _candidates(problem, variables, labelled, ids, screen)
-    names = tensor_names(problem.model, config.data.size)
+    block = _block(ours.acquisition.block, len(ids), programs.mesh.size)
+    pool = Pool(unlabelled=ids, labelled=context.labelled_set(state))
+    found = _candidates(context, variables, pool, screen)
+    names = tensor_names(context.model, config.data.size)
     try:
         measured = measure(
-            problem,
+            context,
             variables,
             ids,
             found,
@@ -77,27 +80,28 @@ def compare(
         raise ConfigError(
             f"{error}; or an engine less in --engines, or a larger acquisition.memory"
         ) from error
+    last = MODELS[config.model.name].last_layer
     screen.end()
     record = {
         "workdir": str(workdir),
         "cycle": cycle,
         "num_images": len(ids),
-        "num_labelled": len(labelled),
+        "num_labelled": len(state.labelled),
         "num_candidates": found.rows.shape[1],
         "candidates": found.summary,
         "block": block,
         "options": options.asdict(),
-        **summary.summarise(chosen, measured, ids, names, block),
-        **provenance.describe(config),
+        **summary.summarise(chosen, measured, ids, names, block, last),
+        **provenance.describe(plain(config)),
     }
-    arrays = summary.arrays(chosen, measured, ids, names)
-    _write(out, record, arrays, summary.scores_of(measured, names))
+    arrays = summary.arrays(chosen, measured, ids, names, last)
+    _write(out, record, arrays, summary.scores_of(measured, names, last))
     screen.line(engine_tables.text(record))
     screen.line(f"table, record, arrays and plots: {out}")
     return out
 
 
-def _as_eglpp(config: ConfigDict) -> ConfigDict:
+def as_eglpp(config: ConfigDict) -> ConfigDict:
     """The config with nothing in it that only matters to a run."""
     ours = ConfigDict(config.to_dict())
     ours.base, ours.acquisition.method = "", "eglpp"
@@ -106,13 +110,8 @@ def _as_eglpp(config: ConfigDict) -> ConfigDict:
     return ours
 
 
-def _make_problem(config: ConfigDict) -> Problem:
-    dataset = load_dataset(config.data, seed_of(config, "initial"))
-    mesh = sharding.make_mesh()
-    return Problem(config, dataset, mesh)
-
-
-def _refuse_another_model(config, workdir):
+def refuse_another_model(config: ConfigDict, workdir) -> None:
+    """Raise ConfigError where the models of a workdir are of another config."""
     record = records.read_config(workdir)
     if record is None:
         raise ConfigError(
@@ -120,21 +119,19 @@ def _refuse_another_model(config, workdir):
             f"{records.CONFIG}. Run `python -m jalpose.main` with this --config and "
             "--workdir first"
         )
-    theirs, now = record["config"], provenance.plain(config)
-    differences = records.config_differences(
-        {name: theirs.get(name) for name in _SECTIONS},
-        {name: now[name] for name in _SECTIONS},
-        ignore=_IGNORED,
+    found = run.model_differences(
+        record["config"], config, more=("seed",), ignore=("model.convolution",)
     )
-    if differences:
+    if found:
         raise ConfigError(
             f"the models in {workdir} were trained under another config: give the one "
             "they were trained under. Differences (there -> now):\n  "
-            + "\n  ".join(differences)
+            + "\n  ".join(found)
         )
 
 
-def _cycle(workdir, wanted: int) -> int:
+def cycle_of(workdir, wanted: int) -> int:
+    """The cycle whose model is asked for: of the newest where `wanted` is below 0."""
     there = checkpoints.saved_models(workdir)
     if not there:
         raise checkpoints.CheckpointError(
@@ -146,13 +143,18 @@ def _cycle(workdir, wanted: int) -> int:
     return there[-1] if wanted < 0 else wanted
 
 
-def _labelled(problem: Problem, workdir, cycle: int) -> np.ndarray:
-    """Ids the model of `cycle` was trained on."""
+def state_of(dataset: Dataset, workdir, cycle: int) -> CycleState:
+    """The state the model of `cycle` chose in: what was labelled, no more."""
     bought = [records.read_arrays(workdir, c)["selected"] for c in range(cycle)]
-    return np.concatenate([problem.dataset.initial, *bought]).astype(np.int64)
+    labelled = np.concatenate([dataset.initial, *bought]).astype(np.int64)
+    answers = {}
+    if bought:
+        answers = dataset.truth_of(labelled[len(dataset.initial) :])
+    phase = AwaitingLabels(variables={}, chosen=labelled[:0])
+    return CycleState(cycle=cycle, labelled=labelled, answers=answers, phase=phase)
 
 
-def _free_folder(wanted: Path) -> Path:
+def free_folder(wanted: Path) -> Path:
     """`wanted`, or with the first number behind it under which nothing is yet."""
     found, number = wanted, 1
     while found.exists() and not (found.is_dir() and not any(found.iterdir())):
@@ -165,17 +167,13 @@ def _block(most: int, count: int, num_devices: int) -> int:
     return min(most, math.ceil(count / num_devices) * num_devices)
 
 
-def _candidates(problem: Problem, variables, labelled, ids, screen):
+def _candidates(context: RunContext, variables, pool: Pool, screen: Screen):
+    method = EglPlusPlus(**options_for(context.config, "eglpp"))
     journal = Journal()
     while True:
-        probe = problem.probe(variables, journal)
+        probe = context.probe(variables, journal)
         try:
-            return eglpp.candidates(
-                probe,
-                problem.labelled_set(labelled),
-                ids,
-                **problem.method_options("eglpp"),
-            )
+            return method.candidates(probe, pool)
         except Paused:
             journal = probe.journal
             screen.progress(*probe.progress)

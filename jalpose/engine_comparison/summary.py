@@ -9,7 +9,6 @@ import numpy as np
 from jalpose.engine_comparison import layers
 from jalpose.engine_comparison.agreement import BUDGETS, CURVE, agreement, num_selected
 from jalpose.engine_comparison.contestants import (
-    HEADS,
     LAST_LAYER,
     REFERENCES,
     RESIDUAL,
@@ -24,6 +23,7 @@ def summarise(
     ids: np.ndarray,
     names: Sequence[str],
     block: int,
+    last: str,
 ) -> dict[str, Any]:
     """Budgets, engines (a row each), and shares of the squared norm by layer.
 
@@ -33,14 +33,15 @@ def summarise(
       ids: int64 [M].
       names: of the P tensors.
       block: images of a block, padding included.
+      last: what the names of the last layer begin with.
     """
     reference = measured[contestants[0].label]
     rows = [
         _row(item, measured[item.label], reference, ids, block) for item in contestants
     ]
-    last = last_layer(names, reference)
-    if last.any():
-        found = agreement(ids, reference.scores, last, same_unit=False)
+    stand_in = last_layer(names, reference, last)
+    if stand_in.any():
+        found = agreement(ids, reference.scores, stand_in, same_unit=False)
         row = {"label": LAST_LAYER, "stands_in": True, "backward_passes": 0, **found}
         rows.append(row)
     count = len(ids)
@@ -54,17 +55,19 @@ def summarise(
     }
 
 
-def scores_of(measured: Mapping[str, Measured], names) -> dict[str, np.ndarray]:
+def scores_of(
+    measured: Mapping[str, Measured], names: Sequence[str], last: str
+) -> dict[str, np.ndarray]:
     """Scores [M] of all contestants and of the last layer, the reference first."""
     found = {label: item.scores for label, item in measured.items()}
-    last = last_layer(names, next(iter(measured.values())))
-    return {**found, LAST_LAYER: last} if last.any() else found
+    stand_in = last_layer(names, next(iter(measured.values())), last)
+    return {**found, LAST_LAYER: stand_in} if stand_in.any() else found
 
 
-def last_layer(names: Sequence[str], reference: Measured) -> np.ndarray:
-    """The part of the heads' own tensors in the exact squared norm: [M]."""
+def last_layer(names: Sequence[str], reference: Measured, last: str) -> np.ndarray:
+    """The part of the last layer's tensors in the exact squared norm: [M]."""
     assert reference.tensors is not None  # of an engine
-    return layers.part_of(names, reference.tensors, lambda name: name.startswith(HEADS))
+    return layers.part_of(names, reference.tensors, lambda name: name.startswith(last))
 
 
 def arrays(
@@ -72,11 +75,12 @@ def arrays(
     measured: Mapping[str, Measured],
     ids: np.ndarray,
     names: Sequence[str],
+    last: str,
 ) -> dict[str, np.ndarray]:
     """Arrays of a comparison: ids, and by label scores, seconds and parts by stage."""
     stages = layers.groups(names)["stage"]
     found = {"ids": ids, "stages": np.array(list(dict.fromkeys(stages)))}
-    for label, scores in scores_of(measured, names).items():
+    for label, scores in scores_of(measured, names, last).items():
         found[f"scores:{label}"] = np.asarray(scores, np.float32)
     for item in contestants:
         result = measured[item.label]

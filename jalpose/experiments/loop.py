@@ -3,13 +3,14 @@
 import time
 from collections.abc import Sequence
 
+from jalpose.data.dataset import Dataset
 from jalpose.experiments import locks, outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
-from jalpose.loop import checkpoints, run
-from jalpose.loop.context import Problem
+from jalpose.loop import checkpoints, configs, run
+from jalpose.loop.context import RunContext, make_context
+from jalpose.loop.programs import Programs
+from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
-from jalpose.settings.keys import seed_of
-from jalpose.tasks.pose.benchmarks import load_dataset
 
 WAIT = 5.0  # seconds between two looks at a base model that another process trains
 
@@ -54,7 +55,7 @@ def dry_run(config, workdir: str, shard: Shard | None = None) -> None:
 
 
 def _checked(config, workdir, shard) -> Plan:
-    plan = Plan(config, workdir, run.KNOWN)
+    plan = Plan(config, workdir, configs.check)
     for unit in with_bases(plan.share(shard)):
         folder = plan.folder(unit)
         # Its base model is where it belongs: the whole experiment may be moved.
@@ -68,15 +69,17 @@ class Worker:
     Args:
       plan: of the experiment.
       screen: for progress.
+      programs: what is compiled; None: nothing yet.
 
     Attributes:
       failures: units whose weights diverged, with the reason.
     """
 
-    def __init__(self, plan: Plan, screen: Screen):
+    def __init__(self, plan: Plan, screen: Screen, programs: Programs | None = None):
         self._plan, self._screen = plan, screen
+        self._programs = programs or Programs(sharding.make_mesh())
         self._seed: int | None = None
-        self._problem: Problem | None = None
+        self._dataset: Dataset | None = None
         self.failures: dict[Unit, str] = {}
 
     def work(self, units: Sequence[Unit], wait: bool) -> None:
@@ -119,31 +122,28 @@ class Worker:
             if mine and not self._settled(unit):
                 self._screen.line(f"{unit}, into {folder}")
                 try:
-                    run.run_one(self._problem_of(unit), folder, self._screen)
+                    run.run_one(self._context_of(unit), folder, self._screen)
                 except FloatingPointError as error:
                     self.failures[unit] = str(error)
                     self._screen.line(f"error: {error}")
         return mine
 
-    def _problem_of(self, unit: Unit) -> Problem:
-        config, whole = self._plan.config_of(unit), self._at_seed(unit.seed)
-        base = dataset = None
+    def _context_of(self, unit: Unit) -> RunContext:
+        config = self._plan.config_of(unit)
+        base = None
         if unit.chooses:
             place = self._plan.folder(Unit(unit.seed, BASE))
             base = checkpoints.load_model(place, 0)
-        elif unit.name == FULL:
-            dataset = load_dataset(config.data, seed_of(config, "initial"))
-        return whole.with_method(config, base, dataset)
+        dataset = self._dataset_of(unit.seed)
+        if unit.name == FULL:
+            dataset = run.load_dataset(config)
+        return make_context(config, dataset, self._programs, base=base)
 
-    def _at_seed(self, seed: int) -> Problem:
-        """A problem of this seed, checked for all methods; never run itself."""
-        if self._problem is None or self._seed != seed:
+    def _dataset_of(self, seed: int) -> Dataset:
+        """The dataset of this seed, on which all methods can work."""
+        if self._dataset is None or self._seed != seed:
             whole = self._plan.whole(seed)
-            dataset = load_dataset(whole.data, seed_of(whole, "initial"))
-            self._problem = (
-                run.make_problem(whole, dataset)
-                if self._problem is None
-                else self._problem.with_method(whole, None, dataset)
-            )
-            self._seed = seed
-        return self._problem
+            dataset = run.load_dataset(whole)
+            make_context(whole, dataset, self._programs)  # checks every method
+            self._dataset, self._seed = dataset, seed
+        return self._dataset

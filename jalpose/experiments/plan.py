@@ -9,14 +9,14 @@ there. Nothing here imports JAX.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from jalpose.settings.keys import ConfigError, from_base, one_of
-from jalpose.settings.validation import validate
+from jalpose.settings.checks import ConfigError
+from jalpose.settings.keys import from_base
 from jalpose.storage import records
 from jalpose.training import lengths
 
@@ -69,7 +69,7 @@ class Plan:
     Args:
       config: with `experiment.methods` and `experiment.seeds`.
       workdir: of the experiment.
-      known: see `validation.validate`.
+      check: of a config, whether it can be run; raises ConfigError.
 
     Raises:
       ConfigError: methods, seeds or any other value are not allowed.
@@ -79,22 +79,21 @@ class Plan:
         self,
         config: ConfigDict,
         workdir: str,
-        known: Mapping[str, Collection[str]],
+        check: Callable[[ConfigDict], None],
     ):
         self.config, self.workdir = config, Path(workdir)
         self.methods = tuple(config.experiment.methods)
         self.seeds = tuple(config.experiment.seeds)
-        self._check(known)
+        self._check(check)
 
-    def _check(self, known):
+    def _check(self, check):
         config = self.config
         for key, values in (("methods", self.methods), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise ConfigError(
                     f"experiment.{key}={values} must have one or more, each once"
                 )
-        for method in self.methods:
-            one_of("experiment.methods", method, known["method"])
+        check(config)
         for seed in self.seeds:
             if type(seed) is not int or seed < 0:
                 raise ConfigError(
@@ -109,7 +108,7 @@ class Plan:
                 raise ConfigError(
                     f"{key}={value} is not for an experiment; set {instead}"
                 )
-        validate(self.whole(self.seeds[0]), known)
+        check(self.whole(self.seeds[0]))
 
     @property
     def units(self) -> list[Unit]:

@@ -7,6 +7,7 @@ of a cycle's passes, from their first on, whatever state was saved last.
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -19,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jalpose.loop.context import Problem
-from jalpose.loop.cycle import (
+from jalpose.loop.context import RunContext
+from jalpose.loop.state import (
     AwaitingLabels,
     CycleState,
     Done,
@@ -43,6 +44,9 @@ _PHASES = {
     "awaiting_labels": AwaitingLabels,
     "done": Done,
 }
+
+
+_ANSWER = "answer_"  # arrays of bought labels begin so
 
 
 class CheckpointError(RuntimeError):
@@ -90,6 +94,7 @@ class StateStore:
         name = next(n for n, kind in _PHASES.items() if isinstance(state.phase, kind))
         about = {"phase": name, "cycle": state.cycle, "clock": clock}
         arrays = {"labelled": state.labelled}
+        arrays |= {f"{_ANSWER}{name}": v for name, v in state.answers.items()}
         phase = state.phase
         model = phase.variables
         if isinstance(phase, Training):
@@ -103,7 +108,9 @@ class StateStore:
         if isinstance(phase, Measuring | AwaitingLabels):
             arrays["chosen"] = phase.chosen
         # Orbax does not write arrays without elements.
-        about["empty"] = [k for k, v in arrays.items() if v.size == 0]
+        about["empty"] = [
+            k for k, v in arrays.items() if v.size == 0 and not k.startswith(_ANSWER)
+        ]
         arrays = {k: v for k, v in arrays.items() if v.size}
         with _explain_full_disk(self._folder):
             self._manager.save(
@@ -144,7 +151,7 @@ class StateStore:
                     stacklevel=3,
                 )
 
-    def restore(self, problem: Problem) -> tuple[int, CycleState, dict] | None:
+    def restore(self, context: RunContext) -> tuple[int, CycleState, dict] | None:
         """The newest saved (number, state, clock), or None where there is none."""
         number = self._manager.latest_step()
         if number is None:
@@ -152,7 +159,7 @@ class StateStore:
         about = self._manager.restore(
             number, args=ocp.args.Composite(about=ocp.args.JsonRestore())
         )["about"]
-        template = _template(about, problem)
+        template = _template(about, context)
         found = self._manager.restore(
             number,
             args=ocp.args.Composite(
@@ -163,11 +170,14 @@ class StateStore:
         arrays = {k: np.asarray(v) for k, v in found["arrays"].items()}
         empty = {"scores": np.float32}
         arrays.update({k: np.zeros(0, empty.get(k, np.int64)) for k in about["empty"]})
-        phase = _phase(about, found["model"], arrays, problem)
         state = CycleState(
-            cycle=about["cycle"], labelled=arrays["labelled"], phase=phase
+            cycle=about["cycle"],
+            labelled=arrays["labelled"],
+            answers=_answers(arrays, context),
+            phase=Done(variables=found["model"]),
         )
-        return number, state, about["clock"]
+        phase = _phase(about, found["model"], arrays, state, context)
+        return number, dataclasses.replace(state, phase=phase), about["clock"]
 
     def close(self) -> None:
         """Release the manager."""
@@ -183,7 +193,30 @@ def _sums(folder: Path) -> dict[str, int]:
     }
 
 
-def _phase(about, model, arrays, problem):
+def _answers(arrays, context: RunContext) -> dict[str, np.ndarray]:
+    """The labels that were bought; {} before the first.
+
+    Not in states saved before there were oracles, nor where nothing was bought: asked
+    for anew, which in simulation gives the same.
+    """
+    found = {
+        name.removeprefix(_ANSWER): values
+        for name, values in arrays.items()
+        if name.startswith(_ANSWER)
+    }
+    bought = arrays["labelled"][len(context.dataset.initial) :]
+    if found or not len(bought):
+        return found
+    answers = context.oracle.answers(bought)
+    if answers is None:
+        raise CheckpointError(
+            f"the saved state has no labels of the {len(bought)} examples that were "
+            "bought, and they are not to be had again: start in another --workdir"
+        )
+    return answers
+
+
+def _phase(about, model, arrays, state: CycleState, context: RunContext):
     kind = _PHASES[about["phase"]]
     if kind is Training:
         return Training(
@@ -191,21 +224,21 @@ def _phase(about, model, arrays, problem):
         )
     fields = {"variables": model}
     if kind in (Scoring, Measuring):
-        fields["journal"] = problem.journal(about["cycle"], arrays["labelled"], model)
+        fields["journal"] = context.journal(state, model)
     names = {Measuring: ("chosen", "scores"), AwaitingLabels: ("chosen",)}
     fields.update({name: arrays[name] for name in names.get(kind, ())})
     return kind(**fields)
 
 
-def _template(about, problem: Problem):
+def _template(about, context: RunContext):
     """Shapes, dtypes and shardings of what was saved, without computing any of it."""
-    stages = problem.stages
+    plan = context.plan
     variables = {}
     if "variables" in about:
-        variables = stages.variables_template(about["variables"])
+        variables = plan.variables_template(about["variables"])
     if about["phase"] != "training":
         return variables
-    return {"train": stages.train_template(about["train"]), "variables": variables}
+    return {"train": plan.train_template(about["train"]), "variables": variables}
 
 
 def open_journal(workdir, cycle: int, fingerprint: str) -> Journal:

@@ -1,272 +1,167 @@
-"""What stays the same through a run: data, network, method, and how they are used."""
+"""What stays the same through a run: data, task, network, method, and their use."""
 
-import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose.acquisition.method import Labelled, Requires
-from jalpose.acquisition.registry import METHODS
-from jalpose.data.crops import to_crop
-from jalpose.data.dataset import PoseDataset
-from jalpose.evaluation.evaluator import Judge
-from jalpose.models.registry import create_model
+from jalpose.acquisition import registry as methods
+from jalpose.acquisition.method import Method, Pool
+from jalpose.data.dataset import Dataset, Labelled
+from jalpose.evaluation.evaluator import Evaluator
+from jalpose.loop.programs import Programs
+from jalpose.loop.state import CycleState
+from jalpose.models.registry import options_of
+from jalpose.oracles.oracle import Oracle
+from jalpose.oracles.simulated import SimulatedOracle
 from jalpose.pergrad.api import Engine
 from jalpose.runtime import random_streams
-from jalpose.scoring.passes import Passes
+from jalpose.runtime.throughput import Meter
+from jalpose.scoring.passes import Examples, Passes
 from jalpose.scoring.probe import Probe
-from jalpose.settings.keys import RUNTIME_KEYS, ConfigError, seed_of
+from jalpose.settings.checks import ConfigError
+from jalpose.settings.differences import plain, without
+from jalpose.settings.keys import RUNTIME_KEYS, seed_of
 from jalpose.storage.journal import Journal
-from jalpose.tasks.pose.augment import Ranges
-from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE
-from jalpose.training.plan import Stages
-from jalpose.training.trainer import HeatmapSpec, Trainer, pose_of
+from jalpose.tasks import registry as tasks
+from jalpose.tasks.labels import Labels
+from jalpose.tasks.task import Task
+from jalpose.training.needs import Needs
+from jalpose.training.plan import TrainingPlan
+from jalpose.training.trainer import Optimisation, Trainer, network_of
+
+Journals = Callable[[int, str], Journal]
 
 
-class Problem:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunContext:
     """A benchmark, a network and an acquisition method, ready to be advanced.
 
-    Args:
+    Attributes:
       config: validated.
       dataset: the benchmark.
-      mesh: of the devices.
-      base: variables of another run's base model, or None to train one; of them the
-        pose network is used, what a method requires beside it is trained anew.
-
-    Attributes:
-      journals: (cycle, fingerprint) -> journal of that cycle's passes; in memory,
-        unless whoever runs the problem has a folder for them.
-
-    Raises:
-      ConfigError: budgets beyond the pool, options the method cannot work with.
+      task: of the labels, JAX half.
+      labels: of the task, NumPy half.
+      method: that chooses.
+      needs: of the method, what is trained for it.
+      oracle: answers with the labels of what was chosen.
+      evaluator: scores models and choices.
+      plan: of the trainings.
+      trainer: the compiled training steps.
+      passes: compiled.
+      model: Linen module of the network.
+      traced_model: the same, as engines take it that read the network.
+      engine: of gradient norms.
+      journals: (cycle, fingerprint) -> journal of that cycle's passes.
     """
 
-    def __init__(self, config: ConfigDict, dataset: PoseDataset, mesh, base=None):
-        self.journals: Callable[[int, str], Journal] = lambda *_: Journal()
-        self.config, self.dataset = config, dataset
-        self.base = None if base is None else pose_of(base)
-        self.mesh = mesh
-        self.method = METHODS[config.acquisition.method]
-        self.requires = self._requires(config.acquisition.method)
-        self._check_budget()
-        self.judge = Judge(config.evaluation, dataset)
-        size = config.data.size
-        self.spec = HeatmapSpec(
-            size, size // 4, config.heatmap.sigma, config.heatmap.peak
-        )
-        self.model = self._network(config.model.convolution)
-        trainer = Trainer(
-            self.model,
-            config.training,
-            Ranges(**{**config.augment, "scale": tuple(config.augment.scale)}),
-            dataset.skeleton.mirror,
-            self.spec,
-            mesh,
-            self.requires.head,
-        )
-        self.passes = Passes(
-            self.model,
-            dataset,
-            self.spec,
-            refine=config.evaluation.refine,
-            mesh=mesh,
-            threads=config.data.threads,
-            gradient_model=self.network_for(engine_of(config.acquisition)),
-            head=self.requires.head and self.requires.head.module,
-        )
-        self.stages = Stages(
-            config, dataset, trainer, self.passes, self.requires, self.base
-        )
-        # Problems made with this one, one a head: what is compiled is theirs.
-        self._kin = [self]
-        self._remembered: dict[str, tuple] = {}
-
-    @property
-    def trainer(self) -> Trainer:
-        """The compiled training steps."""
-        return self.stages.trainer
-
-    def _requires(self, method: str) -> Requires:
-        return METHODS[method].requires(
-            self.dataset.skeleton, **self.method_options(method)
-        )
-
-    def _network(self, convolution: str):
-        options = {**self.config.model, "convolution": convolution}
-        name = options.pop("name")
-        return create_model(name, self.dataset.skeleton.num_joints, **options)
+    config: ConfigDict
+    dataset: Dataset
+    task: Task
+    labels: Labels
+    method: Method
+    needs: Needs
+    oracle: Oracle
+    evaluator: Evaluator
+    plan: TrainingPlan
+    trainer: Trainer
+    passes: Passes
+    model: Any
+    traced_model: Any
+    engine: Engine
+    journals: Journals
+    _remembered: dict[str, tuple] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def network_for(self, engine: Engine):
         """The network as `engine` takes it: the same function of the same variables.
 
         All but `exact` read the network and bring convolutions of their own.
         """
-        return self.model if engine.name == "exact" else self._network("native")
+        return self.model if engine.name == "exact" else self.traced_model
 
-    def with_method(
-        self, config: ConfigDict, base, dataset: PoseDataset | None = None
-    ) -> "Problem":
-        """The same problem under another method or seed, from the base model `base`.
+    def with_journals(self, journals: Journals) -> "RunContext":
+        """The same context, its journals kept elsewhere."""
+        return dataclasses.replace(self, journals=journals)
 
-        It shares the network, and all that is compiled, with the problems made in this
-        way before whose methods require the same head. With another `dataset` those
-        are spent: they and this one read their examples in the same passes.
+    def journal(self, state: CycleState, variables) -> Journal:
+        """The journal of the passes of `variables`: new, or what is left of it."""
+        return self.journals(state.cycle, self._fingerprint(state, variables))
 
-        Args:
-          config: may differ in `acquisition.method`, `base`, `seed`, `seeds`, `loop`,
-            `data.labelled` and the lengths of trainings only.
-          base: as in `Problem`.
-          dataset: the benchmark as `config` draws it; None: the same.
-        """
-        dataset = dataset or self.dataset
-        requires = self._requires(config.acquisition.method)
-        # One by one: heads are compared, nobody promises that they can be hashed.
-        kin = next((p for p in self._kin if p.requires.head == requires.head), None)
-        if kin is None:
-            other = Problem(config, dataset, self.mesh, base)
-            other._kin = self._kin
-            self._kin.append(other)
-            return other
-        other = copy.copy(kin)
-        other.config, other.dataset, other._remembered = config, dataset, {}
-        other.base = None if base is None else pose_of(base)
-        other.method, other.requires = METHODS[config.acquisition.method], requires
-        other._check_budget()
-        other.judge = Judge(config.evaluation, dataset)
-        other.passes.read_from(dataset)
-        other.passes.peak_bytes = 0
-        other.stages = Stages(
-            config, dataset, kin.trainer, kin.passes, requires, other.base
-        )
-        return other
-
-    def _check_budget(self):
-        acquisition, cycles = self.config.acquisition, self.config.loop.cycles
-        wanted, there = cycles * acquisition.budget, len(self.dataset.pool)
-        if wanted > there:
-            raise ConfigError(
-                f"loop.cycles={cycles} of acquisition.budget={acquisition.budget} "
-                f"need {wanted} examples, but the pool has {there}"
-            )
-        if cycles and acquisition.pool_subset > there:
-            raise ConfigError(
-                f"acquisition.pool_subset={acquisition.pool_subset} is larger than the "
-                f"pool of {there}"
-            )
-        # The methods to compare with as well: what cannot work fails at the start.
-        neighbours = int((~self.dataset.held_out(self.dataset.initial)).sum())
-        for name in (acquisition.method, *self.config.loop.compare):
-            try:
-                METHODS[name].check(neighbours, **self.method_options(name))
-                self._check_requires(name)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-
-    def _check_requires(self, name: str):
-        """Raise ConfigError where what a method needs would not be trained."""
-        requires, section = self._requires(name), f"acquisition.{name}"
-        given = self.base is not None or name != self.config.acquisition.method
-        if requires.head is not None and given and requires.head.steps < 1:
-            raise ConfigError(
-                f"{name} needs a head, which the base model it starts from does not "
-                f"have: set {section}.steps, the steps of training the head alone, "
-                f"above 0 (it is {requires.head.steps}), or train a base model of its "
-                "own without config.base"
-            )
-        if requires.members is not None:
-            for key, value, least in (
-                ("members", requires.members.count, 2),
-                ("steps", requires.members.steps, 1),
-            ):
-                if value < least:
-                    raise ConfigError(
-                        f"{name} needs an ensemble: {section}.{key}={value} must be "
-                        f"{least} or more"
-                    )
-        if requires.dropout and not self.config.model.dropout > 0:
-            raise ConfigError(
-                f"{name} needs a network trained with dropout: set model.dropout above "
-                f"0 (it is {self.config.model.dropout}), e.g. 0.05"
-            )
-        engine = self.config.acquisition.engine
-        if requires.each_norm and engine == "sketch":
-            raise ConfigError(
-                f"{name} with these options needs the norm for each label by itself, "
-                "acquisition.engine=sketch gives only expectations of squared norms: "
-                "choose ghost or exact"
-            )
-
-    def method_options(self, name: str) -> dict:
-        """The section of `config.acquisition` of a method's name, if there is one."""
-        return dict(self.config.acquisition.get(name, {}))
-
-    def evaluate(self, variables) -> tuple[dict, dict]:
-        """Test metrics and arrays of a model, see `Judge.evaluate`."""
-        return self.judge.evaluate(self.passes, variables)
-
-    def journal(self, cycle: int, labelled: np.ndarray, variables) -> Journal:
-        """The journal of the passes of `variables` in `cycle`: new, or what is left."""
-        return self.journals(cycle, self._fingerprint(cycle, labelled, variables))
-
-    def _fingerprint(self, cycle, labelled, variables) -> str:
+    def _fingerprint(self, state: CycleState, variables) -> str:
         """A name for all that decides what the passes of a cycle find.
 
         Number and kind of the devices are no part of it: a run may go on on others.
         """
-        config = _without(self.config.to_dict(), (*RUNTIME_KEYS, "base"))
+        config = without(plain(self.config), (*RUNTIME_KEYS, "base"))
         found = hashlib.blake2b(digest_size=16)
-        found.update(json.dumps([config, cycle, labelled.tolist()]).encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        about = [sorted(config.items()), state.cycle, state.labelled.tolist()]
+        found.update(json.dumps(about).encode())
+        trees = (variables, dict(sorted(state.answers.items())))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
             values = np.asarray(leaf)
             about = [jax.tree_util.keystr(path), str(values.dtype), values.shape]
             found.update(json.dumps(about).encode() + values.tobytes())
         return found.hexdigest()
 
-    def probe(self, variables, journal: Journal) -> Probe:
+    def probe(self, variables, journal: Journal, meter: Meter | None = None) -> Probe:
         """A probe of `variables` on a journal."""
         config = self.config.acquisition
+        labels_of = self.evaluator.labels_of if self.oracle.simulated else None
         return Probe(
             self.passes,
             variables,
+            Examples(self.dataset, labels_of),
             journal=journal,
             pieces=config.pieces,
             forward_block=self.config.evaluation.block,
             gradient_block=config.block,
-            engine=engine_of(config),
+            engine=self.engine,
             memory=config.memory,
+            meter=meter,
         )
 
-    def engine_record(self) -> dict:
+    def engine_record(self, meter: Meter) -> dict:
         """Engine of gradient norms and its microbatch, None where none is used."""
-        config = self.config.acquisition
         if not self.method.uses_engine:
             return {"engine": None, "microbatch": None}
-        microbatch = config.microbatch or self.passes.microbatch
-        return {"engine": config.engine, "microbatch": microbatch}
+        microbatch = self.engine.microbatch or meter.microbatch
+        return {"engine": self.engine.name, "microbatch": microbatch}
 
-    def labelled_set(self, labelled: np.ndarray) -> Labelled:
-        """The labelled examples as methods see them."""
-        return self._remember(self._labelled_set, labelled)
+    def pool(self, state: CycleState) -> Pool:
+        """What the method chooses from in the cycle of `state`."""
+        ids = self.unlabelled(state.labelled, state.cycle)
+        return Pool(unlabelled=ids, labelled=self.labelled_set(state))
 
-    def _labelled_set(self, labelled):
-        data = self.dataset
-        joints = to_crop(
-            data.joints[labelled], data.windows[labelled], self.spec.crop_size
-        )
-        status = data.status[labelled]
-        wanted = (
-            status != ABSENT if self.config.training.occluded else status == VISIBLE
-        )
-        return Labelled(
-            ids=labelled,
-            joints=np.nan_to_num(joints, nan=0.0).astype(np.float32),
-            present=wanted,
-            held_out=data.held_out(labelled),
-        )
+    def labelled_set(self, state: CycleState) -> Labelled:
+        """The labelled examples: those of the start, and what was bought."""
+        return self._remember(self._labelled_set, state.labelled, state.answers)
+
+    def _labelled_set(self, labelled, answers):
+        initial = len(labelled) - _num_rows(answers)
+        truth = self.dataset.truth_of(labelled[:initial])
+        if answers:
+            truth = {k: np.concatenate([v, answers[k]]) for k, v in truth.items()}
+        return self._as_labelled(labelled, truth)
+
+    def true_labels(self, ids: np.ndarray) -> Labelled:
+        """Examples with labels that nobody bought: for measures, in simulation."""
+        return self._remember(self._true_labels, ids)
+
+    def _true_labels(self, ids):
+        return self._as_labelled(ids, self.dataset.truth_of(ids))
+
+    def _as_labelled(self, ids, truth):
+        windows = self.dataset.windows_of(ids)
+        labels = self.labels.in_crop(truth, windows, self.task.size)
+        known, held_out = self.labels.known(labels), self.dataset.held_out(ids)
+        return Labelled(ids=ids, labels=labels, known=known, held_out=held_out)
 
     def unlabelled(
         self, labelled: np.ndarray, cycle: int, size: int | None = None
@@ -288,24 +183,102 @@ class Problem:
         if size == 0 or size >= len(left):
             return left
         own = random_streams.stream_seed(seed, "subset", cycle)
-        generator = np.random.default_rng(own)
-        draws = generator.random(len(self.dataset.keys))
+        draws = np.random.default_rng(own).random(len(self.dataset.keys))
         return np.sort(left[np.argsort(draws[left], kind="stable")[:size]])
 
-    def _remember(self, compute: Callable, labelled: np.ndarray, *others):
+    def _remember(self, compute: Callable, ids: np.ndarray, *others):
         """`compute` of these arguments, kept for the next call: each piece asks again.
 
         Of a large pool it would else take longer than the piece itself.
         """
-        before, key, found = self._remembered.get(compute.__name__, (None, None, None))
-        if before is None or key != others or not np.array_equal(before, labelled):
-            found = compute(labelled, *others)
-            self._remembered[compute.__name__] = labelled.copy(), others, found
+        name = compute.__name__
+        before, key, found = self._remembered.get(name, (None, None, None))
+        same = before is not None and np.array_equal(before, ids) and _same(key, others)
+        if not same:
+            found = compute(ids, *others)
+            self._remembered[name] = ids.copy(), others, found
         return found
 
-    def has_labels(self, ids: np.ndarray) -> bool:
-        """Are the labels of `ids` there? In simulation every label is."""
-        return bool(np.isin(ids, self.dataset.pool).all())
+
+def make_context(
+    config: ConfigDict,
+    dataset: Dataset,
+    programs: Programs,
+    *,
+    base=None,
+    journals: Journals | None = None,
+    oracle: Oracle | None = None,
+    network: Any = None,
+) -> RunContext:
+    """The context of a run; nothing is compiled yet.
+
+    Args:
+      config: validated.
+      dataset: the benchmark.
+      programs: to share what is compiled with.
+      base: variables of another run's base model, or None to train one; of them the
+        network is used, what a method needs beside it is trained anew.
+      journals: see `RunContext`; None: in memory.
+      oracle: None: the data set's own labels.
+      network: a Linen module to take instead of the config's.
+
+    Raises:
+      ConfigError: budgets beyond the pool, a method that the task or its options do not
+        allow.
+    """
+    about, acquisition = tasks.task_of(config.task), config.acquisition
+    task = about.make_task(config, dataset)
+    labels = tasks.labels_of(config.task).make_labels(config, dataset)
+    _check_budget(config, dataset)
+    _check_methods(config, dataset, task, base is not None)
+    method = methods.method_of(acquisition.method, options_for(config))
+    needs = method.needs(task)
+    engine = engine_of(acquisition)
+    model = traced = network
+    if network is None:
+        options = options_of(config.model)
+        model = options.build(task.num_outputs)
+        traced = options.build(task.num_outputs, traced=True)
+    trainer = programs.trainer(
+        model, task, Optimisation.of(config.training), needs.head
+    )
+    return RunContext(
+        config=config,
+        dataset=dataset,
+        task=trainer.task,  # of equal tasks the one that things are compiled for
+        labels=labels,
+        method=method,
+        needs=needs,
+        oracle=oracle or SimulatedOracle(dataset),
+        evaluator=Evaluator(
+            labels,
+            dataset,
+            size=task.size,
+            block=config.evaluation.block,
+            true_norms=config.evaluation.true_norms,
+        ),
+        plan=TrainingPlan(
+            config, dataset, trainer, needs, None if base is None else network_of(base)
+        ),
+        trainer=trainer,
+        passes=programs.passes(
+            model,
+            model if engine.name == "exact" else traced,
+            trainer.task,
+            needs.head,
+            config.data.threads,
+        ),
+        model=model,
+        traced_model=traced,
+        engine=engine,
+        journals=journals or (lambda *_: Journal()),
+    )
+
+
+def options_for(config: ConfigDict, name: str | None = None) -> dict:
+    """The section of a method in `config.acquisition`, by default the run's own."""
+    name = name or config.acquisition.method
+    return dict(config.acquisition.get(name, {}))
 
 
 def engine_of(acquisition: ConfigDict, **changes) -> Engine:
@@ -320,12 +293,74 @@ def engine_of(acquisition: ConfigDict, **changes) -> Engine:
     return Engine(**options)
 
 
-def _without(section: dict, keys, prefix: str = "") -> dict:
-    """The section of a config and those in it, without these dotted keys."""
-    return {
-        name: _without(value, keys, f"{prefix}{name}.")
-        if isinstance(value, dict)
-        else value
-        for name, value in section.items()
-        if prefix + name not in keys
-    }
+def _check_budget(config, dataset):
+    acquisition, cycles = config.acquisition, config.loop.cycles
+    wanted, there = cycles * acquisition.budget, len(dataset.pool)
+    if wanted > there:
+        raise ConfigError(
+            f"loop.cycles={cycles} of acquisition.budget={acquisition.budget} "
+            f"need {wanted} examples, but the pool has {there}"
+        )
+    if cycles and acquisition.pool_subset > there:
+        raise ConfigError(
+            f"acquisition.pool_subset={acquisition.pool_subset} is larger than the "
+            f"pool of {there}"
+        )
+
+
+def _check_methods(config, dataset, task, has_base):
+    """Raise ConfigError for the run's method, or one it is to be compared with."""
+    trained = int((~dataset.held_out(dataset.initial)).sum())
+    for name in (config.acquisition.method, *config.loop.compare):
+        method = methods.method_of(name, options_for(config, name))
+        methods.check_capabilities(name, task)
+        budget = config.acquisition.budget
+        method.check(task, num_trained=trained, budget=budget)
+        given = has_base or name != config.acquisition.method
+        _check_needs(config, name, method.needs(task), given)
+
+
+def _check_needs(config, name: str, needs: Needs, given: bool):
+    """Raise ConfigError where what a method needs would not be trained."""
+    section = f"acquisition.{name}"
+    if needs.head is not None and given and needs.head.steps < 1:
+        raise ConfigError(
+            f"{name} needs a head, which the base model it starts from does not "
+            f"have: set {section}.steps, the steps of training the head alone, "
+            f"above 0 (it is {needs.head.steps}), or train a base model of its "
+            "own without config.base"
+        )
+    if needs.members is not None:
+        for key, value, least in (
+            ("members", needs.members.count, 2),
+            ("steps", needs.members.steps, 1),
+        ):
+            if value < least:
+                raise ConfigError(
+                    f"{name} needs an ensemble: {section}.{key}={value} must be "
+                    f"{least} or more"
+                )
+    dropout = config.model.get("dropout", 0.0)
+    if needs.dropout and not dropout > 0:
+        raise ConfigError(
+            f"{name} needs a network trained with dropout: set model.dropout above "
+            f"0 (it is {dropout}), e.g. 0.05"
+        )
+    if needs.each_norm and config.acquisition.engine == "sketch":
+        raise ConfigError(
+            f"{name} with these options needs the norm for each label by itself, "
+            "acquisition.engine=sketch gives only expectations of squared norms: "
+            "choose ghost or exact"
+        )
+
+
+def _num_rows(arrays: dict) -> int:
+    return len(next(iter(arrays.values()))) if arrays else 0
+
+
+def _same(one: tuple, other: tuple) -> bool:
+    """Equal arguments; of bought labels the very same object, or none."""
+    return one is not None and all(
+        a is b if isinstance(a, dict) else a == b
+        for a, b in zip(one, other, strict=True)
+    )

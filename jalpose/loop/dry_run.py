@@ -6,28 +6,28 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from jalpose.loop import run
-from jalpose.loop.context import Problem
+from jalpose.loop import configs, run
+from jalpose.loop.context import RunContext, make_context
+from jalpose.loop.programs import Programs
 from jalpose.pergrad.memory import compiled_bytes
-from jalpose.settings.keys import seed_of
-from jalpose.settings.validation import refuse_experiment, validate
-from jalpose.tasks.pose.benchmarks import load_dataset
+from jalpose.runtime import sharding
+from jalpose.settings.validation import refuse_experiment
 
 
 def show(config: ConfigDict, workdir: str) -> None:
     """Print config, parameter table, steps and memory of a training step."""
     refuse_experiment(config)
-    validate(config, run.KNOWN)
+    configs.check(config)
     print(config)
     print(f"workdir: {workdir}")
-    problem = run.make_problem(
-        config, load_dataset(config.data, seed_of(config, "initial"))
-    )
-    state = jax.eval_shape(problem.trainer.init, jax.random.key(0))
+    programs = Programs(sharding.make_mesh())
+    base = run.load_base(config)
+    context = make_context(config, run.load_dataset(config), programs, base=base)
+    state = jax.eval_shape(context.trainer.init, jax.random.key(0))
     print(parameter_table(state.params))
-    _print_data(problem)
-    _print_steps(problem)
-    compiled = problem.trainer.lower_step(config.training.batch).compile()
+    _print_data(context)
+    _print_steps(context)
+    compiled = context.trainer.lower_step(config.training.batch).compile()
     print(
         f"a training step of {config.training.batch} examples needs "
         f"{compiled_bytes(compiled) / 2**30:.2f} GiB on a device, by the compiler's "
@@ -46,8 +46,8 @@ def parameter_table(params) -> str:
     return "\n".join(lines)
 
 
-def _print_data(problem: Problem) -> None:
-    data = problem.dataset
+def _print_data(context: RunContext) -> None:
+    data = context.dataset
     held_out = int(data.held_out(data.initial).sum())
     print(
         f"{len(data.initial)} labelled at the start ({held_out} of them held out), "
@@ -55,12 +55,12 @@ def _print_data(problem: Problem) -> None:
     )
 
 
-def _print_steps(problem: Problem) -> None:
-    stages = problem.stages
-    for number in range(problem.config.loop.cycles + 1):
-        first, *others = stages.of(number)
+def _print_steps(context: RunContext) -> None:
+    plan = context.plan
+    for number in range(context.config.loop.cycles + 1):
+        first, *others = plan.of(number)
         more = "".join(f", {stage.name}: {stage.steps} steps" for stage in others)
         print(
             f"cycle {number}: {first.steps} steps{more}, held-out loss every "
-            f"{stages.heldout_interval(number)}"
+            f"{plan.heldout_interval(number)}"
         )

@@ -9,33 +9,32 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose.acquisition.registry import METHODS
-from jalpose.loop import checkpoints, cycle
+from jalpose.data.dataset import Dataset
+from jalpose.loop import advance, checkpoints, clock, configs
 from jalpose.loop.conclusion import conclude
-from jalpose.loop.context import Problem
-from jalpose.loop.recorder import Recorder, Silence, new_clock
-from jalpose.models.registry import MODELS
-from jalpose.pergrad.api import ENGINES
-from jalpose.runtime import hosts, provenance, sharding, throughput
+from jalpose.loop.context import RunContext, make_context
+from jalpose.loop.events import (
+    Event,
+    Finished,
+    LabelsCame,
+    Passed,
+    Selected,
+    StepsTaken,
+    Trained,
+    Waiting,
+)
+from jalpose.loop.programs import Programs
+from jalpose.loop.recorder import Recorder, Silence
+from jalpose.loop.state import AwaitingLabels, CycleState, Training
+from jalpose.runtime import hosts, provenance, sharding
 from jalpose.runtime.profiler import Traces
 from jalpose.runtime.screen import Screen
-from jalpose.settings.keys import (
-    HOST_KEYS,
-    RUNTIME_KEYS,
-    ConfigError,
-    from_base,
-    seed_of,
-)
-from jalpose.settings.validation import refuse_experiment, uneven_splits, validate
+from jalpose.settings.checks import ConfigError
+from jalpose.settings.differences import differences, leaves, plain
+from jalpose.settings.keys import HOST_KEYS, RUNTIME_KEYS, from_base, seed_of
+from jalpose.settings.validation import refuse_experiment, uneven_splits
 from jalpose.storage import records
-from jalpose.tasks.pose.benchmarks import SOURCES, load_dataset
-
-KNOWN: dict[str, Collection[str]] = {
-    "data": SOURCES,
-    "model": MODELS,
-    "engine": ENGINES,
-    "method": METHODS,
-}
+from jalpose.tasks import registry as tasks
 
 IMAGES_COMPARED = 64  # between hosts, spread over the dataset
 
@@ -54,24 +53,27 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
     """
     screen = (screen or Screen()) if hosts.lead() else Screen(silent=True)
     refuse_experiment(config)
-    validate(config, KNOWN)
+    configs.check(config)
     _check_hosts(config, workdir)
     records.check_workdir(workdir)
     refuse_another_config(config, workdir)
     dataset = load_on_all_hosts(config)
-    problem = make_problem(config, dataset)
-    for line in uneven_splits(config, problem.mesh.size):
+    programs = Programs(sharding.make_mesh())
+    context = make_context(config, dataset, programs, base=load_base(config))
+    for line in uneven_splits(config, programs.mesh.size):
         screen.line(f"warning: {line}")
-    _warn_of_large_picks(config, problem, screen)
+    for line in large_picks(config, dataset):
+        screen.line(f"warning: {line}")
     runs = {config.acquisition.method: workdir}
-    run_one(problem, workdir, screen)
+    run_one(context, workdir, screen)
     for method in config.loop.compare:
         other = from_base(config, method, workdir)
         runs[method] = os.path.join(workdir, "compare", method)
         refuse_another_config(other, runs[method], ignore=("base",))
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
-        run_one(problem.with_method(other, base), runs[method], screen)
+        compared = make_context(other, dataset, programs, base=base)
+        run_one(compared, runs[method], screen)
     if hosts.lead():
         conclude(config, workdir, runs, screen)
     hosts.barrier("concluded")
@@ -79,10 +81,8 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
 
 def _check_hosts(config, workdir):
     """Raise ClusterError where the hosts were not started alike."""
-    about = provenance.describe(config)
-    keys = records.config_leaves(
-        {"config": about["config"], "versions": about["versions"]}
-    )
+    about = provenance.describe(plain(config))
+    keys = leaves({"config": about["config"], "versions": about["versions"]})
     mine = tuple(f"config.{key}." for key in HOST_KEYS)
     hosts.check_same_facts(
         {
@@ -94,7 +94,17 @@ def _check_hosts(config, workdir):
     )
 
 
-def load_on_all_hosts(config: ConfigDict):
+def load_dataset(config: ConfigDict) -> Dataset:
+    """The dataset of a config.
+
+    Raises:
+      DataError: files are missing or damaged.
+    """
+    sources = tasks.sources_of(config.task)
+    return sources.load_dataset(config.data, seed_of(config, "initial"))
+
+
+def load_on_all_hosts(config: ConfigDict) -> Dataset:
     """The dataset of a config, the same on every host.
 
     The lead comes first, so that what is prepared once is there for the others if
@@ -107,7 +117,7 @@ def load_on_all_hosts(config: ConfigDict):
     if not hosts.lead():
         hosts.barrier("dataset")
     try:
-        dataset = load_dataset(config.data, seed_of(config, "initial"))
+        dataset = load_dataset(config)
     finally:
         if hosts.lead():
             hosts.barrier("dataset")
@@ -121,55 +131,56 @@ def load_on_all_hosts(config: ConfigDict):
     return dataset
 
 
-def run_one(problem: Problem, workdir, screen: Screen) -> None:
-    """Run, or resume, one method in `workdir` until it is done."""
+def run_one(context: RunContext, workdir, screen: Screen) -> None:
+    """Run, or resume, one method in `workdir` until it is done or waits for labels.
+
+    Args:
+      context: of the run; its journals are taken from `workdir`.
+      workdir: of the run.
+      screen: for progress and lines.
+    """
     records.check_workdir(workdir)
-    config, lead = problem.config, hosts.lead()
-    problem.journals = functools.partial(checkpoints.open_journal, workdir)
+    config, lead = context.config, hosts.lead()
+    journals = functools.partial(checkpoints.open_journal, workdir)
+    context = context.with_journals(journals)
     store = checkpoints.StateStore(workdir)
-    restored = store.restore(problem)
-    if restored is None:
-        number, state, clock = 0, cycle.start(problem), new_clock()
-        if lead:
-            records.write_config(workdir, provenance.describe(config))
-    else:
-        number, state, clock = restored
-        screen.line(f"resuming {workdir} in cycle {state.cycle}")
-        _warn_of_another_device(workdir, screen)
-    scoring_on = not isinstance(state.phase, cycle.Training)
+    number, state, account = _begin(context, store, workdir, screen)
+    scoring_on = not isinstance(state.phase, Training)
     if lead:
         records.truncate_cycles(workdir, state.cycle + scoring_on)
         checkpoints.remove_journals(workdir, state.cycle)
     traces = Traces(
         os.path.join(workdir, "traces", f"host_{hosts.host()}"), config.output.trace
     )
-    write = Recorder(config, workdir, problem, screen) if lead else Silence()
+    write = Recorder(context, workdir, screen) if lead else Silence()
     with write as recorder, hosts.Notice() as notice:
         saved = time.monotonic()
         while True:
+            if isinstance(state.phase, AwaitingLabels):
+                context.oracle.request(state.phase.chosen)
             begun = time.monotonic()
             with traces.piece():
-                state, event = cycle.advance(state, problem)
-            traces.saw(event)
-            _charge(clock, event, time.monotonic() - begun, problem)
+                state, event = advance.advance(state, context)
+            traces.next_is(_piece_after(event))
+            clock.charge(account, event, time.monotonic() - begun)
             number += 1
-            if event.kind in ("done", "waiting"):
+            if isinstance(event, Finished | Waiting):
                 break
-            if event.kind == "selected":
-                arrays = (event.arrays["selected"], event.arrays["scores"])
-                hosts.check_same(f"the choice of cycle {event.cycle}", *arrays)
-            if event.variables is not None:
+            _agree(event)
+            if isinstance(event, Trained):
                 checkpoints.save_model(workdir, event.cycle, event.variables)
-            recorder.take(event, clock)
+            recorder.take(event, account)
+            if clock.ends_with(event):
+                account = clock.new_clock()
             # What was scored or measured is in the journal; a state adds the clock.
-            important = event.kind not in ("steps", "scoring", "measuring")
+            important = not isinstance(event, StepsTaken | Passed)
             # One host's clock for all: they save together or not at all.
             since = hosts.agree(time.monotonic() - saved)
             preempted = notice.asked()
             if important or preempted or since >= config.loop.checkpoint_seconds:
-                store.save(number, state, clock)
+                store.save(number, state, account)
                 saved = time.monotonic()
-            if event.kind == "labelled" and lead:
+            if lead and isinstance(event, LabelsCame):
                 checkpoints.remove_journals(workdir, state.cycle)
             if preempted:
                 store.close()
@@ -178,37 +189,84 @@ def run_one(problem: Problem, workdir, screen: Screen) -> None:
                 )
     store.close()
     hosts.barrier("run")
-    if event.kind == "waiting":
-        screen.line(f"waiting for the labels of {event.values['num']} images")
+    if isinstance(event, Waiting):
+        screen.line(f"waiting for the labels of {event.count} images")
 
 
-def make_problem(config: ConfigDict, dataset) -> Problem:
-    """The problem of a validated config on all devices there are."""
-    mesh = sharding.make_mesh()
-    base = _load_base(config) if config.base else None
-    return Problem(config, dataset, mesh, base)
+def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
+    """Number of advances made, state and clock a run begins or goes on with."""
+    restored = store.restore(context)
+    if restored is not None:
+        screen.line(f"resuming {workdir} in cycle {restored[1].cycle}")
+        _warn_of_another_device(workdir, screen)
+        return restored
+    state = advance.start(context)
+    if hosts.lead():
+        about = provenance.describe(plain(context.config))
+        records.write_config(workdir, about)
+    return 0, state, clock.new_clock()
 
 
-def _load_base(config):
+def _agree(event: Event) -> None:
+    """Raise ClusterError where the hosts chose differently."""
+    if isinstance(event, Selected):
+        arrays = (event.arrays["selected"], event.arrays["scores"])
+        hosts.check_same(f"the choice of cycle {event.cycle}", *arrays)
+
+
+def _piece_after(event: Event) -> str:
+    """The kind of the next piece of work where it goes on with this one's, else ""."""
+    match event:
+        case StepsTaken(stage=stage, step=step, total=total) if step < total:
+            return f"steps {stage}"
+        case Passed(measuring=measuring, name=name, done=done, total=total):
+            kind = "measuring" if measuring else "scoring"
+            return f"{kind} {name}" if done < total else ""
+    return ""
+
+
+def load_base(config: ConfigDict):
+    """Variables of the base model that a config starts from, or None.
+
+    Raises:
+      ConfigError: `config.base` is no run's workdir, or of another network or data.
+      CheckpointError: it holds no base model.
+    """
+    if not config.base:
+        return None
     record = records.read_config(config.base)
     if record is None:
         raise ConfigError(
             f"config.base={config.base!r} is not the workdir of a run: it holds no "
             f"{records.CONFIG}"
         )
-    sections = ("data", "heatmap", "model")
-    ours, theirs = provenance.plain(config), record["config"]
-    differences = records.config_differences(
-        {name: theirs.get(name) for name in sections},
-        {name: ours[name] for name in sections},
-        ignore=RUNTIME_KEYS,
-    )
-    if differences:
+    found = model_differences(record["config"], config)
+    if found:
         raise ConfigError(
             f"the base model in {config.base} was trained under another config "
-            "(base -> this run):\n  " + "\n  ".join(differences)
+            "(base -> this run):\n  " + "\n  ".join(found)
         )
     return checkpoints.load_model(config.base, 0)
+
+
+def model_differences(
+    recorded: dict, config: ConfigDict, more: Collection[str] = (), ignore=()
+) -> list[str]:
+    """Differences in what makes a trained model what it is; see `differences`.
+
+    Args:
+      recorded: config of the run it was trained in.
+      config: of the run it is for.
+      more: sections or keys that have to be the same beside the usual.
+      ignore: keys beside the runtime's.
+    """
+    own = tasks.settings_of(config.task).MODEL_SECTIONS
+    sections = ("task", "data", "model", *own, *more)
+    sides = [
+        {name: side[name] for name in sections if name in side}
+        for side in (recorded, plain(config))
+    ]
+    return differences(*sides, ignore=(*RUNTIME_KEYS, *ignore))
 
 
 def refuse_another_config(
@@ -221,14 +279,14 @@ def refuse_another_config(
     record = records.read_config(workdir)
     if record is None:
         return
-    differences = records.config_differences(
-        record["config"], provenance.plain(config), ignore=(*RUNTIME_KEYS, *ignore)
+    found = differences(
+        record["config"], plain(config), ignore=(*RUNTIME_KEYS, *ignore)
     )
-    if differences:
+    if found:
         raise records.WorkdirError(
             f"{workdir} holds a run of another config; choose another --workdir, or "
             "repeat that run's config. Differences (there -> now):\n  "
-            + "\n  ".join(differences)
+            + "\n  ".join(found)
         )
 
 
@@ -241,40 +299,18 @@ def _warn_of_another_device(workdir, screen):
         )
 
 
-def _warn_of_large_picks(config, problem, screen):
+def large_picks(config: ConfigDict, dataset: Dataset) -> list[str]:
+    """A line where so much is chosen that methods choose much the same."""
     if not config.loop.cycles:
-        return
-    acquisition, pool = config.acquisition, len(problem.dataset.pool)
+        return []
+    acquisition, pool = config.acquisition, len(dataset.pool)
     scored = acquisition.pool_subset or pool
-    for what, part, whole in (
-        ("a cycle's picks", acquisition.budget, scored),
-        ("all cycles' picks", acquisition.budget * config.loop.cycles, pool),
-    ):
-        if part > 0.4 * whole:
-            screen.line(
-                f"warning: {what} are {part} of {whole} images, above 40 %: methods "
-                "then choose much the same"
-            )
-
-
-def _charge(clock, event, seconds, problem):
-    charged = _CHARGED.get(event.kind, "seconds")
-    clock[charged] += seconds
-    clock["compiling"] += throughput.take_compiling()
-    _add(clock["training"], problem.trainer.flow.take())
-    walked = problem.passes.flow.take()
-    if charged != "seconds":  # else over the test set
-        _add(clock["scoring"], walked)
-
-
-def _add(counts, more):
-    for name, count in more.items():
-        counts[name] += count
-
-
-_CHARGED = {
-    "scoring": "acquisition",
-    "selected": "acquisition",
-    "measuring": "measures",
-    "measured": "measures",
-}
+    return [
+        f"{what} are {part} of {whole} images, above 40 %: methods then choose much "
+        "the same"
+        for what, part, whole in (
+            ("a cycle's picks", acquisition.budget, scored),
+            ("all cycles' picks", acquisition.budget * config.loop.cycles, pool),
+        )
+        if part > 0.4 * whole
+    ]

@@ -133,9 +133,7 @@ class StackedHourglass(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(
-        self, images, train: bool = False, drop: bool | None = None
-    ) -> Output:
+    def __call__(self, images, train: bool = False, drop: bool | None = None) -> Output:
         """See the class.
 
         Args:

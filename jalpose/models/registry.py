@@ -19,8 +19,10 @@ class Options(Protocol):
 
     Attributes:
       scales: what the scales tiny and small change of the fields.
+      last_layer: what the names of the modules begin with that predictions come out of.
     """
 
+    last_layer: ClassVar[str]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     def check(self, size: int) -> None:
@@ -59,6 +61,7 @@ class HourglassOptions:
     dtype: str = "float32"
     convolution: str = "auto"
     dropout: float = 0.0
+    last_layer: ClassVar[str] = "heatmaps"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {"stacks": 1, "channels": 16, "depth": 2},
         "small": {"stacks": 1, "channels": 96},
@@ -72,9 +75,7 @@ class HourglassOptions:
         above(0, model__depth=self.depth)
         check_dropout(self.dropout)
         if self.channels % 4:
-            raise ConfigError(
-                f"model.channels={self.channels} must be a multiple of 4"
-            )
+            raise ConfigError(f"model.channels={self.channels} must be a multiple of 4")
         unit = 4 * 2**self.depth
         if size % unit:
             raise ConfigError(

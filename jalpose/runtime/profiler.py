@@ -6,13 +6,11 @@ import re
 
 import jax
 
-from jalpose.loop.cycle import Event
-
 
 class Traces:
     """Traces the first pieces of each kind of work that compile nothing.
 
-    A piece is what `cycle.advance` does: the steps up to the next report, some blocks
+    A piece is what the loop does at a time: the steps up to the next report, some blocks
     of a pass over the pool. The first of its kind compiles, and is left out.
 
     Args:
@@ -37,10 +35,6 @@ class Traces:
             os.path.join(self._folder, name), create_perfetto_trace=True
         )
 
-    def saw(self, event: Event) -> None:
-        """Take note of what the last piece was: the next may be of its kind."""
-        self._coming, values = "", event.values
-        if event.kind in ("steps", "scoring", "measuring"):
-            what = values.get("stage") or values["pass"]
-            if (values.get("step") or values["done"]) < values["total"]:
-                self._coming = f"{event.kind} {what}"
+    def next_is(self, kind: str) -> None:
+        """Say what the next piece will be if work goes on; "" where that is open."""
+        self._coming = kind

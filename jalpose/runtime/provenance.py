@@ -1,6 +1,5 @@
 """What a result came from: config, versions, device and revision, for its record."""
 
-import json
 import os
 import platform
 import subprocess
@@ -8,16 +7,15 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 PACKAGES = ("jalpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def describe(config: ConfigDict) -> dict:
-    """Config, versions of Python and `PACKAGES`, device and git revision."""
+def describe(config: dict) -> dict:
+    """A plain config, versions of Python and `PACKAGES`, device and git revision."""
     device = jax.devices()[0]
     return {
-        "config": plain(config),
+        "config": config,
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in PACKAGES},
@@ -30,11 +28,6 @@ def describe(config: ConfigDict) -> dict:
         },
         "git": _git_revision(),
     }
-
-
-def plain(config: ConfigDict) -> dict:
-    """A config as JSON has it, so that tuples and lists compare equal."""
-    return json.loads(config.to_json())
 
 
 def _git_revision() -> str | None:

@@ -46,9 +46,7 @@ def modern(record: Mapping) -> dict[str, Any]:
     return found
 
 
-def differences(
-    old: Mapping, new: Mapping, ignore: Iterable[str] = ()
-) -> list[str]:
+def differences(old: Mapping, new: Mapping, ignore: Iterable[str] = ()) -> list[str]:
     """Lines `acquisition.budget: 100 -> 200` for every key that differs.
 
     Options of methods that neither side uses make no difference, so that a run goes on

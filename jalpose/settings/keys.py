@@ -142,7 +142,8 @@ HOST_KEYS = (
 )
 
 
-def _lookup(config: ConfigDict, dotted: str):
+def lookup(config: ConfigDict, dotted: str):
+    """The section or value of a dotted key."""
     for part in dotted.split("."):
         config = config[part]
     return config
@@ -182,10 +183,7 @@ def check_key(config: ConfigDict, key: str) -> None:
     known = known_keys(config)
     if key in known:
         return
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
     beside = [k for k in known if k.startswith(key.partition(".")[0] + ".")]
     listed = "\n  ".join(beside or known)
+    hint = did_you_mean(key, known)
     raise ConfigError(f"unknown config key {key!r}.{hint} Known keys:\n  {listed}")
-
-

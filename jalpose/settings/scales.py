@@ -1,19 +1,32 @@
-"""What the three scales change, whatever the data set: dotted keys of the config.
+"""What the three scales change of the common keys, and how a benchmark is described.
 
 tiny runs in seconds, for tests; small is an honest run on two CPU cores; paper is the
-config's own defaults.
+keys' own defaults. Tasks, networks and methods have such tables of their own.
 """
 
-# What each scale changes for every data set; a config file adds its own.
-SCALES: dict[str, dict[str, object]] = {
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Changes = Mapping[str, object]  # by dotted key
+
+
+class Benchmark(NamedTuple):
+    """The protocol of a benchmark, the same for all methods.
+
+    Attributes:
+      delta: what it changes at every scale.
+      scales: what it changes at one.
+    """
+
+    delta: Changes
+    scales: Mapping[str, Changes]
+
+
+SCALES: dict[str, Changes] = {
     "tiny": {
-        "data.size": 32,
         "data.initial": 40,
         "data.pool": 60,
         "data.test": 24,
-        "model.stacks": 1,
-        "model.channels": 16,
-        "model.depth": 2,
         "training.batch": 8,
         "training.base_epochs": 0,
         "training.base_steps": 12,
@@ -27,44 +40,17 @@ SCALES: dict[str, dict[str, object]] = {
         "acquisition.pool_subset": 24,
         "acquisition.block": 8,
         "acquisition.pieces": 1,
-        "acquisition.eglpp.neighbours": 5,
-        "acquisition.eglpp.perplexity": 3.0,
-        "acquisition.learning_loss.steps": 6,
-        "acquisition.aleatoric.steps": 6,
-        "acquisition.vl4pose.steps": 6,
-        "acquisition.ensemble.members": 2,
-        "acquisition.ensemble.steps": 4,
-        "acquisition.egl_ensemble.members": 2,
-        "acquisition.egl_ensemble.steps": 4,
-        "acquisition.mc_dropout.samples": 3,
         "loop.cycles": 2,
         "output.images": 4,
     },
     "small": {
-        "data.size": 128,
-        "model.stacks": 1,
-        "model.channels": 96,
         "training.schedule": "cosine",
         "training.learning_rate": 1e-3,
         "training.warmup_steps": 100,
         "training.base_epochs": 0,
         "training.cycle_epochs": 0,
         "training.heldout_epochs": 5.0,
-        "augment.rotate": 30.0,
-        "augment.shift": 0.1,
-        "augment.brightness": 0.1,
-        "augment.contrast": 0.2,
-        "augment.colour": 0.1,
         "evaluation.block": 32,
-        "acquisition.learning_loss.steps": 800,
-        "acquisition.aleatoric.steps": 800,
-        "acquisition.vl4pose.steps": 800,
-        "acquisition.ensemble.members": 3,
-        "acquisition.ensemble.steps": 100,
-        "acquisition.ensemble.start": "warm",
-        "acquisition.egl_ensemble.members": 3,
-        "acquisition.egl_ensemble.steps": 100,
-        "acquisition.egl_ensemble.start": "warm",
         "loop.cycles": 3,
     },
     "paper": {},

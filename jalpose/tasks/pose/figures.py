@@ -12,8 +12,8 @@ Example i of a source depends on (seed, start + i) alone.
 
 import numpy as np
 
-from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose import figure_drawing, figure_poses, skeletons
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.figure_poses import ATTACHED, CAPSULE_ENDS, CAPSULE_PART
 
 _POSE, _CAMERA, _LOOK = range(3)  # random streams of an example

@@ -20,8 +20,8 @@ import scipy.io
 
 from jalpose.data import images
 from jalpose.data.source import DataError
-from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose import skeletons
+from jalpose.tasks.pose.annotations import Annotations
 
 # fmt: off
 SHIPPED_ORDER = (

@@ -30,7 +30,7 @@ import numpy as np
 
 from jalpose.data import images
 from jalpose.data.source import DataError
-from jalpose.tasks.pose import lsp, mpii_release, skeletons
+from jalpose.tasks.pose import mpii_release, skeletons
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.mpii_release import NUM_JOINTS, Person
 

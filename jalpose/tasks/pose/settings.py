@@ -1,17 +1,22 @@
-"""Keys that poses add to a config, what scales change of them, and protocols."""
+"""Keys that poses add to a config, what scales change of them, and benchmarks."""
 
 from ml_collections import ConfigDict
 
 from jalpose.settings.checks import ConfigError, above, at_least, between, one_of
+from jalpose.settings.scales import Benchmark
 from jalpose.tasks.pose.windows import CROPS
 
 MODEL = "hourglass"  # of a config that names no other
+# Sections of these keys that make a trained model what it is.
+MODEL_SECTIONS = ("heatmap",)
 
 
 def add_keys(config: ConfigDict) -> None:
     """Add the sections and keys of poses to the common ones."""
     data = config.data
-    data.name = "lsp"  # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn)
+    data.name = (
+        "lsp"  # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn)
+    )
     # joints (box of the annotated joints) | box (person box) | official (MPII's centre
     # and height of the person, as its codes crop)
     data.crop = "joints"
@@ -65,21 +70,35 @@ SCALES: dict[str, dict[str, object]] = {
     "paper": {},
 }
 
-# What each benchmark changes at every scale.
-PROTOCOLS: dict[str, dict[str, object]] = {
+# Of the real sets: tiny sees all of a pass, small takes minutes on two CPU cores.
+_LENGTHS: dict[str, dict[str, object]] = {
+    "tiny": {"data.initial": 100, "data.pool": 100},
+    "small": {
+        "training.base_steps": 2600,
+        "training.cycle_steps": 500,
+        "acquisition.budget": 150,
+        "acquisition.pool_subset": 600,
+    },
+}
+
+BENCHMARKS = {
     # LSP labelled and test, LSPET pool: PCK@0.2.
-    "lsp": {"data.name": "lsp"},
+    "lsp": Benchmark({"data.name": "lsp"}, _LENGTHS),
     # 1,000 people labelled at random, Newell's validation people as the test set:
     # PCKh@0.5. Crops by the official centre and scale.
-    "mpii": {
-        "data.name": "mpii",
-        "data.crop": "official",
-        "data.window": 1.25,
-        "evaluation.threshold": 0.5,
-        "evaluation.reference": "head",
-        "evaluation.joints": "official",
-    },
-    "figures": {"data.name": "figures"},
+    "mpii": Benchmark(
+        {
+            "data.name": "mpii",
+            "data.crop": "official",
+            "data.window": 1.25,
+            "evaluation.threshold": 0.5,
+            "evaluation.reference": "head",
+            "evaluation.joints": "official",
+        },
+        _LENGTHS,
+    ),
+    # Drawn figures: everyday poses labelled, rarer ones as well in pool and test set.
+    "figures": Benchmark({"data.name": "figures"}, {}),
 }
 
 

@@ -155,9 +155,7 @@ class PoseTask:
 
     def in_map(self, xy):
         """Crop pixels to heatmap pixels."""
-        return heatmaps.crop_to_heatmap(
-            xy, self.spec.crop_size, self.spec.heatmap_size
-        )
+        return heatmaps.crop_to_heatmap(xy, self.spec.crop_size, self.spec.heatmap_size)
 
     def errors(self, prediction, label):
         """Highest pixels of the last stack, labelled joints, which count.

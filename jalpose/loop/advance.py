@@ -1,0 +1,234 @@
+"""The active-learning loop as data: one bounded piece of work at a time.
+
+`advance(state, context)` is pure: no files, no clock, no screen, nothing of the context
+changes; but for the journal, which may be kept on disk as a cache of what the passes
+would find. Applied again and again it trains, evaluates, scores, asks for labels, and
+trains again. Whoever calls it may save the state between two calls; started again from
+a saved state it does what it would have done.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from jalpose.loop.context import RunContext
+from jalpose.loop.events import (
+    Event,
+    Finished,
+    LabelsCame,
+    Measured,
+    Passed,
+    Selected,
+    StageBegun,
+    StepsTaken,
+    Trained,
+    Waiting,
+)
+from jalpose.loop.state import (
+    AwaitingLabels,
+    CycleState,
+    Done,
+    Measuring,
+    Phase,
+    Scoring,
+    Training,
+)
+from jalpose.runtime import random_streams
+from jalpose.runtime.throughput import Meter
+from jalpose.scoring.probe import Paused, Probe
+from jalpose.settings.keys import seed_of
+
+
+def start(context: RunContext) -> CycleState:
+    """The state a run begins in: training the base model, or holding a given one."""
+    first = context.plan.of(0)[0]
+    phase = Training(train=context.plan.begin(0, first))
+    return CycleState(cycle=0, labelled=context.dataset.initial, phase=phase)
+
+
+def advance(state: CycleState, context: RunContext) -> tuple[CycleState, Event]:
+    """Do one bounded piece of work.
+
+    A piece is: some training steps up to the next report or held-out evaluation; the
+    evaluation of a finished model; some blocks of scoring or measuring; the arrival
+    of labels.
+
+    The buffers of a `Training` state are given away: the old state is spent.
+    """
+    match state.phase:
+        case Training() as phase:
+            stages = context.plan.of(state.cycle)
+            if int(phase.train.step) < stages[phase.stage].steps:
+                return _train(state, phase, context)
+            if phase.stage + 1 < len(stages):
+                return _next_stage(state, phase, context)
+            return _finish_training(state, phase, context)
+        case Scoring() as phase:
+            return _score(state, phase, context)
+        case Measuring() as phase:
+            return _measure(state, phase, context)
+        case AwaitingLabels() as phase:
+            return _take_labels(state, phase, context)
+        case Done():
+            return state, Finished(cycle=state.cycle)
+
+
+def _train(state, phase: Training, context: RunContext):
+    plan, training = context.plan, context.config.training
+    stage = plan.of(state.cycle)[phase.stage]
+    step, total = int(phase.train.step), stage.steps
+    interval = plan.heldout_interval(state.cycle)
+    report = training.report_steps
+    stop = min(total, (step // report + 1) * report, (step // interval + 1) * interval)
+    meter, labelled = Meter(), context.labelled_set(state)
+    train, history = plan.advance(
+        phase.train, labelled, state.cycle, stage, stop - step, meter.training
+    )
+    for name, values in history.items():
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"the {name} of cycle {state.cycle}, training of {stage.name}, became "
+                f"nan or infinite within steps {step + 1} to {stop}: lower "
+                "training.learning_rate or set training.clip_norm"
+            )
+    loss = scale = None
+    # A head alone has no best: its network does not move.
+    if stage.kind != "head" and (stop % interval == 0 or stop == total):
+        loss = plan.heldout_loss(train.variables, labelled)
+        train = context.trainer.observe(train, loss)
+        scale = float(train.plateau.scale)
+    event = StepsTaken(
+        cycle=state.cycle,
+        meter=meter,
+        stage=stage.name,
+        step=stop,
+        total=total,
+        means={name: float(found.mean()) for name, found in history.items()},
+        heldout_loss=loss,
+        learning_rate_scale=scale,
+    )
+    phase = dataclasses.replace(phase, train=train)
+    return dataclasses.replace(state, phase=phase), event
+
+
+def _variables_after(state, phase: Training, context: RunContext):
+    stage = context.plan.of(state.cycle)[phase.stage]
+    return context.plan.finish(stage, phase.train, phase.variables)
+
+
+def _next_stage(state, phase: Training, context: RunContext):
+    variables = _variables_after(state, phase, context)
+    number = phase.stage + 1
+    stage = context.plan.of(state.cycle)[number]
+    train = context.plan.begin(state.cycle, stage, variables)
+    new = Training(train=train, stage=number, variables=variables)
+    event = StageBegun(cycle=state.cycle, stage=stage.name)
+    return dataclasses.replace(state, phase=new), event
+
+
+def _finish_training(state, phase: Training, context: RunContext):
+    variables, meter = _variables_after(state, phase, context), Meter()
+    metrics, arrays = context.evaluator.evaluate(context.passes, variables, meter)
+    following: Phase = Done(variables=variables)
+    if state.cycle < context.config.loop.cycles:
+        journal = context.journal(state, variables)
+        following = Scoring(variables=variables, journal=journal)
+    event = Trained(
+        cycle=state.cycle,
+        meter=meter,
+        num_labelled=len(state.labelled),
+        metrics=metrics,
+        arrays=arrays,
+        variables=variables,
+    )
+    return dataclasses.replace(state, phase=following), event
+
+
+def _score(state, phase: Scoring, context: RunContext):
+    acquisition, meter = context.config.acquisition, Meter()
+    pool = context.pool(state)
+    probe = context.probe(phase.variables, phase.journal, meter)
+    seed = seed_of(context.config, "acquire")
+    key = random_streams.stream(seed, "acquire", state.cycle)
+    try:
+        selection = context.method.acquire(key, probe, pool, acquisition.budget)
+    except Paused:
+        peak = max(phase.peak_bytes, meter.peak_bytes)
+        phase = dataclasses.replace(phase, journal=probe.journal, peak_bytes=peak)
+        return dataclasses.replace(state, phase=phase), _passed(state, probe, meter)
+    event = Selected(
+        cycle=state.cycle,
+        meter=meter,
+        acquisition={
+            "method": acquisition.method,
+            "budget": acquisition.budget,
+            "num_scored": len(pool.unlabelled),
+            "peak_bytes": max(phase.peak_bytes, meter.peak_bytes),
+            **context.engine_record(meter),
+            **selection.summary,
+        },
+        arrays={
+            "ids": pool.unlabelled,
+            "scores": selection.scores,
+            "selected": selection.indices,
+            **selection.explanation,
+        },
+    )
+    measuring = Measuring(
+        variables=phase.variables,
+        journal=probe.journal,
+        chosen=selection.indices,
+        scores=selection.scores,
+    )
+    return dataclasses.replace(state, phase=measuring), event
+
+
+def _measure(state, phase: Measuring, context: RunContext):
+    ids, meter = context.unlabelled(state.labelled, state.cycle), Meter()
+    probe = context.probe(phase.variables, phase.journal, meter)
+    evaluator = context.evaluator
+    try:
+        values, arrays = evaluator.measure(
+            probe, context.true_labels(ids), phase.chosen, phase.scores
+        )
+        arrays |= evaluator.illustrate(
+            probe, state.labelled, ids, phase.scores, context.config.output.images
+        )
+    except Paused:
+        phase = dataclasses.replace(phase, journal=probe.journal)
+        return dataclasses.replace(state, phase=phase), _passed(state, probe, meter)
+    event = Measured(cycle=state.cycle, meter=meter, measures=values, arrays=arrays)
+    awaiting = AwaitingLabels(variables=phase.variables, chosen=phase.chosen)
+    return dataclasses.replace(state, phase=awaiting), event
+
+
+def _passed(state, probe: Probe, meter: Meter) -> Passed:
+    name, done, total = probe.progress
+    return Passed(
+        cycle=state.cycle,
+        meter=meter,
+        measuring=isinstance(state.phase, Measuring),
+        name=name,
+        done=done,
+        total=total,
+    )
+
+
+def _take_labels(state, phase: AwaitingLabels, context: RunContext):
+    answers = context.oracle.answers(phase.chosen)
+    if answers is None:
+        return state, Waiting(cycle=state.cycle, count=len(phase.chosen))
+    cycle, count = state.cycle + 1, len(phase.chosen)
+    first = context.plan.of(cycle)[0]
+    if state.answers:
+        answers = {
+            name: np.concatenate([values, answers[name]])
+            for name, values in state.answers.items()
+        }
+    new = CycleState(
+        cycle=cycle,
+        labelled=np.concatenate([state.labelled, phase.chosen]),
+        answers=answers,
+        phase=Training(train=context.plan.begin(cycle, first, phase.variables)),
+    )
+    return new, LabelsCame(cycle=cycle, count=count)

@@ -1,0 +1,272 @@
+"""Configs of runs: common keys, those of task, network and methods, put together.
+
+A file in `configs/` names its benchmark and what it changes:
+
+    get_config = benchmark("lsp", delta={...}, scales={...})
+
+and `--config=configs/lsp.py:method=coreset,scale=small,seed=3` picks the rest.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jalpose.acquisition import registry as methods
+from jalpose.models.registry import MODELS, options_of
+from jalpose.pergrad.api import ENGINES
+from jalpose.settings import validation
+from jalpose.settings.checks import ConfigError, one_of
+from jalpose.settings.keys import check_key, common, known_keys, lookup
+from jalpose.settings.scales import SCALES, Benchmark, Changes
+from jalpose.tasks import registry as tasks
+
+GetConfig = Callable[[str], ConfigDict]
+
+
+def default(task: str = tasks.USUAL, model: str = "") -> ConfigDict:
+    """Every key of a task with its default: the papers' protocol at the papers' size.
+
+    Args:
+      task: of the registry.
+      model: of the registry; "": the task's usual one.
+    """
+    config, about = common(), tasks.settings_of(task)
+    config.task = task
+    about.add_keys(config)
+    config.model.name = model or about.MODEL
+    one_of("model.name", config.model.name, MODELS)
+    config.model.update(_fields(MODELS[config.model.name]))
+    for name, method in methods.methods().items():
+        fields = _fields(method)
+        if fields:
+            config.acquisition[name] = ConfigDict(fields)
+    return config
+
+
+def assemble(
+    arg: str,
+    *,
+    name: str,
+    delta: Changes | None = None,
+    scales: Mapping[str, Changes] | None = None,
+    scale: str = "paper",
+    task: str = tasks.USUAL,
+    model: str = "",
+    method: str | None = None,
+) -> ConfigDict:
+    """Build the configuration of one config file.
+
+    Args:
+      arg: what follows the colon of `--config=file.py:...`.
+      name: of the config; "{method}" in it stands for the method's.
+      delta: dotted keys this config changes at every scale.
+      scales: dotted keys it changes at one scale.
+      scale: the scale without `scale=`.
+      task: see `default`.
+      model: see `default`.
+      method: without `method=`, which is then known; None: there is no `method=`.
+
+    Raises:
+      ConfigError: for unknown arguments, scales, methods, keys, or a seed that is no
+        number.
+    """
+    given = _parse_argument(arg, scale, method)
+    config, scale = default(task, model), given["scale"]
+    config.scale, config.seed = scale, given["seed"]
+    chosen: dict[str, Any] = {}
+    if method is not None:
+        chosen["acquisition.method"] = given["method"]
+        chosen |= methods.methods()[given["method"]].presets
+    config.name = name.format(method=given.get("method", ""))
+    usual, own = scale_changes(config, scale), (scales or {}).get(scale, {})
+    for key, value in {**usual, **(delta or {}), **chosen, **own}.items():
+        check_key(config, key)
+        section, _, last = key.rpartition(".")
+        (lookup(config, section) if section else config)[last] = value
+    return config.lock()
+
+
+def scale_changes(config: ConfigDict, scale: str) -> dict[str, Any]:
+    """What a scale changes of common keys, task, network and methods."""
+    model = MODELS[config.model.name]
+    found = {
+        **SCALES[scale],
+        **tasks.settings_of(config.task).SCALES[scale],
+        **{f"model.{k}": v for k, v in model.scales.get(scale, {}).items()},
+    }
+    for name, method in methods.methods().items():
+        changed = method.scales.get(scale, {})
+        found |= {f"acquisition.{name}.{k}": v for k, v in changed.items()}
+    return found
+
+
+def benchmark(
+    benchmark: str,
+    *,
+    task: str = tasks.USUAL,
+    method: str = "eglpp",
+    name: str = "",
+    delta: Changes | None = None,
+    scales: Mapping[str, Changes] | None = None,
+    scale: str = "paper",
+    model: str = "",
+) -> GetConfig:
+    """The `get_config` of a config file: a benchmark, with `method=` to choose.
+
+    Args:
+      benchmark: of the task's `BENCHMARKS`.
+      task: see `default`.
+      method: without `method=`.
+      name: of the config; "": the benchmark's and the method's.
+      delta: what the file changes at every scale beside the benchmark.
+      scales: what it changes at one.
+      scale: the scale without `scale=`.
+      model: see `default`.
+    """
+    protocol = _benchmark(task, benchmark)
+    changes = {**protocol.delta, **(delta or {})}
+    merged = _merged(protocol.scales, scales or {})
+
+    def get_config(arg: str = "") -> ConfigDict:
+        return assemble(
+            arg,
+            name=name or f"{benchmark}_{{method}}",
+            delta=changes,
+            scales=merged,
+            scale=scale,
+            task=task,
+            model=model,
+            method=method,
+        )
+
+    return get_config
+
+
+def experiment(
+    benchmark: str,
+    chosen: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    task: str = tasks.USUAL,
+    delta: Changes | None = None,
+    scales: Mapping[str, Changes] | None = None,
+    scale: str = "paper",
+) -> GetConfig:
+    """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
+
+    Each seed also has a run on all labels, which the curves are drawn against. What any
+    of the methods needs, all have: their networks are to be the same.
+
+    Args:
+      benchmark: of the task's `BENCHMARKS`.
+      chosen: methods of the acquisition registry.
+      seeds: of the runs.
+      task: see `default`.
+      delta: what the file changes at every scale beside the benchmark.
+      scales: what it changes at one: small so that all runs together take well under
+        an hour on two CPU cores.
+      scale: the scale without `scale=`.
+    """
+    protocol = _benchmark(task, benchmark)
+    changes: dict[str, Any] = {
+        **protocol.delta,
+        **(delta or {}),
+        "experiment.methods": tuple(chosen),
+        "experiment.seeds": tuple(seeds),
+        "experiment.full": True,
+    }
+    for method in chosen:
+        changes |= methods.methods()[method].presets
+    merged = _merged(protocol.scales, scales or {})
+
+    def get_config(arg: str = "") -> ConfigDict:
+        return assemble(
+            arg, name=benchmark, delta=changes, scales=merged, scale=scale, task=task
+        )
+
+    return get_config
+
+
+def check(config: ConfigDict) -> None:
+    """Check every value that can be checked without data or devices.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    one_of("task", config.task, tasks.TASKS)
+    one_of("data.name", config.data.name, tasks.sources_of(config.task).SOURCES)
+    validation.check(config)
+    one_of("acquisition.engine", config.acquisition.engine, ENGINES)
+    known = methods.methods()
+    for key, names in (
+        ("acquisition.method", (config.acquisition.method,)),
+        ("loop.compare", config.loop.compare),
+        ("experiment.methods", config.experiment.methods),
+    ):
+        for name in names:
+            one_of(key, name, known)
+    tasks.settings_of(config.task).check(config)
+    options_of(config.model).check(config.data.size)
+    for name in known:
+        methods.method_of(name, dict(config.acquisition.get(name, {})))
+
+
+def check_keys(names: Sequence[str]) -> None:
+    """Raise ConfigError for a dotted key that no task knows."""
+    known = [default(task) for task in tasks.TASKS]
+    for name in names:
+        if not any(name in known_keys(config) for config in known):
+            check_key(known[0], name)
+
+
+def _benchmark(task: str, name: str) -> Benchmark:
+    known = tasks.settings_of(task).BENCHMARKS
+    one_of(f"the benchmark of the task {task}", name, known)
+    return known[name]
+
+
+def _merged(*tables: Mapping[str, Changes]) -> dict[str, Changes]:
+    """Tables by scale, those behind changing what those before say."""
+    return {
+        scale: {k: v for table in tables for k, v in table.get(scale, {}).items()}
+        for scale in SCALES
+    }
+
+
+def _fields(options: type) -> dict[str, Any]:
+    """The fields of a dataclass of options with their defaults."""
+    found = {}
+    for field in dataclasses.fields(options):
+        if field.default is dataclasses.MISSING:
+            raise ConfigError(
+                f"{options.__name__}.{field.name} has no default: every option needs "
+                "one, of which its config key is made"
+            )
+        found[field.name] = field.default
+    return found
+
+
+def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
+    given: dict[str, Any] = {"scale": scale, "seed": 0}
+    known = "scale=tiny|small|paper, seed=N"
+    if method is not None:
+        given["method"], known = method, f"method=NAME, {known}"
+    for part in filter(None, (arg or "").split(",")):
+        key, equals, value = part.partition("=")
+        if key not in given or not equals:
+            raise ConfigError(
+                f"unknown config argument {part!r}. Known: {known}, separated by commas"
+            )
+        given[key] = value
+    one_of("the config argument scale", given["scale"], SCALES)
+    if method is not None:
+        one_of("the config argument method", given["method"], methods.methods())
+    try:
+        given["seed"] = int(given["seed"])
+    except ValueError:
+        raise ConfigError(
+            f"the config argument seed={given['seed']!r} is not a whole number"
+        ) from None
+    return given

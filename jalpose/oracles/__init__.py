@@ -1,0 +1,1 @@
+"""Who answers with labels: the data set in simulation, people outside it."""

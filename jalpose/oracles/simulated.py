@@ -1,0 +1,28 @@
+"""Labels that the data set had all along, handed out when they are bought."""
+
+import dataclasses
+
+import numpy as np
+
+from jalpose.data.dataset import Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedOracle:
+    """Answers at once, for the pool of a data set whose labels are all there.
+
+    Attributes:
+      dataset: whose truth it is.
+    """
+
+    dataset: Dataset
+    simulated = True
+
+    def request(self, ids: np.ndarray) -> None:
+        """Do nothing: the labels are there."""
+
+    def answers(self, ids: np.ndarray) -> dict[str, np.ndarray] | None:
+        """The truth of examples of the pool; None for others."""
+        if not np.isin(ids, self.dataset.pool).all():
+            return None
+        return self.dataset.truth_of(ids)
