@@ -3,20 +3,23 @@
 What a method gains over this control is owed to its labels, not to its training.
 """
 
+import dataclasses
+
 import numpy as np
 
-from jalpose.acquisition.method import Method, Selection
+from jalpose.acquisition.method import Method, Pool, Selection
 
 
-def acquire(key, probe, labelled, unlabelled, budget) -> Selection:
-    """Choose nothing."""
-    del key, probe, labelled, budget
-    return Selection(
-        indices=np.zeros(0, np.int64),
-        scores=np.full(len(unlabelled), np.nan, np.float32),
-        explanation={},
-        summary={},
-    )
+@dataclasses.dataclass(frozen=True)
+class Control(Method):
+    """The same training without any choice."""
 
-
-METHOD = Method(acquire)
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose nothing."""
+        del key, probe, budget
+        return Selection(
+            indices=np.zeros(0, np.int64),
+            scores=np.full(len(pool.unlabelled), np.nan, np.float32),
+            explanation={},
+            summary={},
+        )

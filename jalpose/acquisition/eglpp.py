@@ -8,31 +8,37 @@ over its K most probable labels of the squared gradient norm of the loss.
 
 We differ from the published code: neighbours and pool are seen through the same
 crop, the perplexity is a true one, all trainable parameters count (batch norm's
-scale and bias included), and the loss averages over the joints the candidate label
-has. As there, a neighbour's joints keep their place in the crop: both crops are cut
-alike, so a label is carried over as a pose within its frame.
+scale and bias included), and the loss of a pose averages over the joints the candidate
+label has. As there, a neighbour's joints keep their place in the crop: both crops are
+cut alike, so a label is carried over as a pose within its frame.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from jalpose.acquisition.method import Method, Selection, highest
+from jalpose.acquisition.method import Method, Pool, Selection, highest
 from jalpose.acquisition.parts import kcenter
 from jalpose.acquisition.parts.neighbours import BLOCK_ROWS, nearest_labels
 from jalpose.scoring.probe import digest
+from jalpose.settings.checks import ConfigError, one_of
+from jalpose.tasks.task import CAPABILITIES, lacking
+
+SECTION = "acquisition.eglpp"
+LABELS = ("annotated", "predicted")
 
 
-class Candidates(NamedTuple):
+class NeighbourLabels(NamedTuple):
     """The candidate labels of M examples, and how probable each is.
 
     Attributes:
       rows: int64 [M, K], of the labelled set.
       probabilities: float32 [M, K].
-      targets_fn: makes labels of a row of context, see `Probe.squared_norms`.
+      targets_fn: makes targets of a row of context, see `Probe.squared_norms`.
       context: positions among the M -> rows of context.
       perplexity: float64 [M], of the neighbour distribution.
       converged: bool [M], whether it is the one asked for.
@@ -56,114 +62,137 @@ class Candidates(NamedTuple):
         }
 
 
-def acquire(
-    key,
-    probe,
-    labelled,
-    unlabelled,
-    budget,
-    *,
-    perplexity,
-    neighbours,
-    labels,
-    renormalise,
-) -> Selection:
-    """Choose the `budget` examples of the highest expected squared gradient norm.
+@dataclasses.dataclass(frozen=True)
+class EglPlusPlus(Method):
+    """Expected squared gradient norm over the labels of labelled neighbours.
 
-    Args:
-      key: unused, EGL++ draws nothing.
-      probe: of the trained network.
-      labelled: `Labelled`; held-out examples are never neighbours.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
+    Attributes:
       perplexity: effective number of neighbours, exp of the entropy in nats. The
         papers name none; 20 is the published code's, which by a mix of bases in
         truth works at 75.3.
-      neighbours: K. The published code's is 30.
+      neighbours: K, candidate labels an example. The published code's is 30.
       labels: "annotated", the paper's: the neighbour's own label. "predicted", the
-        published code's default: the network's heatmaps for the neighbour. A
-        prediction is what the model already believes, so it hides what the label
-        would have taught; hence the paper's is the default.
+        published code's default: what the network says of the neighbour, of poses its
+        heatmaps. A prediction is what the model already believes, so it hides what the
+        label would have taught; hence the paper's is the default.
       renormalise: let the K probabilities sum to one. The published code does not;
         an example whose mass is spread over more than K labels then scores lower
         for that alone, and it is the one least like its neighbours. Hence True.
-
-    Raises:
-      ValueError: no labelled example can be a neighbour.
-      FloatingPointError: an embedding or a norm is not finite; names the example ids.
     """
-    del key
-    found = candidates(
-        probe,
-        labelled,
-        unlabelled,
-        perplexity=perplexity,
-        neighbours=neighbours,
-        labels=labels,
-        renormalise=renormalise,
-    )
-    result = probe.squared_norms(
-        found.targets_fn, unlabelled, found.probabilities, found.context
-    )
-    # The engine sketch has the expectation alone.
-    named = {"norms": "neighbour_squared_norms", "standard_error": "standard_error"}
-    found_norms = {named[k]: v for k, v in result.items() if k in named}
-    return Selection(
-        indices=highest(unlabelled, result["expected"], budget),
-        scores=result["expected"],
-        explanation={
-            "neighbour_ids": labelled.ids[found.rows],
-            "neighbour_probabilities": found.probabilities,
-            **found_norms,
-            "achieved_perplexity": found.perplexity,
-        },
-        summary={
-            "perplexity": perplexity,
-            "neighbours": neighbours,
-            **found.summary,
-        },
-    )
 
+    perplexity: float = 20.0
+    neighbours: int = 30
+    labels: str = "annotated"
+    renormalise: bool = True
 
-def candidates(
-    probe, labelled, unlabelled, *, perplexity, neighbours, labels, renormalise
-) -> Candidates:
-    """Find the K candidate labels of each unlabelled example; options of `acquire`."""
-    # A label without a joint would have no gradient at all.
-    possible = np.flatnonzero(~labelled.held_out & labelled.present.any(axis=1))
+    uses_engine: ClassVar = True
+    scales: ClassVar = {"tiny": {"neighbours": 5, "perplexity": 3.0}}
 
-    if not len(possible):
-        raise ValueError(
-            "EGL++ takes the labels of labelled examples outside the held-out tenth, "
-            "and there are none: set data.initial above 0"
+    def __post_init__(self):
+        """Refuse options that fit no labelled set."""
+        one_of(f"{SECTION}.labels", self.labels, LABELS)
+        if not (self.perplexity >= 1 and self.neighbours >= 1):
+            raise ConfigError(
+                f"{SECTION}.perplexity={self.perplexity} and "
+                f"{SECTION}.neighbours={self.neighbours} must be at least 1"
+            )
+
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse K or a perplexity beyond the possible neighbours."""
+        del budget
+        if self.labels == "predicted" and lacking(task, ("predicted_target",)):
+            raise ConfigError(
+                f"{SECTION}.labels='predicted' does not work on the task {task.name}, "
+                f"which lacks predicted_target {CAPABILITIES['predicted_target']}: set "
+                "it to 'annotated'"
+            )
+        beyond = {
+            "neighbours": self.neighbours > num_trained,
+            "perplexity": self.perplexity >= num_trained,
+        }
+        for name, refused in beyond.items():
+            if refused:
+                raise ConfigError(
+                    f"{SECTION}.{name}={getattr(self, name)}, but only {num_trained} "
+                    "labelled examples outside the held-out tenth can be neighbours: "
+                    "choose a smaller value or a larger data.initial"
+                )
+
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` examples of the highest expected squared gradient norm.
+
+        Nothing is drawn. Held-out examples are never neighbours.
+
+        Raises:
+          ValueError: no labelled example can be a neighbour.
+          FloatingPointError: an embedding or a norm is not finite; names the example
+            ids.
+        """
+        del key
+        ids = pool.unlabelled
+        found = self.candidates(probe, pool)
+        result = probe.squared_norms(
+            found.targets_fn, ids, found.probabilities, found.context
+        )
+        # The engine sketch has the expectation alone.
+        named = {"norms": "neighbour_squared_norms", "standard_error": "standard_error"}
+        found_norms = {named[k]: v for k, v in result.items() if k in named}
+        return Selection(
+            indices=highest(ids, result["expected"], budget),
+            scores=result["expected"],
+            explanation={
+                "neighbour_ids": pool.labelled.ids[found.rows],
+                "neighbour_probabilities": found.probabilities,
+                **found_norms,
+                "achieved_perplexity": found.perplexity,
+            },
+            summary={
+                "perplexity": self.perplexity,
+                "neighbours": self.neighbours,
+                **found.summary,
+            },
         )
 
-    found = _neighbours(
-        probe,
-        labelled.ids,
-        possible,
-        unlabelled,
-        perplexity=perplexity,
-        num_neighbours=neighbours,
-        renormalise=renormalise,
-    )
-    rows = found["rows"]
-    if labels == "annotated":
-        targets_fn = _annotated_targets(probe.spec)
-        content, name = labelled.joints, "joints"
-    else:
-        targets_fn = _predicted_targets
-        content, name = probe.reduce(_heatmaps, labelled.ids)["heatmaps"], "heatmaps"
+    def candidates(self, probe, pool: Pool) -> NeighbourLabels:
+        """Find the K candidate labels of each unlabelled example.
 
-    def context(positions):
-        chosen = rows[positions]
-        return {name: content[chosen], "present": labelled.present[chosen]}
+        Raises:
+          ValueError: no labelled example can be a neighbour.
+        """
+        labelled = pool.labelled
+        # A label in which nothing counts would have no gradient at all.
+        possible = np.flatnonzero(~labelled.held_out & labelled.known)
+        if not len(possible):
+            raise ValueError(
+                "EGL++ takes the labels of labelled examples outside the held-out "
+                "tenth, and there are none: set data.initial above 0"
+            )
+        found = _neighbours(
+            probe,
+            labelled.ids,
+            possible,
+            pool.unlabelled,
+            perplexity=self.perplexity,
+            num_neighbours=self.neighbours,
+            renormalise=self.renormalise,
+        )
+        rows, content = found["rows"], dict(labelled.labels)
+        if self.labels == "annotated":
+            targets_fn = _annotated_targets(probe.task)
+        else:
+            targets_fn = _predicted_targets(probe.task)
+            said = probe.reduce(_heatmaps, labelled.ids)
+            content["prediction"] = said["prediction"]
 
-    return Candidates(targets_fn=targets_fn, context=context, **found)
+        def context(positions):
+            chosen = rows[positions]
+            return {name: values[chosen] for name, values in content.items()}
+
+        return NeighbourLabels(targets_fn=targets_fn, context=context, **found)
 
 
 def _neighbours(probe, labelled_ids, possible, ids, **options):
-    """Of each of `ids` what `Candidates` holds: the fields that are arrays, by name.
+    """Of each of `ids` what `NeighbourLabels` holds: the fields that are arrays.
 
     Args:
       probe: of the trained network.
@@ -193,34 +222,30 @@ def _neighbours(probe, labelled_ids, possible, ids, **options):
     return probe.blocks(name, search, ids, BLOCK_ROWS)
 
 
-def check(num_neighbours, *, perplexity, neighbours, labels, renormalise) -> None:
-    """Raise ValueError where K or the perplexity exceed the possible neighbours."""
-    del labels, renormalise
-    for name, value in (("neighbours", neighbours), ("perplexity", perplexity)):
-        if value > num_neighbours or (name == "perplexity" and value == num_neighbours):
-            raise ValueError(
-                f"acquisition.eglpp.{name}={value}, but only {num_neighbours} labelled "
-                "examples outside the held-out tenth can be neighbours: choose a "
-                "smaller value or a larger data.initial"
-            )
-
-
 @functools.cache
-def _annotated_targets(spec):
+def _annotated_targets(task):
+    """Targets of the neighbours' labels; the same object for equal tasks."""
+
     def targets(row):
-        maps = jax.vmap(spec.render)(row["joints"], row["present"])
-        return maps, row["present"]
+        return jax.vmap(task.target)(row)
 
     return targets
 
 
-def _predicted_targets(row):
-    return row["heatmaps"], row["present"]
+@functools.cache
+def _predicted_targets(task):
+    """Targets of what the network says; the same object for equal tasks."""
+
+    def targets(row):
+        label = dict(row)
+        return jax.vmap(task.predicted_target)(label.pop("prediction"), label)
+
+    # The probe's journal goes by this name.
+    targets.__name__ = "_predicted_targets"
+    return targets
 
 
 def _heatmaps(output, key):
+    """What the network says; its name is that of the journal's pass."""
     del key
-    return {"heatmaps": output.heatmaps}
-
-
-METHOD = Method(acquire, check, uses_engine=True)
+    return {"prediction": output.prediction}

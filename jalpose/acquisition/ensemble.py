@@ -1,50 +1,71 @@
 """Query by committee: how much networks trained on bootstraps disagree.
 
-Seung, Opper and Sompolinsky, COLT 1992, with the committee of EGL++'s baselines: pose
+Seung, Opper and Sompolinsky, COLT 1992, with the committee of EGL++'s baselines:
 networks, each trained on as many labels drawn with replacement.
 """
 
-from jalpose.acquisition.method import Method, Requires, Selection, by_score
+import dataclasses
+from typing import ClassVar
+
+from jalpose.acquisition.method import Method, Pool, Selection, by_score
 from jalpose.acquisition.parts import committees
+from jalpose.training.needs import Needs
+
+SECTION = "acquisition.ensemble"
 
 
-def acquire(
-    key, probe, labelled, unlabelled, budget, *, members, steps, start, measure
-) -> Selection:
-    """Choose the `budget` examples on which the members disagree most.
+@dataclasses.dataclass(frozen=True)
+class Ensemble(Method):
+    """Disagreement of networks trained on bootstraps of the labels.
 
-    Args:
-      key: unused, nothing is drawn.
-      probe: of the trained networks.
-      labelled: unused.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
-      members: K, networks.
-      steps: of each one's training in every cycle.
-      start: see `method.Members`. Warm members are cheaper and less diverse.
-      measure: see `committee.disagreement`.
+    Attributes:
+      members: K, networks; at least 2.
+      steps: of each member's training in every cycle.
+      start: of that training: warm (from the cycle's network) | fresh (new weights).
+        Warm members are cheaper and less diverse.
+      measure: what differs: prediction (as it is, of poses the heatmaps) | decoded
+        (what is read off it, of poses the joints' positions).
     """
-    del key, labelled, members, steps, start
-    found = probe.reduce(committees.disagreement(measure), unlabelled, over="members")
-    return by_score(
-        unlabelled,
-        found["variance"].mean(axis=1),
-        budget,
-        explanation={"joint_variance": found["variance"]},
-    )
 
+    members: int = 5
+    steps: int = 5000
+    start: str = "fresh"
+    measure: str = "prediction"
 
-def check(num_neighbours, *, measure, **members) -> None:
-    """Raise ValueError for options that cannot work."""
-    del num_neighbours
-    committees.check_members("acquisition.ensemble", **members)
-    committees.check_measure("acquisition.ensemble", measure)
+    capabilities: ClassVar = ("disagreement",)
+    scales: ClassVar = {
+        "tiny": {"members": 2, "steps": 4},
+        "small": {"members": 3, "steps": 100, "start": "warm"},
+    }
 
+    def __post_init__(self):
+        """Refuse a committee that cannot be trained."""
+        committees.check_members(SECTION, self)
 
-def requires(skeleton, *, measure, **members) -> Requires:
-    """The members."""
-    del skeleton, measure
-    return Requires(members=committees.requires_members(**members))
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse a measure that the task does not have."""
+        del num_trained, budget
+        committees.check_measure(SECTION, self.measure, task)
 
+    def needs(self, task) -> Needs:
+        """The members."""
+        del task
+        return Needs(members=committees.members_of(self))
 
-METHOD = Method(acquire, check, requires=requires)
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` examples on which the members disagree most.
+
+        Nothing is drawn.
+
+        Raises:
+          FloatingPointError: a disagreement is not finite; names the example ids.
+        """
+        del key
+        reduction = committees.disagreement(probe.task, self.measure)
+        found = probe.reduce(reduction, pool.unlabelled, over="members")
+        return by_score(
+            pool.unlabelled,
+            found["variance"].mean(axis=1),
+            budget,
+            explanation={"joint_variance": found["variance"]},
+        )

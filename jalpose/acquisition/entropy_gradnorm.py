@@ -4,52 +4,71 @@ Wang et al., AAAI 2022, Eq. 7. At a uniform posterior the entropy is at its maxi
 its gradient zero, so the most uncertain examples do not rank highest, by definition.
 """
 
+import dataclasses
 import functools
+from typing import ClassVar
 
-from jalpose.acquisition.method import Method, Selection
+from jalpose.acquisition.method import Method, Pool, Selection
 from jalpose.acquisition.parts import gradnorm
-from jalpose.acquisition.parts.heads import one_of
-from jalpose.tasks.pose import heatmaps
+from jalpose.training.needs import Needs
+
+SECTION = "acquisition.entropy_gradnorm"
 
 
-def acquire(
-    key, probe, labelled, unlabelled, budget, *, posterior, temperature, norm
-) -> Selection:
-    """Choose the `budget` examples of the largest gradient norm of the entropy.
+@dataclasses.dataclass(frozen=True)
+class EntropyGradnorm(Method):
+    """Gradient norm of the entropy of the model's own posterior.
 
-    Args:
-      key: unused, nothing is drawn.
-      probe: of the trained network.
-      labelled: unused.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
-      posterior: over the pixels of a heatmap, see `heatmaps.posterior`.
-      temperature: of a softmax posterior.
-      norm: see `gradnorm.select`.
+    Attributes:
+      posterior: over each site's values, of poses the pixels of a joint's heatmap:
+        normalised (its positive part) | softmax (at a temperature; of poses
+        `heatmap.peak` matters).
+      temperature: of a softmax posterior, in units of the prediction.
+      norm: global (of all parameters together) | tensors (sum of the parameter
+        tensors' own norms, as published), see `gradnorm.select`.
     """
-    del key, labelled
-    loss_fn = entropy_loss(posterior, temperature)
-    return gradnorm.select(probe, unlabelled, budget, loss_fn, norm)
+
+    posterior: str = "normalised"
+    temperature: float = 1.0
+    norm: str = "global"
+
+    capabilities: ClassVar = ("posterior",)
+    uses_engine: ClassVar = True
+
+    def __post_init__(self):
+        """Refuse unknown options."""
+        gradnorm.check_options(SECTION, self)
+
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse a posterior that the task does not have."""
+        del num_trained, budget
+        gradnorm.check_posterior(SECTION, self.posterior, task)
+
+    def needs(self, task) -> Needs:
+        """Norms by themselves."""
+        del task
+        return gradnorm.NEEDS
+
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` examples of the largest gradient norm of the entropy.
+
+        Nothing is drawn.
+
+        Raises:
+          FloatingPointError: a norm is not finite; names the example ids.
+        """
+        del key
+        loss_fn = entropy_loss(probe.task, self.posterior, self.temperature)
+        return gradnorm.select(probe, pool.unlabelled, budget, loss_fn, self.norm)
 
 
 @functools.cache
-def entropy_loss(posterior: str, temperature: float):
-    """The loss: entropy in nats of the last stack's posteriors, mean over joints."""
+def entropy_loss(task, posterior: str, temperature: float):
+    """The loss: entropy in nats of the posteriors, mean over sites."""
 
-    def loss_fn(maps, target):
+    def loss_fn(prediction, target):
         del target
-        found = heatmaps.posterior(maps[-1], posterior, temperature)
+        found = task.posterior(prediction, posterior, temperature)
         return gradnorm.surprise(found, found)
 
     return loss_fn
-
-
-def check(num_neighbours, *, posterior, temperature, norm) -> None:
-    """Raise ValueError for unknown options."""
-    del num_neighbours
-    section = "acquisition.entropy_gradnorm"
-    gradnorm.check_posterior(section, posterior=posterior, temperature=temperature)
-    one_of(f"{section}.norm", norm, gradnorm.NORMS)
-
-
-METHOD = Method(acquire, check, uses_engine=True, requires=gradnorm.requires)

@@ -15,62 +15,86 @@ expectation of the gradient's squared norm instead of the norm of the expectatio
 not degenerate: it is the method `egl`.
 """
 
+import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 
-from jalpose.acquisition.method import Method, Selection
+from jalpose.acquisition.method import Method, Pool, Selection
 from jalpose.acquisition.parts import gradnorm
-from jalpose.acquisition.parts.heads import one_of
-from jalpose.tasks.pose import heatmaps
+from jalpose.settings.checks import ConfigError
+from jalpose.training.needs import Needs
+
+SECTION = "acquisition.expected_gradnorm"
 
 
-def acquire(
-    key, probe, labelled, unlabelled, budget, *, posterior, temperature, norm, attached
-) -> Selection:
-    """Choose the `budget` examples of the largest gradient norm of the expected loss.
+@dataclasses.dataclass(frozen=True)
+class ExpectedGradnorm(Method):
+    """Gradient norm of the loss expected under the model's own posterior.
 
-    Args:
-      key: unused, nothing is drawn.
-      probe: of the trained network.
-      labelled: unused.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
-      posterior: over the pixels of a heatmap, see `heatmaps.posterior`.
-      temperature: of a softmax posterior.
-      norm: see `gradnorm.select`.
-      attached: differentiate through the posterior; must be True, see above.
+    Attributes:
+      posterior: over each site's values, of poses the pixels of a joint's heatmap:
+        normalised (its positive part) | softmax (at a temperature; of poses
+        `heatmap.peak` matters).
+      temperature: of a softmax posterior, in units of the prediction.
+      norm: global (of all parameters together) | tensors (sum of the parameter
+        tensors' own norms, as published), see `gradnorm.select`.
+      attached: differentiate through the posterior, as published; without, the
+        gradient is 0: refused.
     """
-    del key, labelled
-    loss_fn = expected_loss(posterior, temperature, attached)
-    return gradnorm.select(probe, unlabelled, budget, loss_fn, norm)
+
+    posterior: str = "normalised"
+    temperature: float = 1.0
+    norm: str = "global"
+    attached: bool = True
+
+    capabilities: ClassVar = ("posterior",)
+    uses_engine: ClassVar = True
+
+    def __post_init__(self):
+        """Refuse unknown options, and a gradient that is always 0."""
+        gradnorm.check_options(SECTION, self)
+        if not self.attached:
+            raise ConfigError(
+                f"{SECTION}.attached=False: with a detached posterior the gradient of "
+                "the expected cross-entropy is 0 for every image, so nothing can be "
+                "chosen by it; set it to True (which is entropy_gradnorm), or choose "
+                "egl"
+            )
+
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse a posterior that the task does not have."""
+        del num_trained, budget
+        gradnorm.check_posterior(SECTION, self.posterior, task)
+
+    def needs(self, task) -> Needs:
+        """Norms by themselves."""
+        del task
+        return gradnorm.NEEDS
+
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` largest gradient norms of the expected loss.
+
+        Nothing is drawn.
+
+        Raises:
+          FloatingPointError: a norm is not finite; names the example ids.
+        """
+        del key
+        options = (self.posterior, self.temperature, self.attached)
+        loss_fn = expected_loss(probe.task, *options)
+        return gradnorm.select(probe, pool.unlabelled, budget, loss_fn, self.norm)
 
 
 @functools.cache
-def expected_loss(posterior: str, temperature: float, attached: bool):
-    """The loss: cross-entropy expected under the posterior, mean over joints."""
+def expected_loss(task, posterior: str, temperature: float, attached: bool):
+    """The loss: cross-entropy expected under the posterior, mean over sites."""
 
-    def loss_fn(maps, target):
+    def loss_fn(prediction, target):
         del target
-        found = heatmaps.posterior(maps[-1], posterior, temperature)
+        found = task.posterior(prediction, posterior, temperature)
         weights = found if attached else jax.lax.stop_gradient(found)
         return gradnorm.surprise(found, weights)
 
     return loss_fn
-
-
-def check(num_neighbours, *, posterior, temperature, norm, attached) -> None:
-    """Raise ValueError for unknown options, and for a gradient that is always 0."""
-    del num_neighbours
-    section = "acquisition.expected_gradnorm"
-    gradnorm.check_posterior(section, posterior=posterior, temperature=temperature)
-    one_of(f"{section}.norm", norm, gradnorm.NORMS)
-    if not attached:
-        raise ValueError(
-            f"{section}.attached=False: with a detached posterior the gradient of the "
-            "expected cross-entropy is 0 for every image, so nothing can be chosen by "
-            "it; set it to True (which is entropy_gradnorm), or choose egl"
-        )
-
-
-METHOD = Method(acquire, check, uses_engine=True, requires=gradnorm.requires)

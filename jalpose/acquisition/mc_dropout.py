@@ -4,50 +4,66 @@ Gal and Ghahramani, ICML 2016; Gal, Islam and Ghahramani, ICML 2017. The network
 trained with `model.dropout` and sampled with it, batch norm in evaluation mode.
 """
 
-from jalpose.acquisition.method import Method, Requires, Selection, by_score
+import dataclasses
+from typing import ClassVar
+
+from jalpose.acquisition.method import Method, Pool, Selection, by_score
 from jalpose.acquisition.parts import committees
+from jalpose.settings.checks import at_least
+from jalpose.training.needs import Needs
+
+SECTION = "acquisition.mc_dropout"
 
 
-def acquire(key, probe, labelled, unlabelled, budget, *, samples, measure) -> Selection:
-    """Choose the `budget` examples on which the samples disagree most.
+@dataclasses.dataclass(frozen=True)
+class McDropout(Method):
+    """Disagreement of samples of one network under dropout.
 
-    Args:
-      key: of what is dropped, folded with each example's id.
-      probe: of the trained network.
-      labelled: unused.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
-      samples: K, forward passes an example.
-      measure: see `committee.disagreement`.
+    Attributes:
+      samples: K, forward passes an example; at least 2.
+      measure: what differs: prediction (as it is, of poses the heatmaps) | decoded
+        (what is read off it, of poses the joints' positions).
     """
-    del labelled
-    found = probe.reduce(
-        committees.disagreement(measure),
-        unlabelled,
-        key,
-        over="dropout",
-        samples=samples,
-    )
-    return by_score(
-        unlabelled,
-        found["variance"].mean(axis=1),
-        budget,
-        explanation={"joint_variance": found["variance"]},
-    )
 
+    samples: int = 10
+    measure: str = "prediction"
 
-def check(num_neighbours, *, samples, measure) -> None:
-    """Raise ValueError for options that cannot work."""
-    del num_neighbours
-    if samples < 2:
-        raise ValueError(f"acquisition.mc_dropout.samples={samples} must be at least 2")
-    committees.check_measure("acquisition.mc_dropout", measure)
+    capabilities: ClassVar = ("disagreement",)
+    scales: ClassVar = {"tiny": {"samples": 3}}
+    presets: ClassVar = {"model.dropout": 0.05}
 
+    def __post_init__(self):
+        """Refuse samples that cannot differ."""
+        at_least(2, **{f"{SECTION}.samples": self.samples})
 
-def requires(skeleton, **options) -> Requires:
-    """A network trained with dropout."""
-    del skeleton, options
-    return Requires(dropout=True)
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse a measure that the task does not have."""
+        del num_trained, budget
+        committees.check_measure(SECTION, self.measure, task)
 
+    def needs(self, task) -> Needs:
+        """A network trained with dropout."""
+        del task
+        return Needs(dropout=True)
 
-METHOD = Method(acquire, check, requires=requires)
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` examples on which the samples disagree most.
+
+        What is dropped is drawn by the key folded with each example's id.
+
+        Raises:
+          FloatingPointError: a disagreement is not finite; names the example ids.
+        """
+        found = probe.reduce(
+            committees.disagreement(probe.task, self.measure),
+            pool.unlabelled,
+            key,
+            over="dropout",
+            samples=self.samples,
+        )
+        return by_score(
+            pool.unlabelled,
+            found["variance"].mean(axis=1),
+            budget,
+            explanation={"joint_variance": found["variance"]},
+        )

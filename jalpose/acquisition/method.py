@@ -68,6 +68,7 @@ class Method(Protocol):
           num_trained: examples labelled at the start and not held out.
           budget: examples chosen a cycle.
         """
+        del task, num_trained, budget
 
     def needs(self, task: Task) -> Needs:
         """What has to be trained for it; equal for equal tasks."""

@@ -88,7 +88,8 @@ class Candidates(NamedTuple):
     `weights` times the squared gradient norms for the K targets.
 
     Attributes:
-      find: prediction -> dict of arrays for the host.
+      find: prediction -> dict of arrays for the host. One named `positions` is for the
+        records alone: `targets` does not get it.
       weights: what `find` found [M, ...] -> float32 [M, K].
       targets: one row of what `find` found -> K targets, any tree [K, ...].
       loss: (prediction, target) -> scalar.

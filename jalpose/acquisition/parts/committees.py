@@ -1,86 +1,61 @@
-"""What the methods with several predictions of one image share: how they differ."""
+"""What the methods with several predictions of one example share: how they differ."""
 
 import functools
+from typing import Any
 
-import jax.numpy as jnp
+from jalpose.settings.checks import ConfigError, at_least, one_of
+from jalpose.training.needs import Members
 
-from jalpose.acquisition.method import Members
-from jalpose.acquisition.parts.heads import one_of
-from jalpose.tasks.pose import heatmaps
-
-MEASURES = ("heatmaps", "joints")
+# Of a member's training: from the cycle's network | from new weights.
 STARTS = ("warm", "fresh")
 
+# Names of passes in journals, which are older than those of the measures.
+_PASSES = {"prediction": "heatmaps", "decoded": "joints"}
+
 
 @functools.cache
-def disagreement(measure: str):
-    """The reduction of an example's K predictions to how much they differ.
+def disagreement(task, measure: str):
+    """The reduction of an example's K predictions to how much they differ, by site.
 
-    "heatmaps": variance over the K, mean over the pixels and joints of the last stack.
-    "joints": variance of the position of each heatmap's highest pixel, heatmap pixels
-    squared, x and y together, mean over the joints.
+    The same object for equal arguments.
+
+    Args:
+      task: has the capability `disagreement`; see it for the measures' units.
+      measure: "prediction": of the predictions as they are, of poses the variance of
+        heatmaps. "decoded": of what is read off them, of poses the variance of the
+        joints' positions.
     """
 
     def reduction(output, key):
         del key
-        maps = output.heatmaps[:, -1]  # [K, h, w, J]
-        if measure == "heatmaps":
-            return {"variance": jnp.var(maps, axis=0).mean(axis=(0, 1))}
-        count, height, width, joints = maps.shape
-        highest = jnp.argmax(maps.reshape(count, height * width, joints), axis=1)
-        places = jnp.stack([highest % width, highest // width]).astype(jnp.float32)
-        apart = jnp.var(places, axis=1).sum(axis=0)
-        # A map with a NaN has a highest pixel too.
-        known = jnp.isfinite(maps).all(axis=(0, 1, 2))
-        return {"variance": jnp.where(known, apart, jnp.nan)}
+        return {"variance": task.disagreement(output.prediction, measure)}
 
-    reduction.__name__ = f"disagreement_{measure}"
+    # The probe's journal goes by this name.
+    reduction.__name__ = f"disagreement_{_PASSES.get(measure, measure)}"
     return reduction
 
 
-@functools.cache
-def mean_joints(posterior: str, temperature: float):
-    """The reduction to each prediction's soft-argmax: joints, and their covariance.
+def members_of(options: Any) -> Members:
+    """The committee that a method's fields members, steps and start describe."""
+    return Members(count=options.members, steps=options.steps, start=options.start)
 
-    joints: [K, J, 2] heatmap pixels; covariance: [J, 2, 2], of the position under the
-    posterior, mean over the K.
+
+def check_members(section: str, options: Any) -> None:
+    """Raise ConfigError for a committee that cannot be trained.
+
+    Args:
+      section: of the config, for the message.
+      options: with the fields members, steps and start.
     """
-
-    def reduction(output, key):
-        del key
-        maps = output.heatmaps[:, -1]  # [K, h, w, J]
-        size = maps.shape[1]
-        weights = jnp.stack(
-            [heatmaps.posterior(one, posterior, temperature) for one in maps]
+    at_least(2, **{f"{section}.members": options.members})
+    if options.steps < 1:
+        raise ConfigError(
+            f"{section}.steps={options.steps} must be at least 1: every member is "
+            "trained on a bootstrap of the labelled set in each cycle"
         )
-        pixels = jnp.arange(size, dtype=jnp.float32)
-        grid = jnp.stack(jnp.meshgrid(pixels, pixels), axis=-1)  # [h, w, (x, y)]
-        joints = jnp.einsum("khwj,hwd->kjd", weights, grid)
-        away = grid[None, :, :, None] - joints[:, None, None]  # [K, h, w, J, 2]
-        covariance = jnp.einsum("khwj,khwjd,khwje->jde", weights, away, away)
-        return {"joints": joints, "covariance": covariance / len(maps)}
-
-    reduction.__name__ = f"mean_joints_{posterior}_{temperature:g}"
-    return reduction
+    one_of(f"{section}.start", options.start, STARTS)
 
 
-def requires_members(*, members: int, steps: int, start: str) -> Members:
-    """The ensemble that the shared options describe."""
-    return Members(count=members, steps=steps, start=start)
-
-
-def check_members(section: str, *, members: int, steps: int, start: str) -> None:
-    """Raise ValueError for an ensemble that cannot be trained."""
-    if members < 2:
-        raise ValueError(f"{section}.members={members} must be at least 2")
-    if steps < 1:
-        raise ValueError(
-            f"{section}.steps={steps} must be at least 1: every member is trained on a "
-            "bootstrap of the labelled set in each cycle"
-        )
-    one_of(f"{section}.start", start, STARTS)
-
-
-def check_measure(section: str, measure: str) -> None:
-    """Raise ValueError for an unknown measure of disagreement."""
-    one_of(f"{section}.measure", measure, MEASURES)
+def check_measure(section: str, measure: str, task) -> None:
+    """Raise ConfigError for a measure of disagreement that the task does not have."""
+    one_of(f"{section}.measure", measure, task.measures)

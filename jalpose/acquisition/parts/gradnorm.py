@@ -1,21 +1,25 @@
 """What the gradient-norm methods without labels share: a loss of the output alone.
 
 Wang et al., "Boosting Active Learning via Improving Test Performance", AAAI 2022, for
-classes; here a joint's classes are the pixels of its heatmap, their posterior is
-`heatmaps.posterior` of the last stack, and a loss is the mean over the joints.
+classes; of a task with several sites a loss is the mean over them. Of poses a site is a
+joint, and its classes are the pixels of the last stack's heatmap.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose.acquisition.method import Requires, Selection, by_score
-from jalpose.acquisition.parts.heads import one_of
-from jalpose.tasks.pose import heatmaps
+from jalpose.acquisition.method import Selection, by_score
+from jalpose.settings.checks import above, one_of
+from jalpose.training.needs import Needs
 
 # `acquisition.<method>.norm` -> `value` of `Probe.squared_norms`
 NORMS = {"global": "norm", "tensors": "tensors"}
+
+# Norms by themselves: the engine `sketch` gives expectations of squares only.
+NEEDS = Needs(each_norm=True)
 
 
 def select(probe, unlabelled, budget, loss_fn: Callable, norm: str) -> Selection:
@@ -25,7 +29,7 @@ def select(probe, unlabelled, budget, loss_fn: Callable, norm: str) -> Selection
       probe: of the trained network.
       unlabelled: int64 [M], example ids.
       budget: how many to choose.
-      loss_fn: (heatmaps [S, h, w, J], unused) -> scalar; the same object each time.
+      loss_fn: (prediction, unused) -> scalar; the same object each time.
       norm: "global": of all parameters together. "tensors": sum of the parameter
         tensors' own norms, the authors' code's, which depends on how the parameters
         are grouped into tensors.
@@ -44,27 +48,30 @@ def no_target(row):
 
 
 def surprise(probabilities, weights):
-    """-sum of weights * log probabilities over the pixels, mean over the joints.
+    """-sum of weights * log probabilities over the values, mean over the sites.
 
-    Pixels of probability 0 add nothing, and have no gradient.
+    Values of probability 0 add nothing, and have no gradient.
 
     Args:
-      probabilities: [h, w, J].
-      weights: [h, w, J].
+      probabilities: [sites, values].
+      weights: [sites, values].
     """
     there = probabilities > 0
     logs = jnp.log(jnp.where(there, probabilities, 1))
-    return -jnp.sum(jnp.where(there, weights * logs, 0), axis=(0, 1)).mean()
+    return -jnp.sum(jnp.where(there, weights * logs, 0), axis=1).mean()
 
 
-def requires(skeleton, *, norm="global", **options) -> Requires:
-    """Norms by themselves: the engine `sketch` gives expectations of squares only."""
-    del skeleton, norm, options
-    return Requires(each_norm=True)
+def check_options(section: str, options: Any) -> None:
+    """Raise ConfigError for a temperature or a norm that cannot work.
+
+    Args:
+      section: of the config, for the message.
+      options: with the fields temperature and norm.
+    """
+    above(0, **{f"{section}.temperature": options.temperature})
+    one_of(f"{section}.norm", options.norm, NORMS)
 
 
-def check_posterior(section: str, *, posterior: str, temperature: float) -> None:
-    """Raise ValueError for options of `heatmaps.posterior` that cannot work."""
-    one_of(f"{section}.posterior", posterior, heatmaps.POSTERIORS)
-    if not temperature > 0:
-        raise ValueError(f"{section}.temperature={temperature} must be above 0")
+def check_posterior(section: str, posterior: str, task) -> None:
+    """Raise ConfigError for a posterior that the task does not have."""
+    one_of(f"{section}.posterior", posterior, task.posteriors)

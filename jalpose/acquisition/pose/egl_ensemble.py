@@ -12,84 +12,145 @@ the Jacobian J of f by the parameters, Eq. 10 for a vector is the trace
 with the columns s_d of a square root of the mean covariance. No scalar |grad f| factors
 out as for one output, so the K gradients are taken one by one. Eq. 10 is the
 predictive variance times |grad f|^2 only where f is the ensemble's mean (theory of
-the paper's Eq. 11): our f is the cycle's own pose network.
+the paper's Eq. 11): our f is the cycle's own network.
 """
 
+import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose.acquisition.method import Method, Requires, Selection, by_score
+from jalpose.acquisition.method import Method, Pool, Selection, by_score
 from jalpose.acquisition.parts import committees, gradnorm
-from jalpose.acquisition.parts.heads import one_of
+from jalpose.settings.checks import ConfigError, above, one_of
 from jalpose.tasks.pose import heatmaps
+from jalpose.training.needs import Needs
 
+SECTION = "acquisition.egl_ensemble"
 FORMS = ("trace", "cai")
 
 
-def acquire(
-    key,
-    probe,
-    labelled,
-    unlabelled,
-    budget,
-    *,
-    members,
-    steps,
-    start,
-    form,
-    covariance,
-    posterior,
-    temperature,
-) -> Selection:
-    """Choose the `budget` examples of the highest expected gradient length.
+@dataclasses.dataclass(frozen=True)
+class EglEnsemble(Method):
+    """Expected gradient length over the joints that a committee's members say.
 
-    Args:
-      key: unused, nothing is drawn.
-      probe: of the trained networks.
-      labelled: unused.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
-      members: K, networks.
-      steps: of each one's training in every cycle.
-      start: see `method.Members`.
-      form: "trace": Eq. 10, squared norms. "cai": the mean of the norms themselves,
-        Eq. 2, which can order two examples the other way.
+    Attributes:
+      members: K, networks; at least 2.
+      steps: of each member's training in every cycle.
+      start: of that training: warm (from the cycle's network) | fresh (new weights).
+      form: "trace": EGL++'s Eq. 10, squared norms. "cai": the mean of the norms
+        themselves, Cai's Eq. 2, which can order two examples the other way.
       covariance: Sigma_k is that of the position under member k's posterior, 2 J more
         gradients; False: 0, members predict positions without a variance.
-      posterior: of the soft-argmax, see `heatmaps.posterior`.
-      temperature: of a softmax posterior.
+      posterior: of the soft-argmax, normalised (the heatmap's positive part) | softmax
+        (at a temperature), see `heatmaps.posterior`.
+      temperature: of a softmax posterior, in units of the heatmaps.
     """
-    del key, labelled, steps, start
-    said = probe.reduce(
-        committees.mean_joints(posterior, temperature), unlabelled, over="members"
-    )
-    weights = np.full(members, 1 / members, np.float32)
-    if covariance:
-        others = np.ones(2 * probe.skeleton.num_joints, np.float32)
-        weights = np.concatenate([weights, others])
 
-    def context(positions):
-        aims = said["joints"][positions]  # [n, K, J, 2]
-        if covariance:
-            away = directions(said["covariance"][positions])  # [n, 2 J, J, 2]
-            aims = np.concatenate([aims, away], axis=1)
-        return {"aims": aims}
+    members: int = 5
+    steps: int = 5000
+    start: str = "fresh"
+    form: str = "trace"
+    covariance: bool = False
+    posterior: str = "normalised"
+    temperature: float = 1.0
 
-    result = probe.squared_norms(
-        _targets(members),
-        unlabelled,
-        np.broadcast_to(weights, (len(unlabelled), len(weights))),
-        context,
-        loss_fn=_loss(posterior, temperature),
-        value={"trace": "squared", "cai": "norm"}[form],
-    )
-    apart = said["joints"].var(axis=1).sum(axis=2)
-    return by_score(
-        unlabelled, result["expected"], budget, explanation={"joint_variance": apart}
-    )
+    capabilities: ClassVar = ("skeleton",)
+    uses_engine: ClassVar = True
+    scales: ClassVar = {
+        "tiny": {"members": 2, "steps": 4},
+        "small": {"members": 3, "steps": 100, "start": "warm"},
+    }
+
+    def __post_init__(self):
+        """Refuse options that cannot work, alone or together."""
+        committees.check_members(SECTION, self)
+        one_of(f"{SECTION}.form", self.form, FORMS)
+        above(0, **{f"{SECTION}.temperature": self.temperature})
+        if self.form == "cai" and self.covariance:
+            raise ConfigError(
+                f"{SECTION}.covariance=True: the form 'cai' has no variances; set it "
+                "to False, or form to 'trace'"
+            )
+
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse a posterior that the task does not have."""
+        del num_trained, budget
+        gradnorm.check_posterior(SECTION, self.posterior, task)
+
+    def needs(self, task) -> Needs:
+        """The members."""
+        del task
+        each_norm = self.form == "cai"
+        return Needs(members=committees.members_of(self), each_norm=each_norm)
+
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` examples of the highest expected gradient length.
+
+        Nothing is drawn.
+
+        Raises:
+          FloatingPointError: a norm is not finite; names the example ids.
+        """
+        del key
+        ids = pool.unlabelled
+        said = probe.reduce(
+            mean_joints(self.posterior, self.temperature), ids, over="members"
+        )
+        weights = np.full(self.members, 1 / self.members, np.float32)
+        if self.covariance:
+            others = np.ones(2 * probe.task.skeleton.num_joints, np.float32)
+            weights = np.concatenate([weights, others])
+
+        def context(positions):
+            aims = said["joints"][positions]  # [n, K, J, 2]
+            if self.covariance:
+                away = directions(said["covariance"][positions])  # [n, 2 J, J, 2]
+                aims = np.concatenate([aims, away], axis=1)
+            return {"aims": aims}
+
+        result = probe.squared_norms(
+            _targets(self.members),
+            ids,
+            np.broadcast_to(weights, (len(ids), len(weights))),
+            context,
+            loss_fn=_loss(self.posterior, self.temperature),
+            value={"trace": "squared", "cai": "norm"}[self.form],
+        )
+        apart = said["joints"].var(axis=1).sum(axis=2)
+        return by_score(
+            ids, result["expected"], budget, explanation={"joint_variance": apart}
+        )
+
+
+@functools.cache
+def mean_joints(posterior: str, temperature: float):
+    """The reduction to each prediction's soft-argmax: joints, and their covariance.
+
+    joints: [K, J, 2] heatmap pixels; covariance: [J, 2, 2], of the position under the
+    posterior, mean over the K.
+    """
+
+    def reduction(output, key):
+        del key
+        maps = output.prediction[:, -1]  # [K, h, w, J]
+        size = maps.shape[1]
+        weights = jnp.stack(
+            [heatmaps.posterior(one, posterior, temperature) for one in maps]
+        )
+        pixels = jnp.arange(size, dtype=jnp.float32)
+        grid = jnp.stack(jnp.meshgrid(pixels, pixels), axis=-1)  # [h, w, (x, y)]
+        joints = jnp.einsum("khwj,hwd->kjd", weights, grid)
+        away = grid[None, :, :, None] - joints[:, None, None]  # [K, h, w, J, 2]
+        covariance = jnp.einsum("khwj,khwjd,khwje->jde", weights, away, away)
+        return {"joints": joints, "covariance": covariance / len(maps)}
+
+    # The probe's journal goes by this name.
+    reduction.__name__ = f"mean_joints_{posterior}_{temperature:g}"
+    return reduction
 
 
 def directions(covariance: np.ndarray) -> np.ndarray:
@@ -129,34 +190,3 @@ def _loss(posterior, temperature):
         return 0.5 * jnp.sum(jnp.square(joints - label))
 
     return loss_fn
-
-
-_SECTION = "acquisition.egl_ensemble"
-
-
-def check(
-    num_neighbours, *, form, covariance, posterior, temperature, **members
-) -> None:
-    """Raise ValueError for options that cannot work."""
-    del num_neighbours
-    committees.check_members(_SECTION, **members)
-    one_of(f"{_SECTION}.form", form, FORMS)
-    gradnorm.check_posterior(_SECTION, posterior=posterior, temperature=temperature)
-    if form == "cai" and covariance:
-        raise ValueError(
-            f"{_SECTION}.covariance=True: the form 'cai' has no variances; set it to "
-            "False, or form to 'trace'"
-        )
-
-
-def requires(
-    skeleton, *, form, covariance, posterior, temperature, **members
-) -> Requires:
-    """The members."""
-    del skeleton, covariance, posterior, temperature
-    return Requires(
-        members=committees.requires_members(**members), each_norm=form == "cai"
-    )
-
-
-METHOD = Method(acquire, check, uses_engine=True, requires=requires)

@@ -18,81 +18,82 @@ A joint with one peak or with none adds 0, as in the published code. So a map wi
 nothing on it counts as certain; the constant map that takes is not what networks give.
 """
 
+import dataclasses
 import functools
+from typing import ClassVar
 
 import jax.numpy as jnp
 
-from jalpose.acquisition.method import Method, Selection, by_score
+from jalpose.acquisition.method import Method, Pool, Selection, by_score
+from jalpose.settings.checks import ConfigError, above
 from jalpose.tasks.pose import heatmaps
 
+SECTION = "acquisition.multipeak_entropy"
 NORMALISATIONS = ("sum", "raw")
 
 
-def acquire(
-    key,
-    probe,
-    labelled,
-    unlabelled,
-    budget,
-    *,
-    peaks,
-    min_distance,
-    normalise,
-    border,
-) -> Selection:
-    """Choose the `budget` examples of the highest entropy, in nats, summed over joints.
+@dataclasses.dataclass(frozen=True)
+class MultiPeakEntropy(Method):
+    """Entropy of the shares of a heatmap's local peaks, summed over joints.
 
-    Args:
-      key: unused, nothing is drawn.
-      probe: of the trained network; the last stack's heatmaps are used.
-      labelled: unused.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
+    Attributes:
       peaks: at most this many a joint, the strongest; at least 2.
       min_distance: between peaks, pixels of a 64x64 map; scaled with the map's size
         and rounded, at least 1.
       normalise: "sum": the positive part of the peaks' values is divided by its sum
-        before the softmax (all below zero: equal shares). "raw": it is not.
-      border: width of the border without peaks, pixels of a 64x64 map, scaled too.
-
-    Raises:
-      FloatingPointError: a heatmap has a NaN or an infinity; names the example ids.
+        before the softmax, as described (all below zero: equal shares). "raw": it is
+        not, as published.
+      border: width of the border without peaks, pixels of a 64x64 map, scaled too; the
+        published code's is 5.
     """
-    del key, labelled
-    fn = _entropies(peaks, min_distance, normalise, border)
-    found = probe.reduce(fn, unlabelled)
-    return by_score(
-        unlabelled,
-        found["entropies"].sum(axis=1),
-        budget,
-        explanation={
-            "joint_entropy": found["entropies"],
-            "num_peaks": found["num_peaks"],
-            "peak_positions": found["positions"],
-        },
-        summary={"mean_peaks": float(found["num_peaks"].mean())},
-    )
 
+    peaks: int = 5
+    min_distance: float = 5
+    normalise: str = "sum"
+    border: float = 0
 
-def check(num_neighbours, *, peaks, min_distance, normalise, border) -> None:
-    """Raise ValueError for options that leave no entropy, or nothing to look at."""
-    del num_neighbours
-    section = "acquisition.multipeak_entropy"
-    if peaks < 2:
-        raise ValueError(
-            f"{section}.peaks={peaks}: the entropy of less than two peaks is always 0"
-        )
-    if not min_distance > 0:
-        raise ValueError(f"{section}.min_distance={min_distance} must be above 0")
-    if normalise not in NORMALISATIONS:
-        raise ValueError(
-            f"{section}.normalise={normalise!r} is unknown: choose one of "
-            f"{', '.join(NORMALISATIONS)}"
-        )
-    if not 0 <= border < heatmaps.REFERENCE_SIZE / 2:
-        raise ValueError(
-            f"{section}.border={border} must be from 0 to less than half of "
-            f"{heatmaps.REFERENCE_SIZE} pixels"
+    capabilities: ClassVar = ("skeleton",)
+
+    def __post_init__(self):
+        """Refuse options that leave no entropy, or nothing to look at."""
+        if self.peaks < 2:
+            raise ConfigError(
+                f"{SECTION}.peaks={self.peaks}: the entropy of less than two peaks is "
+                "always 0"
+            )
+        above(0, **{f"{SECTION}.min_distance": self.min_distance})
+        if self.normalise not in NORMALISATIONS:
+            raise ConfigError(
+                f"{SECTION}.normalise={self.normalise!r} is unknown: choose one of "
+                f"{', '.join(NORMALISATIONS)}"
+            )
+        if not 0 <= self.border < heatmaps.REFERENCE_SIZE / 2:
+            raise ConfigError(
+                f"{SECTION}.border={self.border} must be from 0 to less than half of "
+                f"{heatmaps.REFERENCE_SIZE} pixels"
+            )
+
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` examples of the highest summed entropy, in nats.
+
+        The last stack's heatmaps are used. Nothing is drawn.
+
+        Raises:
+          FloatingPointError: a heatmap has a NaN or an infinity; names the example ids.
+        """
+        del key
+        fn = _entropies(self.peaks, self.min_distance, self.normalise, self.border)
+        found = probe.reduce(fn, pool.unlabelled)
+        return by_score(
+            pool.unlabelled,
+            found["entropies"].sum(axis=1),
+            budget,
+            explanation={
+                "joint_entropy": found["entropies"],
+                "num_peaks": found["num_peaks"],
+                "peak_positions": found["positions"],
+            },
+            summary={"mean_peaks": float(found["num_peaks"].mean())},
         )
 
 
@@ -102,7 +103,7 @@ def peak_entropies(values, found, normalise):
     Args:
       values: [J, P]; see `heatmaps.local_peaks`.
       found: bool [J, P]; less than two of a joint have entropy 0.
-      normalise: see `acquire`.
+      normalise: see `MultiPeakEntropy`.
 
     Returns:
       [J], NaN where a value is.
@@ -126,7 +127,7 @@ def peak_entropies(values, found, normalise):
 def _entropies(peaks, min_distance, normalise, border):
     def entropies(output, key):
         del key
-        maps = output.heatmaps[-1]  # [h, w, J]
+        maps = output.prediction[-1]  # [h, w, J]
         scale = len(maps) / heatmaps.REFERENCE_SIZE
         values, positions, found = heatmaps.local_peaks(
             maps,
@@ -144,6 +145,3 @@ def _entropies(peaks, min_distance, normalise, border):
     options = (peaks, min_distance, normalise, border)
     entropies.__name__ = "_".join(["multipeak_entropy", *map(str, options)])
     return entropies
-
-
-METHOD = Method(acquire, check)

@@ -27,18 +27,23 @@ whose map has no peak is at the map's highest pixel, with w = 1, so that every e
 has a score.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
-from jalpose.acquisition.method import Method, Requires, Selection, by_score
-from jalpose.acquisition.parts.heads import check_head, one_of, requires_head
+from jalpose.acquisition.method import Method, Pool, Selection, by_score
+from jalpose.acquisition.parts.heads import check_head, needs_head
+from jalpose.acquisition.pose import objectives
+from jalpose.settings.checks import ConfigError, at_least, one_of
 from jalpose.tasks.pose import heatmaps
-from jalpose.training import objectives
+from jalpose.training.needs import Needs
+from jalpose.training.objectives import gaussian_nll
 
 SECTION = "acquisition.vl4pose"
 POSITIONS = ("best", "expected")
@@ -83,12 +88,12 @@ def links_of(skeleton) -> Links:
     """(parent, child) joint indices of the skeleton's tree, from the head outwards.
 
     Raises:
-      ValueError: no tree is known for joints of these names.
+      ConfigError: no tree is known for joints of these names.
     """
     names = LINKS.get(frozenset(skeleton.joints))
     if names is None:
         known = "; ".join(", ".join(sorted(joints)) for joints in LINKS)
-        raise ValueError(
+        raise ConfigError(
             f"vl4pose has no links for the skeleton {skeleton.name}, whose joints are "
             f"{', '.join(skeleton.joints)}. It knows those of: {known}."
         )
@@ -96,89 +101,66 @@ def links_of(skeleton) -> Links:
     return tuple((index(parent), index(child)) for parent, child in names)
 
 
-def acquire(
-    key,
-    probe,
-    labelled,
-    unlabelled,
-    budget,
-    *,
-    peaks,
-    min_distance,
-    positions,
-    **trained,
-) -> Selection:
-    """Choose the `budget` examples of the lowest log-likelihood.
+@dataclasses.dataclass(frozen=True)
+class Vl4Pose(Method):
+    """Likelihood of the predicted pose by the lengths of its links, the lowest first.
 
-    Args:
-      key: unused.
-      probe: of the trained network and head.
-      labelled: unused.
-      unlabelled: int64 [M], example ids.
-      budget: how many to choose.
-      peaks: of a joint's map, at most.
+    Attributes:
+      head: network on top of its features, see `models.heads`: stacks (Learning
+        Loss) | average (LL++) | conv (LL++conv).
+      weight: of the head's objective beside the task's loss (Learning Loss's lambda).
+      detach_after: epochs of each training after which the objective no longer reaches
+        the network; 0: it never does.
+      steps: of training the head alone on a finished model that has none.
+      peaks: candidate positions of a joint, peaks of its map, at most.
       min_distance: of two of them, pixels of a 64x64 map; scaled with the map's size.
       positions: best (the most likely placement) | expected (the mean over all).
-      trained: the other options, of the head; see `requires`.
-
-    Returns:
-      A selection whose scores are negative log-likelihoods and whose explanation is
-      link_lengths and link_log_variances, float32 [M, links], as predicted (heatmap
-      pixels, and squared).
-
-    Raises:
-      FloatingPointError: a score is not finite; names the example ids.
     """
-    del key, labelled, trained
-    fn = _scores(links_of(probe.skeleton), peaks, float(min_distance), positions)
-    found = dict(probe.reduce(fn, unlabelled))
-    return by_score(unlabelled, found.pop("score"), budget, explanation=found)
 
+    head: str = "average"
+    weight: float = 1.0
+    detach_after: float = 0.0
+    steps: int = 5000
+    peaks: int = 5
+    min_distance: float = 8
+    positions: str = "best"
 
-def requires(
-    skeleton,
-    *,
-    head,
-    weight,
-    detach_after,
-    steps,
-    peaks,
-    min_distance,
-    positions,
-) -> Requires:
-    """A head of two outputs a link, the mean and log variance of its length.
+    capabilities: ClassVar = ("skeleton",)
+    scales: ClassVar = {"tiny": {"steps": 6}, "small": {"steps": 800}}
 
-    Args:
-      skeleton: whose links; ValueError where it has none.
-      head: see `acquisition.heads`.
-      weight: see `acquisition.heads`.
-      detach_after: see `acquisition.heads`.
-      steps: see `acquisition.heads`.
-      peaks: unused.
-      min_distance: unused.
-      positions: unused.
-    """
-    del peaks, min_distance, positions
-    links = links_of(skeleton)
-    return requires_head(
-        _objective(links),
-        2 * len(links),
-        head=head,
-        weight=weight,
-        detach_after=detach_after,
-        steps=steps,
-    )
+    def __post_init__(self):
+        """Refuse options that cannot work."""
+        check_head(SECTION, self)
+        one_of(f"{SECTION}.positions", self.positions, POSITIONS)
+        at_least(1, **{f"{SECTION}.peaks": self.peaks})
+        at_least(1, **{f"{SECTION}.min_distance": self.min_distance})
 
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse a skeleton without links."""
+        del num_trained, budget
+        links_of(task.skeleton)
 
-def check(num_neighbours, *, peaks, min_distance, positions, **shared) -> None:
-    """Raise ValueError for options that cannot work."""
-    del num_neighbours
-    check_head(SECTION, **shared)
-    one_of(f"{SECTION}.positions", positions, POSITIONS)
-    if peaks < 1:
-        raise ValueError(f"{SECTION}.peaks={peaks} must be at least 1")
-    if min_distance < 1:
-        raise ValueError(f"{SECTION}.min_distance={min_distance} must be at least 1")
+    def needs(self, task) -> Needs:
+        """A head of two outputs a link, the mean and log variance of its length."""
+        links = links_of(task.skeleton)
+        return needs_head(self, _objective(task, links), outputs=2 * len(links))
+
+    def acquire(self, key, probe, pool: Pool, budget) -> Selection:
+        """Choose the `budget` examples of the lowest log-likelihood.
+
+        Scores are negative log-likelihoods; the explanation is link_lengths and
+        link_log_variances, float32 [M, links], as predicted (heatmap pixels, and
+        squared). Nothing is drawn.
+
+        Raises:
+          FloatingPointError: a score is not finite; names the example ids.
+        """
+        del key
+        links = links_of(probe.task.skeleton)
+        fn = _scores(links, self.peaks, float(self.min_distance), self.positions)
+        found = dict(probe.reduce(fn, pool.unlabelled))
+        score = found.pop("score")
+        return by_score(pool.unlabelled, score, budget, explanation=found)
 
 
 def candidates(maps, *, peaks: int, min_distance: float):
@@ -250,14 +232,14 @@ def _link(positions, mean, log_variance, link):
     """Log density of a link's length: [peaks of the parent, peaks of the child]."""
     parent, child = positions[link[0]], positions[link[1]]
     length = jnp.linalg.norm(parent[:, None] - child[None], axis=-1)
-    nll = objectives.gaussian_nll(jnp.square(length - mean), log_variance, 1)
+    nll = gaussian_nll(jnp.square(length - mean), log_variance, 1)
     return -nll - 0.5 * math.log(2 * math.pi)
 
 
 @functools.cache
-def _objective(links):
-    """The same function object for equal links: what it trains is compiled once."""
-    return functools.partial(objectives.link_length, links=links)
+def _objective(task, links):
+    """The same function object for equal arguments: what it trains is compiled once."""
+    return functools.partial(objectives.link_length, task=task, links=links)
 
 
 @functools.cache
@@ -269,7 +251,7 @@ def _scores(links, peaks, min_distance, positions):
         del key
         mean, log_variance = objectives.split_links(output.head)
         where, weights = candidates(
-            output.heatmaps[-1], peaks=peaks, min_distance=min_distance
+            output.prediction[-1], peaks=peaks, min_distance=min_distance
         )
         found = likelihood[positions](where, weights, mean, log_variance, links)
         return {
@@ -279,6 +261,3 @@ def _scores(links, peaks, min_distance, positions):
         }
 
     return pose_likelihood
-
-
-METHOD = Method(acquire, check, requires=requires)
