@@ -7,8 +7,8 @@
 A prepared folder is complete or does not exist: it is written under a temporary name
 `*.tmp-*` beside it, which nobody reads, and renamed. Of the raw data, later calls read
 only the annotation file. The records hold the encoded images as shipped; they are
-decoded here with Pillow, so neither step needs TensorFlow, and a damaged image is named.
-Each image is stored once, whatever number of examples it has.
+decoded here with Pillow, so neither step needs TensorFlow, and a damaged image is
+named. Each image is stored once, whatever number of examples it has.
 """
 
 import contextlib

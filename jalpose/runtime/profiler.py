@@ -10,8 +10,8 @@ import jax
 class Traces:
     """Traces the first pieces of each kind of work that compile nothing.
 
-    A piece is what the loop does at a time: the steps up to the next report, some blocks
-    of a pass over the pool. The first of its kind compiles, and is left out.
+    A piece is what the loop does at a time: the steps up to the next report, some
+    blocks of a pass over the pool. The first of its kind compiles, and is left out.
 
     Args:
       folder: of the traces; a folder each is made in it.

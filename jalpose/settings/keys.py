@@ -2,9 +2,9 @@
 
 A file in `configs/` is a short delta: `jalpose.loop.configs` puts these keys together
 with those of its task (`tasks/<task>/settings.py`), network (the fields of its options)
-and of every method (likewise), and makes the changes. `--config=configs/X.py:scale=small,
-method=coreset,seed=3` picks from what there is, and `--config.section.key=value`
-changes one key.
+and of every method (likewise), and makes the changes. What follows the colon of
+`--config=configs/X.py:method=coreset,scale=small,seed=3` picks from what there is, and
+`--config.section.key=value` changes one key.
 """
 
 import os

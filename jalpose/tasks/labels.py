@@ -91,9 +91,14 @@ class Labels(Protocol):
     """
 
     @property
-    def keys(self) -> ScoreKeys: ...
+    def keys(self) -> ScoreKeys:
+        """How its score stands in records."""
+        ...
+
     @property
-    def recorded(self) -> tuple[str, ...]: ...
+    def recorded(self) -> tuple[str, ...]:
+        """Arrays of a prediction that records keep."""
+        ...
 
     def known(self, labels: Truth) -> np.ndarray:
         """Which of the examples have anything in their label that counts: bool [N]."""

@@ -23,16 +23,30 @@ class Task(Protocol):
       size: height and width of the image that the network sees, pixels.
       num_outputs: of the network: joints, classes, numbers.
       label_shapes: of one label as the network's training sees it, by name.
+
+    A task with `posterior` lists its kinds in `posteriors`, one with `disagreement` its
+    measures in `measures`.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name in the registry."""
+        ...
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Height and width of the image, pixels."""
+        ...
+
     @property
-    def num_outputs(self) -> int: ...
+    def num_outputs(self) -> int:
+        """Number of the network's outputs."""
+        ...
+
     @property
-    def label_shapes(self) -> dict[str, jax.ShapeDtypeStruct]: ...
+    def label_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of one label, by name."""
+        ...
 
     def augment(self, key, image, label: Label) -> tuple[jax.Array, Label]:
         """One random version of an example.

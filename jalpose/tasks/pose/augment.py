@@ -19,6 +19,9 @@ class Ranges(NamedTuple):
     colour: float = 0.0
 
 
+NO_AUGMENTATION = Ranges()
+
+
 def augment(key, image, joints, status, *, ranges: Ranges, mirror):
     """Draw one random version of an example.
 

@@ -2,7 +2,8 @@
 
 `truth` holds joints float32 [N, J, 2] (pixels of the image, NaN where absent), status
 int8 [N, J], and head_size float32 [N] (diagonals of the head boxes, NaN where a person
-has none) where a set has head boxes. Predictions hold joints [N, J, 2] and peaks [N, J].
+has none) where a set has head boxes. Predictions hold joints [N, J, 2] and peaks
+[N, J].
 """
 
 import dataclasses
@@ -140,7 +141,7 @@ class PoseLabels:
         ]
 
     def draw(self, image, window, truth, predicted, caption: str) -> np.ndarray:
-        """Predicted and labelled pose on the image, or on the part round a small one."""
+        """Predicted and labelled pose on the image, of a large one on a part."""
         part, corner = near(image, window)
         joints = status = None
         if truth is not None:

@@ -14,9 +14,8 @@ MODEL_SECTIONS = ("heatmap",)
 def add_keys(config: ConfigDict) -> None:
     """Add the sections and keys of poses to the common ones."""
     data = config.data
-    data.name = (
-        "lsp"  # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn)
-    )
+    # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn)
+    data.name = "lsp"
     # joints (box of the annotated joints) | box (person box) | official (MPII's centre
     # and height of the person, as its codes crop)
     data.crop = "joints"

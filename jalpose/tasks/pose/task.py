@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
 from jalpose.tasks.pose import augment, counting, heatmaps, losses, peaks
-from jalpose.tasks.pose.augment import Ranges
+from jalpose.tasks.pose.augment import NO_AUGMENTATION, Ranges
 from jalpose.tasks.pose.heatmaps import HeatmapSpec
 from jalpose.tasks.pose.skeletons import Skeleton
 from jalpose.tasks.task import CandidateOptions, Candidates
@@ -22,7 +22,7 @@ MEASURES = ("prediction", "decoded")  # of `disagreement`
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PoseTask:
-    """Joints of a skeleton, learnt as Gaussians on maps of a quarter of the crop's size.
+    """Joints of a skeleton, learnt as Gaussians on maps a quarter the size of the crop.
 
     Attributes:
       skeleton: whose joints.
@@ -34,7 +34,7 @@ class PoseTask:
 
     skeleton: Skeleton
     spec: HeatmapSpec
-    ranges: Ranges = Ranges()
+    ranges: Ranges = NO_AUGMENTATION
     occluded: bool = True
     refine: str = "parabola"
     name = "pose"
