@@ -98,7 +98,7 @@ class Passes:
       threads: reading ahead.
       gradient_model: the same network as gradient norms are taken of it; None: as is.
       head: Linen module of a head beside the network, or None.
-      execute: runs a compiled block.
+      run_block: runs a compiled block; None: `execute`.
     """
 
     def __init__(
@@ -110,13 +110,13 @@ class Passes:
         threads: int,
         gradient_model=None,
         head=None,
-        execute: Callable = execute,
+        run_block: Callable | None = None,
     ):
         self.model, self.task, self.head, self.mesh = model, task, head, mesh
         self.gradient_model = model if gradient_model is None else gradient_model
         self.threads = threads
         self.num_devices = mesh.size
-        self._run_compiled = execute
+        self._run_block = run_block
         self._compiled: dict = {}
         self._built: dict = {}
         self._halved: set = set()
@@ -323,7 +323,8 @@ class Passes:
         meter.peak_bytes = max(meter.peak_bytes, found.peak_bytes)
         if found.microbatch:
             meter.microbatch = found.microbatch
-        result = self._run_compiled(fn, found.run, variables, rows)
+        run_block = self._run_block or execute
+        result = run_block(fn, found.run, variables, rows)
         # Waited for: a host has to know that it has its part before all gather.
         return jax.block_until_ready(result)
 

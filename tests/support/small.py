@@ -11,26 +11,32 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from jalpose.acquisition.method import Labelled
-from jalpose.loop import checkpoints, cycle, run
-from jalpose.loop.context import Problem
-from jalpose.models.hourglass import Features, PoseOutput
+from jalpose.acquisition.method import Pool
+from jalpose.data.dataset import Labelled
+from jalpose.loop import advance, checkpoints, configs
+from jalpose.loop import state as states
+from jalpose.loop.context import RunContext, make_context
+from jalpose.loop.events import Trained
+from jalpose.loop.programs import Programs
+from jalpose.models.output import Features, Output
 from jalpose.pergrad.api import Engine
 from jalpose.runtime import sharding
-from jalpose.scoring.passes import Passes
+from jalpose.scoring import passes as passes_module
+from jalpose.scoring.passes import Examples, Passes
 from jalpose.scoring.probe import Probe
-from jalpose.settings.keys import assemble
-from jalpose.settings.validation import validate
 from jalpose.storage.journal import Journal
-from jalpose.tasks.pose.benchmarks import load_dataset
-from jalpose.training import trainer
-from jalpose.training.plan import Stages
-from jalpose.training.trainer import HeatmapSpec, Trainer
+from jalpose.tasks.pose.heatmaps import HeatmapSpec
+from jalpose.tasks.pose.skeletons import LSP
+from jalpose.tasks.pose.sources import load_dataset
+from jalpose.tasks.pose.task import PoseTask
+from jalpose.training import trainer as trainer_module
+from jalpose.training.plan import TrainingPlan
+from jalpose.training.trainer import Optimisation, Trainer
 
 DELTA = {
     "data.name": "figures",
+    "acquisition.method": "eglpp",
     "data.test": 16,
     "data.threads": 1,
     "model.channels": 8,
@@ -46,14 +52,13 @@ DELTA = {
     "output.images": 0,
     "output.report": False,
 }
-LENGTHS = ("base_epochs", "base_steps", "cycle_epochs", "cycle_steps", "start")
 
 
 def configure(changes=None):
     """The config `tiny`, smaller, with `changes` by dotted key; validated."""
     delta = {**DELTA, **(changes or {})}
-    config = assemble("scale=tiny", name="small", delta=delta, scales={})
-    validate(config, run.KNOWN)
+    config = configs.assemble("scale=tiny", name="small", delta=delta)
+    configs.check(config)
     return config
 
 
@@ -93,23 +98,20 @@ def mesh(devices=1):
     return sharding.make_mesh(jax.devices()[:devices])
 
 
-_compiled: dict = {}
+class SharedPrograms(Programs):
+    """Programs whose trainers compute an initial state once a key."""
+
+    def trainer(self, *arguments):
+        made = super().trainer(*arguments)
+        if not hasattr(made.init, "remembers"):
+            made.init = remembered_init(made)
+        return made
 
 
-def share_compiled(problem):
-    """Give `problem` the compiled steps of an earlier one that has the same."""
-    config = problem.config
-    trainer = {k: v for k, v in config.training.items() if k not in LENGTHS}
-    parts = [config.data, problem.model, config.heatmap, config.augment, trainer]
-    key = repr(
-        [*parts, config.evaluation, problem.mesh, config.seed, problem.requires.head]
-    )
-    if key not in _compiled:
-        _compiled[key] = problem.trainer, problem.passes
-        problem.trainer.init = remembered_init(problem.trainer)
-    problem.stages.trainer, problem.passes = _compiled[key]
-    problem.stages.passes = problem.passes
-    return problem
+@functools.cache
+def programs(devices=1) -> Programs:
+    """What all tests of a process have compiled, by the number of devices."""
+    return SharedPrograms(mesh(devices))
 
 
 def remembered_init(trainer):
@@ -124,43 +126,42 @@ def remembered_init(trainer):
             found[number] = copied(init(key).variables)
         return trainer.restart(found[number])
 
+    remembered.remembers = True
     return remembered
 
 
 def remember_templates(patch):
     """Find the shapes of a training state out once a network, not once a restore."""
-    find, found = Stages.train_template, {}
+    find, found = TrainingPlan.train_template, {}
 
-    def template(stages, structure):
-        key = stages.trainer, repr(structure)
+    def template(plan, structure):
+        key = plan.trainer, repr(structure)
         if key not in found:
-            found[key] = find(stages, structure)
+            found[key] = find(plan, structure)
         return found[key]
 
-    patch.setattr(Stages, "train_template", template)
+    patch.setattr(TrainingPlan, "train_template", template)
 
 
-def problem(changes=None, devices=1, base=None) -> Problem:
-    made = Problem(configure(changes), dataset(), mesh(devices), base)
-    return share_compiled(made)
+def context(changes=None, devices=1, base=None, **options) -> RunContext:
+    """A context of the small config; `options` as of `make_context`."""
+    config = configure(changes)
+    data = options.pop("dataset", None) or dataset()
+    return make_context(config, data, programs(devices), base=base, **options)
 
 
-def flat_problem(changes=None, devices=1, base=None, network=None) -> Problem:
-    """`problem` whose network is `Flat`, or `network`."""
-
-    def make(problem, convolution):
-        return network or Flat(dropout=problem.config.model.dropout)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Problem, "_network", make)
-        return problem(changes, devices, base)
+def flat_context(changes=None, devices=1, base=None, network=None, **options):
+    """`context` whose network is `Flat`, or `network`."""
+    if network is None:
+        network = Flat(dropout=configure(changes).model.dropout)
+    return context(changes, devices, base, network=network, **options)
 
 
-def advance_until(state, problem, *kinds):
-    """Advance to the first event of one of `kinds`: (state, events)."""
+def advance_until(state, context, *kinds):
+    """Advance to the first event of one of these classes: (state, events)."""
     events = []
-    while not events or events[-1].kind not in kinds:
-        state, event = cycle.advance(state, problem)
+    while not events or not isinstance(events[-1], kinds):
+        state, event = advance.advance(state, context)
         events.append(event)
     return state, events
 
@@ -168,8 +169,8 @@ def advance_until(state, problem, *kinds):
 @functools.cache
 def base_variables():
     """Numpy variables of the small hourglass after its base training."""
-    found = problem()
-    state, _ = advance_until(cycle.start(found), found, "trained")
+    found = context()
+    state, _ = advance_until(advance.start(found), found, Trained)
     return copied(state.phase.variables)
 
 
@@ -184,21 +185,19 @@ class Flat(nn.Module):
     Two stacks, so that intermediate supervision counts, and features for heads.
     """
 
-    num_joints: int = 14
+    num_outputs: int = 14
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(
-        self, images, train: bool = False, drop: bool | None = None
-    ) -> PoseOutput:
+    def __call__(self, images, train: bool = False, drop: bool | None = None) -> Output:
         x = nn.Conv(6, (4, 4), (4, 4), name="stem")(images)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
         x = jnp.tanh(x)
         if self.dropout:
             dropped = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
             x = dropped(x, not (train if drop is None else drop))
-        maps = [nn.Conv(self.num_joints, (3, 3), name=f"maps{s}")(x) for s in (0, 1)]
-        return PoseOutput(
+        maps = [nn.Conv(self.num_outputs, (3, 3), name=f"maps{s}")(x) for s in (0, 1)]
+        return Output(
             10 * jnp.stack(maps, axis=1),
             jnp.mean(x, axis=(1, 2)),
             Features(stacks=(x, x), levels=(x, x[:, ::2, ::2])),
@@ -208,6 +207,7 @@ class Flat(nn.Module):
 FLAT = Flat()
 flat_apply = jax.jit(FLAT.apply)
 SPEC = HeatmapSpec(32, 8, 1.75, 30.0)
+TASK = PoseTask(skeleton=LSP, spec=SPEC)
 
 
 @functools.cache
@@ -249,17 +249,34 @@ def flat_passes(devices=1) -> Passes:
 
 @functools.cache
 def _flat_passes(devices) -> Passes:
-    return Passes(
-        FLAT, dataset(), SPEC, refine="parabola", mesh=mesh(devices), threads=1
-    )
+    return Passes(FLAT, TASK, mesh=mesh(devices), threads=1)
+
+
+def examples(data=None, labels=True) -> Examples:
+    """Of the small dataset, or another of figures."""
+    data = data or dataset()
+    return Examples(data, functools.partial(labels_of, data) if labels else None)
+
+
+def labels_of(data, ids, size=32):
+    """Labels of the crops of examples, as the network sees them."""
+    windows = data.windows_of(ids)
+    return context().labels.in_crop(data.truth_of(ids), windows, size)
 
 
 def probe(
-    passes, variables, journal=None, pieces=10**9, microbatch=0, engine="exact"
+    passes,
+    variables,
+    journal=None,
+    pieces=10**9,
+    microbatch=0,
+    engine="exact",
+    data=None,
 ) -> Probe:
     return Probe(
         passes,
         variables,
+        examples(data),
         journal=journal or Journal(),
         pieces=pieces,
         forward_block=8,
@@ -270,27 +287,27 @@ def probe(
 
 def labelled_set() -> Labelled:
     """The labelled set of the small problem, as a method sees it."""
-    return problem().labelled_set(dataset().initial)
+    found = context()
+    return found.true_labels(dataset().initial)
+
+
+def pool(ids=None) -> Pool:
+    """What a method chooses from: of the small problem, or these ids."""
+    ids = dataset().pool if ids is None else np.asarray(ids)
+    return Pool(unlabelled=ids, labelled=labelled_set())
 
 
 def crops(ids, size=32):
     """Crops of `ids`, read one by one: dict of stacked arrays."""
-    source = flat_passes().source(np.asarray(ids))
+    source = examples().source(np.asarray(ids), size)
     rows = [source[i] for i in range(len(ids))]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 def flat_trainer(devices, **changes):
     config = configure({f"training.{k}": v for k, v in changes.items()})
-    made = problem()
-    return Trainer(
-        FLAT,
-        config.training,
-        made.trainer._ranges,
-        dataset().skeleton.mirror,
-        SPEC,
-        mesh(devices),
-    )
+    task = context({f"training.{k}": v for k, v in changes.items()}).task
+    return Trainer(FLAT, task, Optimisation.of(config.training), mesh(devices))
 
 
 # Where a run is killed, in the order in which it comes there: (kind, what, which time).
@@ -301,21 +318,22 @@ PLACES = {
     "before a state of the training is in place": ("rename", r"/state/\d+$", 1),
     "before the base model is in place": ("rename", r"/models/00$", 1),
     "before its arrays are in place": ("rename", r"/arrays/cycle_00\.npz$", 1),
-    "after its records, before the state": ("save", cycle.Scoring, 1),
+    "after its records, before the state": ("save", states.Scoring, 1),
     "before a state of the scoring is in place": ("rename", r"/state/\d+$", 2),
     "in a block of gradient norms": ("block", "norms", 2),
     "before the selection is in place": ("rename", r"/cycle_00\.csv$", 1),
     "after the selection is in place": ("renamed", r"/cycle_00\.csv$", 1),
-    "after all its records, before the state": ("save", cycle.AwaitingLabels, 1),
+    "after all its records, before the state": ("save", states.AwaitingLabels, 1),
     "in a training step of cycle 1": ("step", "", 3),
     "after the record of cycle 1 is in place": ("renamed", r"/cycles\.jsonl$", 1),
     "in describing the pool in cycle 1": ("block", "describe", 2),
     "when an old state is half removed": ("rmdir", r"/state/\d+$", 1),
-    "before the last state": ("save", cycle.Done, 1),
+    "before the last state": ("save", states.Done, 1),
 }
 
 
-def _pass_name(fn):
+def pass_name(fn):
+    """The name a pass of `Passes` goes by."""
     # Gradient norms come as `Fitted` where their microbatch is yet to be found.
     return getattr(fn, "__name__", "norms")
 
@@ -350,9 +368,9 @@ def lay_ambush(patch, place, die):
         for name in ("rename", "replace"):
             around(os, name, **{when: into_place})
     elif kind == "step":
-        around(trainer, "arrays_only", before=lambda rows: True)
+        around(trainer_module, "for_devices", before=lambda rows: True)
     elif kind == "block":
-        around(Passes, "_try", before=lambda self, fn, *_: _pass_name(fn) == what)
+        around(passes_module, "execute", before=lambda fn, *_: pass_name(fn) == what)
     elif kind == "save":
         around(
             checkpoints.StateStore,
