@@ -4,7 +4,7 @@ XLA's CPU convolution is fast forward, and so is its gradient by the input, a
 convolution too. The gradient by the kernel is not: here it is a product of patches and
 cotangents, in blocks that fit the cache (`pergrad.windows`), and a 1x1 convolution is
 a matrix product throughout. `scripts/bench_convolution.py` measures how much that
-saves, the README has the figures. On accelerators the native convolution is the
+saves, scripts/RESULTS.md has figures. On accelerators the native convolution is the
 faster one.
 """
 

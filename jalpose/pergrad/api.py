@@ -46,7 +46,7 @@ class Engine:
       split_mean: of `sketch`: the mean gradient takes the first pass.
       extrapolate: of `sketch` without a remainder: make up for what the passes leave
         out by its share in the last layer. On real images that halves the error or
-        better (README); without it the result is a lower bound.
+        better (scripts/RESULTS.md); without it the result is a lower bound.
       remainder: of `sketch`: passes spent on random signs over what the others leave
         out; above 0 the estimate is unbiased, above 1 it has a standard error.
     """

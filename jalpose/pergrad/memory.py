@@ -10,7 +10,8 @@ _HOST_SHARE = 0.5
 # Of a device's limit: its allocator fragments.
 _DEVICE_SHARE = 0.9
 # More candidates of one example at once make nothing faster on a CPU, where work is in
-# blocks anyway and caches are what is scarce (README, sweep over the microbatch).
+# blocks anyway and caches are what is scarce (`scripts/bench_pergrad.py`, one image at
+# a time against all at once in scripts/RESULTS.md).
 CPU_MICROBATCH = 5
 
 
