@@ -241,18 +241,6 @@ def test_maps_that_are_no_numbers_are_named_by_example(method, value):
         acquire(method, Maps({**TOYS, 5: broken}), ids, 1)
 
 
-def test_selection_by_score_lists_ten_of_the_broken_and_counts_the_rest():
-    ids, scores = np.arange(100, 130), np.zeros(30)
-    scores[3:15] = np.inf
-    with pytest.raises(FloatingPointError, match=r"id 103, .*id 112 and 2 more\. W"):
-        by_score(ids, scores, 3)
-    scores[3:15] = 2
-    found = by_score(ids, scores, 3)
-    assert found.indices.tolist() == [103, 104, 105]
-    assert found.scores.dtype == np.float32
-    assert found.explanation == {} == found.summary
-
-
 WRONG = {
     "peaks": (multipeak_entropy, MULTI, 1, "peaks=1: the entropy of less than two"),
     "min_distance": (multipeak_entropy, MULTI, 0.0, "min_distance=0.0 must be above 0"),
