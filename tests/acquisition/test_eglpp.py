@@ -1,45 +1,52 @@
-"""Acquisition: the choices of the methods, and the probe they are made with."""
+"""EGL++: against the slow way, what changes its scores, pauses and devices."""
 
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from jalpose.acquisition import control, eglpp, random
-from jalpose.acquisition.method import Labelled, highest
+from jalpose.acquisition.eglpp import EglPlusPlus
+from jalpose.acquisition.method import Pool, highest
 from jalpose.acquisition.parts.neighbours import nearest_labels
-from jalpose.acquisition.registry import METHODS
-from jalpose.loop import cycle
 from jalpose.runtime import sharding
 from jalpose.scoring.passes import Passes
 from jalpose.scoring.probe import Paused
-from jalpose.settings.keys import ConfigError
+from jalpose.settings.checks import ConfigError
 from jalpose.storage.journal import Journal
 from jalpose.tasks.pose import losses
+from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE
 from jalpose.training.trainer import scale_images
 from tests.support import small
+from tests.support.probes import Counted
 
 POOL = np.arange(40, 52)  # unlabelled examples of the small problem
-OPTIONS = {
-    "perplexity": 3.0,
-    "neighbours": 4,
-    "labels": "annotated",
-    "renormalise": True,
-}
+OPTIONS = {"perplexity": 3.0, "neighbours": 4}
 
 
 def acquire(probe=None, labelled=None, ids=POOL, budget=5, **options):
-    probe = probe or flat_probe()
-    labelled = labelled or small.labelled_set()
-    options = {**OPTIONS, **options}
-    return eglpp.acquire(jax.random.key(0), probe, labelled, ids, budget, **options)
+    method = EglPlusPlus(**{**OPTIONS, **options})
+    pool = Pool(unlabelled=ids, labelled=labelled or small.labelled_set())
+    return method.acquire(jax.random.key(0), probe or flat_probe(), pool, budget)
 
 
 def flat_probe(**options):
     return small.probe(small.flat_passes(), small.flat_variables(), **options)
+
+
+def present(labelled):
+    """Joints that are annotated and in the crop: bool [L, J]."""
+    joints = labelled.labels["joints"]
+    inside = ((joints >= -0.5) & (joints <= 31.5)).all(axis=-1)
+    return inside & (labelled.labels["status"] != ABSENT)
+
+
+def annotated(labelled, joints):
+    """The labelled set where nothing but `joints` [L, J] is annotated."""
+    status = np.where(joints, VISIBLE, ABSENT).astype(np.int8)
+    labels = {**labelled.labels, "status": status}
+    return labelled._replace(labels=labels, known=small.context().labels.known(labels))
 
 
 # EGL++ against the slow, obvious way.
@@ -47,7 +54,7 @@ def flat_probe(**options):
 
 @functools.cache
 def slow_parts():
-    """Embeddings and heatmaps of pool and labelled, each from a batch of one."""
+    """Embeddings and predictions of pool and labelled, each from a batch of one."""
     variables = small.flat_variables()
     found = {}
     for name, ids in (("pool", POOL), ("labelled", small.dataset().initial)):
@@ -56,7 +63,7 @@ def slow_parts():
         found[name] = {
             "images": images,
             "embedding": np.concatenate([o.embedding for o in outputs]),
-            "heatmaps": np.concatenate([o.heatmaps for o in outputs]),
+            "prediction": np.concatenate([o.prediction for o in outputs]),
         }
     return found
 
@@ -65,7 +72,7 @@ def slow_parts():
 def gradient_of(params, rest, image, target, present):
     def loss(params):
         output = small.FLAT.apply({**rest, "params": params}, image[None])
-        return losses.heatmap_loss(output.heatmaps[0], target, present)
+        return losses.heatmap_loss(output.prediction[0], target, present)
 
     return jax.grad(loss)(params)
 
@@ -74,11 +81,11 @@ def slow_eglpp(labels, renormalise):
     labelled = small.labelled_set()
     variables = dict(small.flat_variables())
     params = variables.pop("params")
-    parts = slow_parts()
+    parts, counted = slow_parts(), present(labelled)
     possible = [
         row
         for row in range(len(labelled.ids))
-        if not labelled.held_out[row] and labelled.present[row].any()
+        if not labelled.held_out[row] and counted[row].any()
     ]
     found = nearest_labels(
         parts["pool"]["embedding"],
@@ -94,14 +101,13 @@ def slow_eglpp(labels, renormalise):
             found.indices[i], found.probabilities[i], strict=True
         ):
             row = possible[neighbour]
-            present = labelled.present[row]
             target = (
-                small.SPEC.render(labelled.joints[row], present)
+                small.SPEC.render(labelled.labels["joints"][row], counted[row])
                 if labels == "annotated"
-                else parts["labelled"]["heatmaps"][row]
+                else parts["labelled"]["prediction"][row]
             )
             gradient = gradient_of(
-                params, variables, parts["pool"]["images"][i], target, present
+                params, variables, parts["pool"]["images"][i], target, counted[row]
             )
             score += probability * sum(
                 float(np.sum(np.asarray(g, np.float64) ** 2))
@@ -163,10 +169,9 @@ def test_held_out_examples_and_those_without_joints_are_never_neighbours():
     ids, counts = np.unique(acquire().explanation["neighbour_ids"], return_counts=True)
     favourites = np.isin(labelled.ids, ids[np.argsort(-counts)[:8]])
     first = favourites & (np.cumsum(favourites) <= 4)
-    banned = labelled._replace(
-        held_out=labelled.held_out | first,
-        present=labelled.present & ~(favourites & ~first)[:, None],
-    )
+    banned = annotated(labelled, present(labelled) & ~(favourites & ~first)[:, None])
+    banned = banned._replace(held_out=labelled.held_out | first)
+    assert not banned.known[favourites & ~first].any()
     found = acquire(labelled=banned).explanation["neighbour_ids"]
     assert not np.isin(found, labelled.ids[favourites]).any()
     assert not np.isin(found, labelled.ids[labelled.held_out]).any()
@@ -175,8 +180,7 @@ def test_held_out_examples_and_those_without_joints_are_never_neighbours():
 def test_the_order_of_the_labelled_changes_no_score():
     labelled = small.labelled_set()
     order = np.random.default_rng(0).permutation(len(labelled.ids))
-    shuffled = Labelled(*[part[order] for part in labelled])
-    found = acquire(labelled=shuffled)
+    found = acquire(labelled=labelled.at(order))
     np.testing.assert_allclose(found.scores, acquire().scores, rtol=1e-4)
 
 
@@ -184,6 +188,11 @@ def test_scores_do_not_depend_on_the_rest_of_the_pool():
     whole = acquire()
     some = acquire(ids=POOL[[2, 5, 11]], budget=2)
     np.testing.assert_allclose(some.scores, whole.scores[[2, 5, 11]], rtol=1e-4)
+
+
+def check(**options):
+    method = EglPlusPlus(**{**OPTIONS, **options})
+    method.check(small.TASK, num_trained=36, budget=5)
 
 
 @pytest.mark.parametrize(
@@ -196,16 +205,16 @@ def test_scores_do_not_depend_on_the_rest_of_the_pool():
 )
 def test_check_names_what_asks_for_too_much(options, message):
     with pytest.raises(ValueError, match=message):
-        eglpp.check(36, **{**OPTIONS, **options})
+        check(**options)
 
 
 def test_check_takes_all_there_are():
-    eglpp.check(36, **{**OPTIONS, "neighbours": 36, "perplexity": 35.5})
+    check(neighbours=36, perplexity=35.5)
 
 
 def test_too_many_neighbours_are_refused_before_anything_compiles():
     with pytest.raises(ConfigError, match=r"eglpp\.neighbours=41, but only "):
-        small.problem({"acquisition.eglpp.neighbours": 41})
+        small.context({"acquisition.eglpp.neighbours": 41})
 
 
 # The number of annotated joints.
@@ -213,27 +222,34 @@ def test_too_many_neighbours_are_refused_before_anything_compiles():
 NUM_JOINTS = 14
 
 
+def whole_poses():
+    """The labelled set with every joint annotated; an absent one is in the corner."""
+    labelled = small.labelled_set()
+    whole = annotated(labelled, np.ones_like(present(labelled)))
+    assert present(whole).all()
+    return whole
+
+
 @functools.cache
-def trained_scores(annotated, seed):
+def trained_scores(number, seed):
     """EGL++ of a trained hourglass, where only some joints of labels are annotated.
 
     Args:
-      annotated: (low, high), how many joints a label has, uniform.
+      number: (low, high), how many joints a label has, uniform.
       seed: of the numbers, and of which joints these are.
 
     Returns:
       scores [M]; the same had all joints been in the mean, absent ones as empty maps,
       as published; and the expected number of joints of the candidate labels.
     """
-    labelled = small.labelled_set()
+    labelled = whole_poses()
     draws = np.random.default_rng(seed)
-    counts = draws.integers(annotated[0], annotated[1] + 1, len(labelled.ids))
+    counts = draws.integers(number[0], number[1] + 1, len(labelled.ids))
     order = draws.permuted(np.tile(np.arange(NUM_JOINTS), (len(counts), 1)), axis=1)
-    masked = labelled._replace(present=order < counts[:, None])
+    masked = annotated(labelled, order < counts[:, None])
     ids = np.arange(40, 88)
-    probe = small.probe(
-        small.problem().passes, small.base_variables(), journal=described(ids.size)
-    )
+    passes, variables = hourglass(1)
+    probe = small.probe(passes, variables, journal=described(ids.size))
     found = acquire(probe, masked, ids).explanation
     rows = np.searchsorted(labelled.ids, found["neighbour_ids"])
     weights, norms = (
@@ -248,10 +264,9 @@ def trained_scores(annotated, seed):
 @functools.cache
 def described(num):
     """Journal of all that does not depend on the labels: embeddings, neighbours."""
-    labelled = small.labelled_set()
-    everything = labelled._replace(present=np.ones_like(labelled.present))
-    probe = small.probe(small.problem().passes, small.base_variables())
-    acquire(probe, everything, np.arange(40, 40 + num))
+    labelled = whole_poses()
+    probe = small.probe(*hourglass(1))
+    acquire(probe, labelled, np.arange(40, 40 + num))
     return small.copied_journal(probe.journal, left_out=("norms",))
 
 
@@ -262,7 +277,7 @@ def test_the_number_of_annotated_joints_alone_does_not_order_scores():
         scores, published, counts = trained_scores((10, 14), seed)
         ours.append(spearmanr(counts, scores).statistic)
         theirs.append(spearmanr(counts, published).statistic)
-    assert abs(np.mean(ours)) < 0.4 and np.abs(ours).max() < 0.7, ours
+    assert abs(np.mean(ours)) < 0.4 and np.abs(ours).max() < 0.75, ours
     # The loss is what makes the difference: the published one favours many joints.
     assert np.mean(theirs) > np.mean(ours) + 0.3, (ours, theirs)
 
@@ -291,7 +306,7 @@ def flat_network(devices):
 
 
 def hourglass(devices):
-    return small.problem(devices=devices).passes, small.base_variables()
+    return small.context(devices=devices).passes, small.base_variables()
 
 
 @pytest.mark.parametrize(
@@ -319,3 +334,64 @@ def test_one_and_eight_devices_score_alike_and_select_the_same(network):
     possible = set(ids[one.scores >= cut - margin].tolist())
     assert sure <= set(eight.indices.tolist()) <= possible
     assert sure <= set(one.indices.tolist()) <= possible
+
+
+# Pauses.
+
+
+@functools.cache
+def counted_passes(threads=1):
+    counted = Counted()
+    passes = Passes(
+        small.FLAT,
+        small.TASK,
+        mesh=small.mesh(),
+        threads=threads,
+        run_block=counted,
+    )
+    return passes, counted
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("labels", ["annotated", "predicted"])
+def test_pausing_and_resuming_is_exact_and_computes_each_block_once(labels, pieces):
+    (passes, counted), variables = counted_passes(), small.flat_variables()
+    counted.blocks.clear()
+    straight = acquire(small.probe(passes, variables), labels=labels)
+    straight_blocks = [*counted.blocks]
+    counted.blocks.clear()
+    journal, pauses, paused = Journal(), 0, True
+    while paused:
+        probe = small.probe(passes, variables, journal=journal, pieces=pieces)
+        before = small.copied_journal(journal)
+        try:
+            found = acquire(probe, labels=labels)
+            paused = False
+        except Paused:
+            pauses += 1
+        assert small.same_journals(journal, before)  # its own is a copy
+        journal = small.copied_journal(probe.journal)
+    # The search for neighbours is one piece more, on the host.
+    assert pauses == len(counted.blocks) // pieces
+    assert counted.blocks == straight_blocks
+    assert len(set(counted.blocks)) == len(counted.blocks)
+    np.testing.assert_array_equal(found.indices, straight.indices)
+    assert found.scores.tobytes() == straight.scores.tobytes()
+    assert found.summary == straight.summary
+    for name, value in straight.explanation.items():
+        assert found.explanation[name].tobytes() == value.tobytes(), name
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_on_the_host_change_nothing(threads):
+    passes, _ = counted_passes(threads)
+    found = acquire(small.probe(passes, small.flat_variables()))
+    for name, value in acquire().explanation.items():
+        assert found.explanation[name].tobytes() == value.tobytes(), name
+
+
+def test_two_norms_of_the_same_examples_are_kept_apart():
+    probe = flat_probe()
+    whole = acquire(probe)
+    other = acquire(probe, neighbours=2, labels="predicted")
+    assert not np.allclose(whole.scores, other.scores)

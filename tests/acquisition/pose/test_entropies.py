@@ -11,7 +11,6 @@ import scipy.special
 import scipy.stats
 
 from jalpose.acquisition import softmax_entropy
-from jalpose.acquisition.method import by_score
 from jalpose.acquisition.pose import multipeak_entropy
 from jalpose.models.hourglass import PoseOutput
 from jalpose.scoring.passes import example_keys
