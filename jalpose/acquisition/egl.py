@@ -40,7 +40,7 @@ class Egl(Method):
     posterior: str = "normalised"
     temperature: float = 1.0
 
-    capabilities: ClassVar = ("candidates",)
+    capabilities: ClassVar = ("candidates", "posterior")
     uses_engine: ClassVar = True
 
     def __post_init__(self):

@@ -2,34 +2,39 @@
 
 import functools
 import itertools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalpose.acquisition import egl
+from jalpose.acquisition.egl import Egl
 from jalpose.scoring.passes import Passes
+from jalpose.settings.checks import ConfigError
 from jalpose.tasks.pose import heatmaps, losses
+from jalpose.tasks.pose.skeletons import Skeleton
+from jalpose.tasks.pose.task import PoseTask
 from jalpose.training.trainer import scale_images
 from tests.support import small
 
 POOL = np.arange(40, 44)
-JOINTS = 3
+# Of three joints, so that all combinations can be gone through.
+ARM = Skeleton(
+    name="arm",
+    joints=("shoulder", "elbow", "wrist"),
+    flip_pairs=(),
+    limbs=((0, 1), (1, 2)),
+    torso=((0, 1), (1, 2)),
+)
+JOINTS = ARM.num_joints
+TASK = PoseTask(skeleton=ARM, spec=small.SPEC)
 FLAT = small.Flat(JOINTS)
 apply = jax.jit(FLAT.apply)
-OPTIONS = {"peaks": 2, "min_distance": 5, "posterior": "normalised", "temperature": 1.0}
 
 
 @functools.cache
 def passes():
-    """Of `Flat` with three joints, so that all combinations can be gone through."""
-    found = Passes(
-        FLAT, small.dataset(), small.SPEC, refine="none", mesh=small.mesh(), threads=1
-    )
-    found.skeleton = types.SimpleNamespace(num_joints=JOINTS)
-    return found
+    return Passes(FLAT, TASK, mesh=small.mesh(), threads=1)
 
 
 @functools.cache
@@ -53,14 +58,13 @@ def images():
     return scale_images(small.crops(POOL)["image"])
 
 
-def choose(method, variables, budget=2, *, engine="exact", **options):
+def choose(method, variables, budget=2, *, engine="exact"):
     probe = small.probe(passes(), variables, engine=engine, microbatch=8)
-    key = jax.random.key(0)
-    return method.acquire(key, probe, None, POOL, budget, **options)
+    return method.acquire(jax.random.key(0), probe, small.pool(POOL), budget)
 
 
-def egl_scores(variables, **changes):
-    return choose(egl, variables, **{**OPTIONS, **changes}).scores
+def egl_scores(variables, **options):
+    return choose(Egl(**options), variables).scores
 
 
 def slow_peaks(plane, number, distance=1):
@@ -93,7 +97,7 @@ def squared_norm(variables, image, target, present):
     """Of the gradient of the training loss for one image and one label, by autodiff."""
 
     def loss(params):
-        maps = FLAT.apply({**variables, "params": params}, image[None]).heatmaps[0]
+        maps = FLAT.apply({**variables, "params": params}, image[None]).prediction[0]
         return losses.heatmap_loss(maps, target, present)
 
     gradient = jax.grad(loss)(variables["params"])
@@ -104,7 +108,7 @@ def slow_egl(variables, peaks, posterior="normalised", temperature=1.0):
     """The expectation over all combinations of peaks; and how many combinations."""
     scores, numbers = [], []
     for image in images():
-        maps = np.asarray(apply(variables, image[None]).heatmaps[0, -1])
+        maps = np.asarray(apply(variables, image[None]).prediction[0, -1])
         found = [slow_peaks(maps[..., j], peaks) for j in range(JOINTS)]
         present = np.array([len(one) > 0 for one in found])
         joints = [
@@ -152,14 +156,14 @@ def test_the_score_is_the_expectation_over_all_combinations(
 
 def test_the_engine_ghost_agrees():
     exact, ghost = (
-        choose(egl, network(), engine=name, **OPTIONS) for name in ("exact", "ghost")
+        choose(Egl(), network(), engine=name) for name in ("exact", "ghost")
     )
     np.testing.assert_allclose(ghost.scores, exact.scores, rtol=1e-4)
     assert ghost.indices.tolist() == exact.indices.tolist()
 
 
 def test_probabilities_of_the_peaks_sum_to_one_for_each_joint():
-    found = choose(egl, network(), **{**OPTIONS, "peaks": 3})
+    found = choose(Egl(peaks=3), network())
     shares = found.explanation["peak_probabilities"]
     assert shares.shape == (len(POOL), JOINTS, 3)
     np.testing.assert_allclose(shares.sum(axis=2), 1, rtol=1e-6)
@@ -187,7 +191,7 @@ def test_joints_without_peaks_are_left_out():
         return kernel, bias
 
     variables = with_last_maps(network(), silence_one)
-    found = choose(egl, variables, **OPTIONS)
+    found = choose(Egl(), variables)
     assert not found.explanation["peak_probabilities"][:, 1].any()
     wanted, _ = slow_egl(variables, 2)
     np.testing.assert_allclose(found.scores, wanted, rtol=1e-4)
@@ -208,11 +212,15 @@ def test_constant_heatmaps_have_no_label_and_score_zero(value, posterior):
     [
         ({"peaks": 0}, r"egl\.peaks=0 must be at least 1"),
         ({"min_distance": 0}, r"egl\.min_distance=0 must be at least 1"),
-        ({"posterior": "max"}, r"egl\.posterior='max'. Known: normalised, "),
         ({"temperature": 0.0}, r"egl\.temperature=0.0 must be above 0"),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes, message):
-    egl.METHOD.check(36, **OPTIONS)
-    with pytest.raises(ValueError, match=message):
-        egl.METHOD.check(36, **{**OPTIONS, **changes})
+    with pytest.raises(ConfigError, match=rf"acquisition\.{message}"):
+        Egl(**changes)
+
+
+def test_a_posterior_that_the_task_does_not_have_is_refused():
+    Egl(posterior="softmax").check(TASK, num_trained=36, budget=2)
+    with pytest.raises(ConfigError, match=r"egl\.posterior: 'max'\. .*: normalised, "):
+        Egl(posterior="max").check(TASK, num_trained=36, budget=2)

@@ -110,9 +110,8 @@ DROPPING = small.Flat(dropout=0.3)
 
 def samples(model=DROPPING, ids=POOL, key=KEY, devices=1, number=4):
     found = probe(small.flat_variables(), model, devices)
-    return found.reduce(everything, ids, key, over="dropout", samples=number)[
-        "heatmaps"
-    ]
+    found = found.reduce(everything, ids, key, over="dropout", samples=number)
+    return found["prediction"]
 
 
 @functools.cache

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalpose.acquisition.method import Method, Pool, Selection, by_score
-from jalpose.acquisition.parts import committees, gradnorm
+from jalpose.acquisition.parts import committees
 from jalpose.settings.checks import ConfigError, above, one_of
 from jalpose.tasks.pose import heatmaps
 from jalpose.training.needs import Needs
@@ -69,17 +69,13 @@ class EglEnsemble(Method):
         """Refuse options that cannot work, alone or together."""
         committees.check_members(SECTION, self)
         one_of(f"{SECTION}.form", self.form, FORMS)
+        one_of(f"{SECTION}.posterior", self.posterior, heatmaps.POSTERIORS)
         above(0, **{f"{SECTION}.temperature": self.temperature})
         if self.form == "cai" and self.covariance:
             raise ConfigError(
                 f"{SECTION}.covariance=True: the form 'cai' has no variances; set it "
                 "to False, or form to 'trace'"
             )
-
-    def check(self, task, *, num_trained, budget) -> None:
-        """Refuse a posterior that the task does not have."""
-        del num_trained, budget
-        gradnorm.check_posterior(SECTION, self.posterior, task)
 
     def needs(self, task) -> Needs:
         """The members."""
@@ -113,11 +109,11 @@ class EglEnsemble(Method):
             return {"aims": aims}
 
         result = probe.squared_norms(
-            _targets(self.members),
+            aims_and_moves(self.members),
             ids,
             np.broadcast_to(weights, (len(ids), len(weights))),
             context,
-            loss_fn=_loss(self.posterior, self.temperature),
+            loss_fn=distance_loss(self.posterior, self.temperature),
             value={"trace": "squared", "cai": "norm"}[self.form],
         )
         apart = said["joints"].var(axis=1).sum(axis=2)
@@ -172,7 +168,13 @@ def directions(covariance: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _targets(members: int):
+def aims_and_moves(members: int):
+    """Targets of a row's aims [K, J, 2]: the first are labels, the others moves from f.
+
+    Args:
+      members: how many are labels.
+    """
+
     def targets(row):
         return {"aim": row["aims"], "is_label": jnp.arange(len(row["aims"])) < members}
 
@@ -180,7 +182,7 @@ def _targets(members: int):
 
 
 @functools.cache
-def _loss(posterior, temperature):
+def distance_loss(posterior: str, temperature: float):
     """|y - f|^2 / 2 of a label y, or of one that is `aim` away from f."""
 
     def loss_fn(maps, target):

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from jalpose.acquisition.pose import egl_ensemble
+from jalpose.acquisition.pose.egl_ensemble import EglEnsemble
+from jalpose.models.output import Output
 from jalpose.pergrad import api
+from jalpose.settings.checks import ConfigError
 from jalpose.tasks.pose import heatmaps
 from tests.acquisition.test_egl import (
     FLAT,
     JOINTS,
     POOL,
+    TASK,
     apply,
     choose,
     images,
@@ -21,15 +25,10 @@ from tests.acquisition.test_egl import (
 )
 
 MEMBERS = 3
-OPTIONS = {
-    "members": MEMBERS,
-    "steps": 1,
-    "start": "warm",
-    "form": "trace",
-    "covariance": False,
-    "posterior": "normalised",
-    "temperature": 1.0,
-}
+
+
+def method(**changes):
+    return EglEnsemble(**{"members": MEMBERS, "steps": 1, "start": "warm", **changes})
 
 
 @functools.cache
@@ -39,7 +38,7 @@ def ensemble():
 
 
 def joints_of(variables, image, posterior="normalised", temperature=1.0):
-    maps = FLAT.apply(variables, image[None]).heatmaps[0, -1]
+    maps = FLAT.apply(variables, image[None]).prediction[0, -1]
     return heatmaps.soft_argmax(maps, posterior, temperature).reshape(-1)
 
 
@@ -71,7 +70,7 @@ def slow_moments(image, posterior, temperature):
     """f, the members' mu_k, and their covariances Sigma_k [K, 2 J, 2 J]."""
     said, covariances = [], []
     for member in (network(), *ensemble()["members"].values()):
-        maps = apply(member, image[None]).heatmaps[0, -1]
+        maps = apply(member, image[None]).prediction[0, -1]
         weights = np.asarray(posterior_of(maps, posterior, temperature))
         mean, covariance = [], np.zeros((2 * JOINTS, 2 * JOINTS))
         for j in range(JOINTS):
@@ -85,6 +84,30 @@ def slow_moments(image, posterior, temperature):
         said.append(np.concatenate(mean))
         covariances.append(covariance)
     return said[0], np.array(said[1:]), np.array(covariances[1:])
+
+
+@pytest.mark.parametrize(
+    ("posterior", "temperature"), [("normalised", 1.0), ("softmax", 5.0)]
+)
+def test_joints_are_the_soft_argmax_and_the_covariance_that_of_the_posterior(
+    posterior, temperature
+):
+    maps = np.random.default_rng(0).normal(0, 10, (5, 2, 8, 8, 3)).astype(np.float32)
+    output = Output(maps, np.zeros((5, 2), np.float32))
+    fn = jax.jit(egl_ensemble.mean_joints(posterior, temperature))
+    found = fn(output, jax.random.key(3))
+    covariances = []
+    for k, maps in enumerate(output.prediction[:, -1]):
+        joints = heatmaps.soft_argmax(maps, posterior, temperature)
+        np.testing.assert_allclose(found["joints"][k], joints, rtol=1e-4)
+        weights = np.asarray(heatmaps.posterior(maps, posterior, temperature))
+        y, x = np.indices((8, 8))
+        for j in range(3):
+            share = weights[..., j].ravel()
+            at = np.stack([x.ravel(), y.ravel()])
+            covariances.append(np.cov(at, aweights=share, ddof=0))
+    wanted = np.reshape(covariances, (5, 3, 2, 2)).mean(axis=0)
+    np.testing.assert_allclose(found["covariance"], wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +125,8 @@ def test_the_score_is_equation_10_for_vectors(covariance, posterior, temperature
         if covariance:
             matrix += covariances.mean(axis=0)
         wanted.append(np.trace(jacobian @ jacobian.T @ matrix))
-    options = {"covariance": covariance, "posterior": posterior}
-    options["temperature"] = temperature
-    found = choose(egl_ensemble, ensemble(), **{**OPTIONS, **options})
+    options = {"posterior": posterior, "temperature": temperature}
+    found = choose(method(covariance=covariance, **options), ensemble())
     np.testing.assert_allclose(found.scores, wanted, rtol=2e-3)
     order = np.argsort(-np.array(wanted), kind="stable")[:2]
     assert found.indices.tolist() == POOL[order].tolist()
@@ -116,19 +138,19 @@ def test_the_form_of_cai_is_the_mean_of_the_norms():
         said, members, _ = slow_moments(image, "normalised", 1.0)
         wanted.append(np.linalg.norm((members - said) @ jacobian, axis=1).mean())
         apart.append(members.reshape(MEMBERS, JOINTS, 2).var(axis=0).sum(axis=1))
-    found = choose(egl_ensemble, ensemble(), **{**OPTIONS, "form": "cai"})
+    found = choose(method(form="cai"), ensemble())
     np.testing.assert_allclose(found.scores, wanted, rtol=2e-3)
     variance = found.explanation["joint_variance"]
     np.testing.assert_allclose(variance, apart, rtol=1e-3, atol=1e-6)
     # Jensen: the mean square is no less than the square of the mean.
-    trace = choose(egl_ensemble, ensemble(), **OPTIONS)
+    trace = choose(method(), ensemble())
     assert (trace.scores >= 0.999 * found.scores**2).all()
 
 
 def test_members_that_agree_with_the_network_score_zero():
     same = {**network(), "members": {str(k): network() for k in range(MEMBERS)}}
-    found = choose(egl_ensemble, same, **OPTIONS)
-    usual = choose(egl_ensemble, ensemble(), **OPTIONS)
+    found = choose(method(), same)
+    usual = choose(method(), ensemble())
     assert (found.scores < 1e-6 * usual.scores).all()
 
 
@@ -163,8 +185,8 @@ def lengths(theta, x, members, variance=0.0):
     spread = np.zeros((1, 1, 2, 2))
     spread[..., 0, 0] = variance
     aims = np.concatenate([aims, egl_ensemble.directions(spread)], axis=1)
-    targets = egl_ensemble._targets(len(members))
-    loss_fn = egl_ensemble._loss("normalised", 1.0)
+    targets = egl_ensemble.aims_and_moves(len(members))
+    loss_fn = egl_ensemble.distance_loss("normalised", 1.0)
 
     @jax.jit
     def total(theta, x, aims):
@@ -230,8 +252,10 @@ def test_for_one_output_it_is_the_variance_and_the_bias_times_the_gradient():
     [
         ({"members": 1}, r"egl_ensemble\.members=1 must be at least 2"),
         ({"steps": 0}, r"egl_ensemble\.steps=0 must be at least 1"),
-        ({"form": "sum"}, r"egl_ensemble\.form='sum'. Known: trace, cai"),
-        ({"start": "cold"}, r"egl_ensemble\.start='cold'. Known: warm, fresh"),
+        ({"form": "sum"}, r"egl_ensemble\.form: 'sum'\. Known: trace, cai"),
+        ({"start": "cold"}, r"egl_ensemble\.start: 'cold'\. Known: warm, fresh"),
+        ({"posterior": "max"}, r"egl_ensemble\.posterior: 'max'\. .* normalised, softmax"),
+        ({"temperature": 0.0}, r"egl_ensemble\.temperature=0\.0 must be above 0"),
         (
             {"form": "cai", "covariance": True},
             r"egl_ensemble\.covariance=True: .*set it to False, or form to 'trace'",
@@ -239,12 +263,11 @@ def test_for_one_output_it_is_the_variance_and_the_bias_times_the_gradient():
     ],
 )
 def test_options_that_cannot_work_are_refused(changes, message):
-    egl_ensemble.METHOD.check(36, **OPTIONS)
-    with pytest.raises(ValueError, match=message):
-        egl_ensemble.METHOD.check(36, **{**OPTIONS, **changes})
+    with pytest.raises(ConfigError, match=rf"acquisition\.{message}"):
+        method(**changes)
 
 
 def test_only_the_form_of_cai_needs_each_norm():
     for form, needed in (("trace", False), ("cai", True)):
-        found = egl_ensemble.METHOD.requires(None, **{**OPTIONS, "form": form})
+        found = method(form=form).needs(TASK)
         assert found.each_norm is needed and found.members.count == MEMBERS
