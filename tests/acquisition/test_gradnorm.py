@@ -1,22 +1,20 @@
 """Expected-gradnorm and entropy-gradnorm: one function, against a slow oracle."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalpose.acquisition import entropy_gradnorm, expected_gradnorm
-from jalpose.acquisition.expected_gradnorm import expected_loss
-from jalpose.settings.keys import ConfigError
+from jalpose.acquisition.entropy_gradnorm import EntropyGradnorm, entropy_loss
+from jalpose.acquisition.expected_gradnorm import ExpectedGradnorm, expected_loss
+from jalpose.settings.checks import ConfigError
 from jalpose.tasks.pose import heatmaps
 from jalpose.training.trainer import scale_images
 from tests.support import small
 
 POOL = np.arange(40, 46)
-KEY = jax.random.key(0)
 # A posterior and its temperature; Flat's maps are in the tens.
 POSTERIORS = pytest.mark.parametrize(
     ("posterior", "temperature"),
@@ -31,9 +29,9 @@ def losses_of(posterior, temperature):
     Without the target they do not look at.
     """
     found = (
-        expected_loss(posterior, temperature, True),
-        expected_loss(posterior, temperature, False),
-        entropy_gradnorm.entropy_loss(posterior, temperature),
+        expected_loss(small.TASK, posterior, temperature, True),
+        expected_loss(small.TASK, posterior, temperature, False),
+        entropy_loss(small.TASK, posterior, temperature),
     )
     found = [functools.partial(loss, target=None) for loss in found]
     return [jax.jit(jax.value_and_grad(loss)) for loss in found]
@@ -49,18 +47,9 @@ def probe(engine="exact", variables=None):
     return small.probe(small.flat_passes(), variables, engine=engine, microbatch=8)
 
 
-def choose(method, engine="exact", *, norm="global", posterior, temperature, **given):
-    return method.acquire(
-        KEY,
-        probe(engine, **given),
-        None,
-        POOL,
-        3,
-        posterior=posterior,
-        temperature=temperature,
-        norm=norm,
-        **({"attached": True} if method is expected_gradnorm else {}),
-    )
+def choose(method, engine="exact", **given):
+    walker = probe(engine, **given)
+    return method.acquire(jax.random.key(0), walker, small.pool(POOL), 3)
 
 
 # Equations 6 and 7.
@@ -94,26 +83,20 @@ def test_detached_its_gradient_is_nothing(posterior, temperature):
 @POSTERIORS
 def test_both_methods_score_alike(posterior, temperature):
     options = {"posterior": posterior, "temperature": temperature}
-    one = choose(expected_gradnorm, **options)
-    other = choose(entropy_gradnorm, **options)
+    one = choose(ExpectedGradnorm(**options))
+    other = choose(EntropyGradnorm(**options))
     np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
     assert one.indices.tolist() == other.indices.tolist()
     assert len(np.unique(one.scores)) == len(POOL)
 
 
 def test_detached_is_refused():
-    options = {"posterior": "normalised", "temperature": 1.0, "norm": "global"}
-    expected_gradnorm.check(36, **options, attached=True)
     message = r"expected_gradnorm\.attached=False: .* is 0 for every image.*choose egl"
-    with pytest.raises(ValueError, match=message):
-        expected_gradnorm.check(36, **options, attached=False)
+    ExpectedGradnorm(attached=True)
     with pytest.raises(ConfigError, match=message):
-        small.problem(
-            {
-                "acquisition.method": "expected_gradnorm",
-                "acquisition.expected_gradnorm.attached": False,
-            }
-        )
+        ExpectedGradnorm(attached=False)
+    with pytest.raises(ConfigError, match=message):
+        small.configure({"acquisition.expected_gradnorm.attached": False})
 
 
 # The scores.
@@ -137,7 +120,7 @@ def slow_gradients(posterior, temperature):
     def gradient(params, image):
         def entropy(params):
             output = small.FLAT.apply({**variables, "params": params}, image[None])
-            return jax.vmap(of_a_joint, in_axes=2)(output.heatmaps[0, -1]).sum() / 14
+            return jax.vmap(of_a_joint, in_axes=2)(output.prediction[0, -1]).sum() / 14
 
         return jax.grad(entropy)(params)
 
@@ -157,9 +140,7 @@ def test_scores_equal_a_slow_computation(posterior, temperature, norm):
         wanted = [np.sqrt(sum(map(square, leaves))) for leaves in gradients]
     else:
         wanted = [sum(np.sqrt(square(leaf)) for leaf in leaves) for leaves in gradients]
-    found = choose(
-        entropy_gradnorm, posterior=posterior, temperature=temperature, norm=norm
-    )
+    found = choose(EntropyGradnorm(posterior, temperature, norm))
     np.testing.assert_allclose(found.scores, wanted, rtol=1e-4)
     order = np.argsort(-np.array(wanted), kind="stable")[:3]
     np.testing.assert_array_equal(found.indices, POOL[order])
@@ -167,9 +148,8 @@ def test_scores_equal_a_slow_computation(posterior, temperature, norm):
 
 @pytest.mark.parametrize("norm", ["global", "tensors"])
 def test_the_engines_exact_and_ghost_agree(norm):
-    options = {"posterior": "normalised", "temperature": 1.0, "norm": norm}
-    exact = choose(entropy_gradnorm, "exact", **options)
-    ghost = choose(entropy_gradnorm, "ghost", **options)
+    exact = choose(EntropyGradnorm(norm=norm), "exact")
+    ghost = choose(EntropyGradnorm(norm=norm), "ghost")
     np.testing.assert_allclose(ghost.scores, exact.scores, rtol=1e-4)
 
 
@@ -178,7 +158,7 @@ def test_the_engine_sketch_is_refused(method):
     changes = {"acquisition.method": method, "acquisition.engine": "sketch"}
     message = rf"{method} .* acquisition\.engine=sketch .*choose ghost or exact"
     with pytest.raises(ConfigError, match=message):
-        small.problem(changes)
+        small.context(changes)
 
 
 # Heatmaps that say nothing.
@@ -224,32 +204,32 @@ def test_a_network_without_heatmaps_scores_nothing():
         params["maps1"] = jax.tree.map(jnp.zeros_like, params["maps1"])
         return {**variables, "params": params}
 
-    found = choose(
-        entropy_gradnorm,
-        posterior="normalised",
-        temperature=1.0,
-        variables=silent(small.flat_variables()),
-    )
+    found = choose(EntropyGradnorm(), variables=silent(small.flat_variables()))
     np.testing.assert_array_equal(found.scores, 0)
 
 
 # Options.
 
 
-@pytest.mark.parametrize("method", [expected_gradnorm, entropy_gradnorm])
+METHODS = pytest.mark.parametrize("method", [ExpectedGradnorm, EntropyGradnorm])
+
+
+@METHODS
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"posterior": "sigmoid"}, "posterior='sigmoid'. Known: normalised, softmax"),
-        ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
-        ({"norm": "l1"}, "norm='l1'. Known: global, tensors"),
+        ({"temperature": 0.0}, r"\.temperature=0\.0 must be above 0"),
+        ({"norm": "l1"}, r"\.norm: 'l1'\. Known: global, tensors"),
     ],
 )
 def test_unknown_options_are_refused_with_those_there_are(method, changes, message):
-    options = {"posterior": "softmax", "temperature": 1.0, "norm": "global"}
-    extra = {"attached": True} if method is expected_gradnorm else {}
-    name = method.__name__.rpartition(".")[2]
-    with pytest.raises(
-        ValueError, match=rf"acquisition\.{name}\." + re.escape(message)
-    ):
-        method.check(36, **{**options, **extra, **changes})
+    with pytest.raises(ConfigError, match=rf"acquisition\.\w+_gradnorm{message}"):
+        method(**changes)
+
+
+@METHODS
+def test_a_posterior_that_the_task_does_not_have_is_refused(method):
+    method(posterior="softmax").check(small.TASK, num_trained=36, budget=3)
+    message = r"_gradnorm\.posterior: 'sigmoid'\. Known: normalised, softmax"
+    with pytest.raises(ConfigError, match=message):
+        method(posterior="sigmoid").check(small.TASK, num_trained=36, budget=3)

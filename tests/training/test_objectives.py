@@ -11,24 +11,21 @@ import pytest
 from scipy import stats
 
 from jalpose.models.heads import AverageHead
-from jalpose.models.hourglass import PoseOutput
+from jalpose.models.output import Output
 from jalpose.training.objectives import (
     LEAST_LOG_VARIANCE,
     Truth,
-    aleatoric,
     gaussian_nll,
-    link_length,
     margin_ranking,
     pair_kl,
 )
 
 
-def ranks(losses, present=None):
+def ranks(losses, known=None):
     """A truth of which only the losses matter."""
     losses = np.asarray(losses, np.float32)
-    present = np.ones(len(losses), bool) if present is None else np.asarray(present)
-    joints = np.zeros((len(losses), 1, 2), np.float32)
-    return Truth(losses, joints, joints, present[:, None])
+    known = np.ones(len(losses), bool) if known is None else np.asarray(known)
+    return Truth(losses, known, prediction=None, label={})
 
 
 def column(predictions):
@@ -208,75 +205,7 @@ def test_examples_without_a_label_are_not_ranked(objective):
     assert none[0] == 0 and not none[1].any()
 
 
-# Variances of joints and lengths of links.
-
-
-def poses(batch=3, joints=5, seed=0, absent=((0, 1), (2, 3), (2, 4))):
-    """Labels and predictions in heatmap pixels; absent joints are NaN."""
-    rng = np.random.default_rng(seed)
-    label = rng.uniform(0, 63, (batch, joints, 2)).astype(np.float32)
-    predicted = np.round(label + rng.normal(size=label.shape)).astype(np.float32)
-    present = np.ones((batch, joints), bool)
-    for place in absent:
-        present[place], label[place] = False, np.nan
-    return Truth(np.zeros(batch, np.float32), predicted, label, present)
-
-
-def draws(*shape, seed=1):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def test_aleatoric_is_the_likelihood_of_a_gaussian_in_the_plane():
-    truth, s = poses(), draws(3, 5)
-    each = [
-        -stats.multivariate_normal.logpdf(
-            truth.predicted[b, j], truth.joints[b, j], math.exp(s[b, j])
-        )
-        for b, j in zip(*np.nonzero(truth.present), strict=True)
-    ]
-    found, gradient = value_and_grad(aleatoric, s, truth)
-    assert found + math.log(2 * math.pi) == pytest.approx(np.mean(each), rel=1e-5)
-    assert not gradient[~truth.present].any() and gradient[truth.present].all()
-
-
-def test_the_published_aleatoric_objective_has_half_of_s():
-    truth, s = poses(), draws(3, 5)
-    ours, _ = value_and_grad(aleatoric, s, truth)
-    theirs, _ = value_and_grad(aleatoric, s, truth, published=True)
-    half = np.asarray(s)[truth.present].mean() / 2
-    assert ours - theirs == pytest.approx(half, abs=1e-4)
-
-
-@pytest.mark.parametrize(("published", "divisor"), [(False, 2), (True, 1)])
-def test_the_best_variance_is_that_of_a_coordinate(published, divisor):
-    truth = poses(absent=())
-    squared = np.square(truth.predicted - truth.joints).sum(axis=-1)
-    assert (squared > 1e-3).all()
-    s = jnp.log(squared / divisor)
-    _, gradient = value_and_grad(aleatoric, s, truth, published=published)
-    np.testing.assert_allclose(gradient, 0, atol=1e-6)
-
-
-LINKS = ((0, 1), (1, 2), (1, 3), (3, 4))
-
-
-def test_link_length_is_the_likelihood_of_the_labels_distances():
-    truth, outputs = poses(), draws(3, 8) * 3
-    means, variances = outputs[:, :4], np.exp(outputs[:, 4:])
-    each = []
-    for b in range(3):
-        for i, (parent, child) in enumerate(LINKS):
-            if truth.present[b, parent] and truth.present[b, child]:
-                length = np.linalg.norm(
-                    truth.joints[b, parent] - truth.joints[b, child]
-                )
-                sd = math.sqrt(variances[b, i])
-                each.append(-stats.norm.logpdf(length, means[b, i], sd))
-    assert len(each) == 7  # of 12
-    found, gradient = value_and_grad(link_length, outputs, truth, links=LINKS)
-    constant = 0.5 * math.log(2 * math.pi)
-    assert found + constant == pytest.approx(np.mean(each), rel=1e-5)
-    assert (gradient != 0).sum() == 14
+# The likelihood of a Gaussian.
 
 
 def test_gradients_of_wild_variances_are_finite():
@@ -295,27 +224,11 @@ def test_the_likelihood_goes_on_as_a_line_below_the_least_variance():
     np.testing.assert_allclose(slopes[3:], expected[3:], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("objective", "outputs", "options"),
-    [(aleatoric, 5, {}), (link_length, 8, {"links": LINKS})],
-)
-def test_labels_without_joints_leave_no_trace(objective, outputs, options):
-    truth = poses()
-    empty = truth._replace(
-        joints=np.full_like(truth.joints, np.nan), present=np.zeros((3, 5), bool)
-    )
-    value, gradient = value_and_grad(objective, draws(3, outputs), empty, **options)
-    assert value == 0 and not gradient.any()
-
-
-def test_joints_on_one_spot_have_a_finite_gradient():
-    truth = poses(absent=())
-    truth = truth._replace(joints=truth.predicted * 0)
-    value_and_grad(link_length, jnp.zeros((3, 8)), truth, links=LINKS)
-    value_and_grad(aleatoric, draws(3, 5), truth._replace(predicted=truth.joints))
-
-
 # Learning by them.
+
+
+def draws(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
@@ -324,9 +237,9 @@ def fitted(objective, truths, embeddings, outputs, steps=300):
     head, optimizer = AverageHead(outputs, (32,)), optax.adam(3e-3)
 
     def predict(params, rows):
-        return head.apply(params, PoseOutput(None, embeddings[rows]))
+        return head.apply(params, Output(None, embeddings[rows]))
 
-    params = head.init(jax.random.key(0), PoseOutput(None, embeddings[:1]))
+    params = head.init(jax.random.key(0), Output(None, embeddings[:1]))
 
     def step(state, key):
         params, memory = state
@@ -347,14 +260,3 @@ def test_a_head_learns_to_rank(objective):
     losses = np.exp(embeddings[:, 0] + 0.5 * embeddings[:, 1] ** 2)
     found = np.asarray(fitted(objective, ranks(losses), embeddings, 1))
     assert stats.spearmanr(found[:, 0], losses).statistic > 0.95
-
-
-def test_a_head_learns_the_variance_of_each_joint():
-    embeddings = draws(512, 2)
-    log_variance = np.stack([embeddings[:, 0], 1 - embeddings[:, 1]], axis=1)
-    errors = draws(512, 2, 2, seed=5) * np.exp(log_variance / 2)[..., None]
-    present = np.ones((512, 2), bool)
-    truth = Truth(np.zeros(512, np.float32), errors, np.zeros_like(errors), present)
-    found = np.asarray(fitted(aleatoric, truth, embeddings, 2))
-    assert np.corrcoef(found.ravel(), np.ravel(log_variance))[0, 1] > 0.9
-    assert abs(np.mean(found - log_variance)) < 0.2

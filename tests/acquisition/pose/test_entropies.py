@@ -10,30 +10,28 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from jalpose.acquisition import softmax_entropy
 from jalpose.acquisition.pose import multipeak_entropy
-from jalpose.models.hourglass import PoseOutput
-from jalpose.scoring.passes import example_keys
+from jalpose.acquisition.pose.multipeak_entropy import MultiPeakEntropy
+from jalpose.acquisition.softmax_entropy import SoftmaxEntropy
+from jalpose.settings.checks import ConfigError
 from jalpose.training.trainer import scale_images
 from tests.support import small
+from tests.support.probes import GivenOutputs
 from tests.tasks.pose.test_peaks import slow_peaks
 
 POOL = np.arange(40, 52)  # unlabelled examples of the small problem
-MULTI = {"peaks": 5, "min_distance": 5.0, "normalise": "sum", "border": 0}
-SOFT = {"temperature": 1.0}
 METHODS: dict = {
-    "multipeak": (multipeak_entropy, MULTI),
-    "raw": (multipeak_entropy, {**MULTI, "normalise": "raw", "border": 5}),
-    "softmax": (softmax_entropy, SOFT),
-    "warm": (softmax_entropy, {"temperature": 7.5}),
+    "multipeak": MultiPeakEntropy(),
+    "raw": MultiPeakEntropy(normalise="raw", border=5),
+    "softmax": SoftmaxEntropy(),
+    "warm": SoftmaxEntropy(temperature=7.5),
 }
 
 
 def acquire(method, probe=None, ids=POOL, budget=5):
-    module, options = METHODS[method]
+    method = METHODS.get(method, method)
     probe = probe or small.probe(small.flat_passes(), small.flat_variables())
-    module.check(10, **options)
-    return module.acquire(jax.random.key(0), probe, None, ids, budget, **options)
+    return method.acquire(jax.random.key(0), probe, small.pool(ids), budget)
 
 
 @functools.cache
@@ -41,22 +39,9 @@ def scored(method):
     return acquire(method)
 
 
-@functools.cache
-def of_each(fn):
-    return jax.jit(jax.vmap(fn))
-
-
-class Maps:
-    """A probe whose examples' heatmaps are given, by id."""
-
-    def __init__(self, maps):
-        self.maps = maps  # id -> [h, w, J]
-
-    def reduce(self, fn, ids, key=None):
-        maps = np.stack([self.maps[i] for i in ids.tolist()])[:, None]
-        output = PoseOutput(maps, np.zeros((len(ids), 1)))
-        keys = example_keys(jax.random.key(0), ids)
-        return jax.tree.map(np.asarray, of_each(fn)(output, keys))
+def probe_of(maps):
+    """A probe whose examples' heatmaps [h, w, J] are given, by id."""
+    return GivenOutputs(list(maps), np.stack(list(maps.values()))[:, None])
 
 
 def bells(*peaks, size=64):
@@ -87,7 +72,7 @@ TOYS = {
 
 @pytest.mark.parametrize("method", ["multipeak", "softmax"])
 def test_more_peaks_are_more_uncertain(method):
-    found = acquire(method, Maps(TOYS), np.array(sorted(TOYS)), 4)
+    found = acquire(method, probe_of(TOYS), np.array(sorted(TOYS)), 4)
     assert found.indices.tolist() == [9, 5, 3, 7]
 
 
@@ -95,7 +80,7 @@ def test_multipeak_golden():
     # Two peaks, 30 and 25: shares 6/11 and 5/11; their softmax is that of the
     # difference 1/11, p = 1 / (1 + e^(-1/11)). Raw: the difference is 5.
     ids = np.array(sorted(TOYS))
-    found = acquire("multipeak", Maps(TOYS), ids, 1)
+    found = acquire("multipeak", probe_of(TOYS), ids, 1)
     one = scipy.stats.entropy([1, math.exp(-1 / 11)])
     three = scipy.stats.entropy(np.exp(np.array([30, 25, 20]) / 75))
     np.testing.assert_allclose(
@@ -110,7 +95,7 @@ def test_multipeak_golden():
     assert places.shape == (4, 2, 5, 2) and places.dtype == np.int16
     assert places[0, 0].tolist() == [[20, 20], [45, 40], *[[-1, -1]] * 3]
     assert places[2].tolist() == 2 * [[[20, 20], *[[-1, -1]] * 4]]
-    raw = acquire("raw", Maps(TOYS), ids, 1)
+    raw = acquire("raw", probe_of(TOYS), ids, 1)
     one = scipy.stats.entropy([1, math.exp(-5)])  # 0.993 and 0.007
     np.testing.assert_allclose(raw.scores[1], 2 * one, rtol=1e-4)
 
@@ -119,15 +104,24 @@ def test_one_bump_on_faint_ripples_counts_as_five_peaks_as_stated():
     ripples = [(10, 10, 1e-3), (50, 10, 1e-3), (10, 50, 1e-3), (50, 50, 1e-3)]
     maps = {0: bells((30, 30, 30), *ripples)[..., None]}
     for normalise, low, high in (("sum", 1.50, 1.51), ("raw", 0, 1e-9)):
-        fn = multipeak_entropy._entropies(5, 5.0, normalise, 0)
-        assert low <= Maps(maps).reduce(fn, np.array([0]))["entropies"][0, 0] <= high
-    assert multipeak_entropy._entropies(5, 5.0, "sum", 0) is not fn
-    assert multipeak_entropy._entropies(5, 5.0, "raw", 0) is fn
+        method = MultiPeakEntropy(normalise=normalise)
+        found = acquire(method, probe_of(maps), np.array([0]), 1)
+        assert low <= found.explanation["joint_entropy"][0, 0] <= high
+
+
+def test_equal_options_are_one_pass_others_another():
+    probe, ids = probe_of(TOYS), np.array(sorted(TOYS))
+    for normalise in ("raw", "sum", "raw"):
+        acquire(MultiPeakEntropy(normalise=normalise), probe, ids)
+    raw, shares, again = probe.functions
+    assert raw is again and raw is not shares
 
 
 def test_a_joint_at_the_border_counts_but_for_the_published_exclusion():
     maps = {0: bells((2, 30, 30), (40, 30, 30))[..., None]}
-    found = {m: acquire(m, Maps(maps), np.array([0]), 1) for m in ("multipeak", "raw")}
+    found = {
+        m: acquire(m, probe_of(maps), np.array([0]), 1) for m in ("multipeak", "raw")
+    }
     np.testing.assert_allclose(found["multipeak"].scores, math.log(2), rtol=1e-4)
     assert found["raw"].scores == 0 and found["raw"].explanation["num_peaks"] == 1
 
@@ -140,7 +134,7 @@ def test_distances_between_peaks_scale_with_the_map(size):
         bells((20 * scale, 32 * scale, 30), (x * scale, 32 * scale, 29), size=size)
         for x in (24, 32)
     )
-    found = acquire("multipeak", Maps({0: stacked(near, far)}), np.array([0]), 1)
+    found = acquire("multipeak", probe_of({0: stacked(near, far)}), np.array([0]), 1)
     assert found.explanation["num_peaks"].tolist() == [[1, 2]]
 
 
@@ -158,7 +152,7 @@ def test_softmax_golden():
     # 4 pixels at log 1, log 1, log 2, log 4, and a constant map: log 16 nats.
     maps = np.full((4, 4, 2), -100, np.float32)
     maps[0, :, 0] = np.log([1, 1, 2, 4])
-    found = acquire("softmax", Maps({0: maps}), np.array([0]), 1)
+    found = acquire("softmax", probe_of({0: maps}), np.array([0]), 1)
     entropies = [scipy.stats.entropy([1, 1, 2, 4]), math.log(16)]
     np.testing.assert_allclose(found.explanation["joint_entropy"], [entropies], 1e-5)
     np.testing.assert_allclose(found.scores, np.mean(entropies), rtol=1e-5)
@@ -172,7 +166,7 @@ def last_maps():
     output = small.flat_apply(
         small.flat_variables(), scale_images(small.crops(POOL)["image"])
     )
-    return np.asarray(output.heatmaps[:, -1])  # [M, 8, 8, J]
+    return np.asarray(output.prediction[:, -1])  # [M, 8, 8, J]
 
 
 def slow_multipeak(heatmap, normalise, border):
@@ -199,7 +193,7 @@ SLOW = {
 def test_the_slow_way_scores_the_same(method):
     maps = last_maps().astype(np.float64)
     slow = [[SLOW[method](one[..., j]) for j in range(14)] for one in maps]
-    over_joints = np.mean if METHODS[method][0] is softmax_entropy else np.sum
+    over_joints = np.mean if isinstance(METHODS[method], SoftmaxEntropy) else np.sum
     scores = over_joints(slow, axis=1)
     found = scored(method)
     joints = found.explanation["joint_entropy"]
@@ -237,26 +231,25 @@ def test_maps_that_are_no_numbers_are_named_by_example(method, value):
     ids = np.array([3, 5, 9])
     named = re.escape("the score of 1 of 3 examples is NaN or infinite: id 5.")
     with pytest.raises(FloatingPointError, match=named):
-        acquire(method, Maps({**TOYS, 5: broken}), ids, 1)
+        acquire(method, probe_of({**TOYS, 5: broken}), ids, 1)
 
 
-WRONG = {
-    "peaks": (multipeak_entropy, MULTI, 1, "peaks=1: the entropy of less than two"),
-    "min_distance": (multipeak_entropy, MULTI, 0.0, "min_distance=0.0 must be above 0"),
-    "normalise": (
-        multipeak_entropy,
-        MULTI,
-        "max",
-        "normalise='max' is unknown.*one of sum, raw",
-    ),
-    "border": (multipeak_entropy, MULTI, 32, "border=32 must be from 0 to less than"),
-    "temperature": (softmax_entropy, SOFT, 0.0, "temperature=0.0 must be above 0"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_options_that_cannot_work_are_refused_before_anything_compiles(name):
-    module, options, value, message = WRONG[name]
-    section = module.__name__.rpartition(".")[2]
-    with pytest.raises(ValueError, match=rf"acquisition\.{section}\.{message}"):
-        module.METHOD.check(10, **{**options, name: value})
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        (MultiPeakEntropy, {"peaks": 1}, "peaks=1: the entropy of less than two"),
+        (MultiPeakEntropy, {"min_distance": 0.0}, "min_distance=0.0 must be above 0"),
+        (
+            MultiPeakEntropy,
+            {"normalise": "max"},
+            "normalise='max' is unknown.*one of sum, raw",
+        ),
+        (MultiPeakEntropy, {"border": 32}, "border=32 must be from 0 to less than"),
+        (SoftmaxEntropy, {"temperature": 0.0}, "temperature=0.0 must be above 0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_anything_compiles(
+    method, options, message
+):
+    with pytest.raises(ConfigError, match=rf"acquisition\.\w+_entropy\.{message}"):
+        method(**options)
