@@ -1,10 +1,10 @@
 """What holds of every method of the registry; one that is added is tested too.
 
-On the network `small.Flat`; eight devices, which compile everything again, are the
-business of the methods that do not share their passes with others.
+On the network `small.Flat`, for a task that has no capability but those that the method
+asks for; eight devices, which compile everything again, are the business of the methods
+that do not share their passes with others.
 """
 
-import copy
 import dataclasses
 import functools
 
@@ -13,61 +13,67 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalpose.acquisition.method import Labelled
-from jalpose.acquisition.registry import METHODS
-from jalpose.loop import run
+from jalpose.acquisition.method import Pool
+from jalpose.acquisition.registry import METHODS, method_of
+from jalpose.loop import configs
 from jalpose.runtime import sharding
 from jalpose.scoring.passes import Passes
 from jalpose.scoring.probe import Paused
-from jalpose.settings.keys import ConfigError, assemble
+from jalpose.settings.checks import ConfigError
 from jalpose.settings.scales import SCALES
-from jalpose.settings.validation import validate
 from jalpose.storage.journal import Journal
-from jalpose.tasks.pose.skeletons import LSP
 from tests.support import small
+from tests.support.tasks import bare
 
-NAMES = sorted(set(run.KNOWN["method"]) - {"control"})
+NAMES = sorted(set(METHODS) - {"control"})
 EVERY = pytest.mark.parametrize("name", NAMES)
 POOL = np.arange(40, 51)  # two blocks, the second padded
 BUDGET = 4
 FLAT = small.Flat(dropout=0.3)
 
 
-def options(name, scale="tiny"):
-    config = assemble(f"scale={scale}", name="methods", delta={}, scales={})
-    return dict(config.acquisition.get(name, {}))
+@functools.cache
+def config(scale):
+    return configs.assemble(f"scale={scale}", name="methods")
 
 
-def requires(name, **changes):
-    return METHODS[name].requires(LSP, **{**options(name), **changes})
+def method(name, scale="tiny", **changes):
+    options = dict(config(scale).acquisition.get(name, {}))
+    return method_of(name, {**options, **changes})
+
+
+def task_of(name):
+    return bare(*METHODS[name].capabilities)
+
+
+def needs(name):
+    return method(name).needs(task_of(name))
+
+
+def passes(name, devices):
+    head = needs(name).head
+    return _passes(task_of(name), head and head.module, devices)
 
 
 @functools.cache
-def passes(head, devices):
-    """Methods with the same head, or none, share what is compiled."""
-    return Passes(
-        FLAT,
-        small.dataset(),
-        small.SPEC,
-        refine="parabola",
-        mesh=small.mesh(devices),
-        threads=1,
-        head=head,
-    )
+def _passes(task, head, devices):
+    """Methods of the same capabilities and head, or none, share what is compiled."""
+    return Passes(FLAT, task, mesh=small.mesh(devices), threads=1, head=head)
 
 
 @functools.cache
 def variables(name):
     """Of `Flat`, with the head and the members that the method needs."""
-    pose, needed = small.flat_variables(), requires(name)
-    found = dict(pose)
+    network, needed = small.flat_variables(), needs(name)
+    found = dict(network)
     if needed.head is not None:
-        output = jax.eval_shape(FLAT.apply, pose, jnp.zeros((1, 32, 32, 3)))
+        output = jax.eval_shape(FLAT.apply, network, jnp.zeros((1, 32, 32, 3)))
         blank = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), output)
         init = jax.jit(needed.head.module.init)(jax.random.key(1), blank)
         found["head"] = init["params"]
     if needed.members is not None:
-        found["members"] = {str(k): moved(pose, k) for k in range(needed.members.count)}
+        count = needed.members.count
+        found["members"] = {str(k): moved(network, k) for k in range(count)}
     return found
 
 
@@ -88,27 +94,29 @@ def in_every_network(name, change):
 
 
 def acquire(
-    name, ids=POOL, budget=BUDGET, seed=0, *, weights=None, labelled=None, **given
+    name,
+    ids=POOL,
+    budget=BUDGET,
+    seed=0,
+    *,
+    weights=None,
+    labelled=None,
+    devices=1,
+    options=None,
+    **given,
 ):
-    needed = requires(name)
-    devices = given.pop("devices", 1)
-    walker = given.pop("walker", None) or passes(
-        needed.head and needed.head.module, devices
-    )
+    walker = passes(name, devices)
     weights = variables(name) if weights is None else weights
     if devices > 1:
         weights = sharding.replicate(walker.mesh, weights)
-    changes = given.pop("options", {})
     probe = small.probe(walker, weights, microbatch=16, **given)
-    return probe, functools.partial(
-        METHODS[name].acquire,
-        jax.random.key(seed),
-        probe,
-        small.labelled_set() if labelled is None else labelled,
-        ids,
-        budget,
-        **{**options(name), **changes},
+    pool = Pool(
+        unlabelled=ids,
+        labelled=small.labelled_set() if labelled is None else labelled,
     )
+    chosen_by = method(name, **(options or {}))
+    key = jax.random.key(seed)
+    return probe, functools.partial(chosen_by.acquire, key, probe, pool, budget)
 
 
 def choose(name, *arguments, **given):
@@ -200,7 +208,7 @@ def test_interrupted_at_every_piece_the_choice_is_the_same(name):
 
 @EVERY
 def test_with_nothing_labelled_it_works_or_says_what_to_do(name):
-    nobody = Labelled(*[part[:0] for part in small.labelled_set()])
+    nobody = small.labelled_set().at(slice(0))
     if name in ("coreset", "eglpp"):
         with pytest.raises(ValueError, match=r"set data\.initial above 0"):
             choose(name, labelled=nobody)
@@ -245,36 +253,32 @@ def test_constant_heatmaps_give_finite_scores(name, value):
 
 
 @functools.cache
-def unlabelled_passes(head):
-    """`passes` of a dataset in which the labels of the pool are others."""
-    usual = passes(head, 1)
-    found, data = copy.copy(usual), usual._dataset
-    draws = np.random.default_rng(0)
-    joints, status = np.array(data.joints), np.array(data.status)
+def other_labels():
+    """The dataset, in which the labels of the pool are others."""
+    data, draws = small.dataset(), np.random.default_rng(0)
+    joints, status = np.array(data.truth["joints"]), np.array(data.truth["status"])
     joints[POOL] = draws.uniform(0, 30, joints[POOL].shape)
     status[POOL] = draws.permuted(status[POOL], axis=1)
-    found._dataset = dataclasses.replace(data, joints=joints, status=status)
-    found.describe = usual.describe  # the same object is not compiled anew
-    return found
+    truth = {**data.truth, "joints": joints, "status": status}
+    return dataclasses.replace(data, truth=truth)
 
 
 @EVERY
 def test_labels_that_are_not_bought_change_nothing(name):
-    head = requires(name).head
-    walker = unlabelled_passes(head and head.module)
-    found = choose(name, walker=walker)
+    found = choose(name, data=other_labels())
     assert found.indices.tolist() == usual(name).indices.tolist()
     assert found.scores.tobytes() == usual(name).scores.tobytes()
 
 
 def test_the_labels_that_change_nothing_are_others_indeed():
-    walkers = passes(None, 1), unlabelled_passes(None)
-    probes = [small.probe(walker, variables("egl")) for walker in walkers]
+    walker, weights = passes("egl", 1), variables("egl")
+    datasets = small.dataset(), other_labels()
+    probes = [small.probe(walker, weights, data=data) for data in datasets]
     losses = [probe.describe(POOL)["loss"] for probe in probes]
     assert not np.isclose(*losses, rtol=1e-3).any()
 
 
-MEASURES = {"ensemble": ("heatmaps", "joints"), "mc_dropout": ("heatmaps", "joints")}
+MEASURES = {name: small.TASK.measures for name in ("ensemble", "mc_dropout")}
 BROKEN = [
     (name, {"measure": measure} if measure else {})
     for name in NAMES
@@ -334,14 +338,17 @@ def test_one_and_eight_devices_choose_the_same_by_the_other_methods(name):
 @pytest.mark.parametrize("name", [*NAMES, "control"])
 def test_the_defaults_of_every_scale_can_work(name, scale):
     initial = {"tiny": 40}.get(scale, 1000)
-    METHODS[name].check(round(0.9 * initial), **options(name, scale))
+    budget = config(scale).acquisition.budget
+    found = method(name, scale)
+    found.check(task_of(name), num_trained=round(0.9 * initial), budget=budget)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "control"])
-def test_equal_options_require_equal_things(name):
+def test_equal_options_need_equal_things(name):
     # Equal functions are the same object, so what is compiled for one serves the other.
-    first, second = requires(name), requires(name)
+    first, second = needs(name), needs(name)
     assert first == second and hash(first) == hash(second)
+    assert method(name) == method(name) and hash(method(name)) == hash(method(name))
 
 
 def test_an_unknown_method_is_answered_with_those_there_are():
@@ -349,5 +356,5 @@ def test_an_unknown_method_is_answered_with_those_there_are():
     config.acquisition.method = "eglp"
     message = r"acquisition\.method: 'eglp'. Did you mean 'eglpp'\? Known: "
     with pytest.raises(ConfigError, match=message) as caught:
-        validate(config, run.KNOWN)
+        configs.check(config)
     assert all(name in str(caught.value) for name in METHODS)
