@@ -4,9 +4,11 @@ Methods of other packages are found by their entry points of the group
 `jalpose.methods`: name = "package.module:Class".
 """
 
+import dataclasses
 import functools
 import warnings
 from importlib import metadata
+from typing import Any, NamedTuple
 
 from jalpose.acquisition import (
     control,
@@ -24,6 +26,7 @@ from jalpose.acquisition import (
 from jalpose.acquisition.method import Method
 from jalpose.acquisition.pose import aleatoric, egl_ensemble, multipeak_entropy, vl4pose
 from jalpose.settings.checks import ConfigError, one_of
+from jalpose.settings.keys import common
 from jalpose.tasks.task import CAPABILITIES, Task, lacking
 
 GROUP = "jalpose.methods"
@@ -47,9 +50,34 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+class Plugins(NamedTuple):
+    """What other packages bring.
+
+    Attributes:
+      found: methods by name.
+      failed: of names whose method cannot be had, the reason.
+    """
+
+    found: dict[str, type[Method]]
+    failed: dict[str, str]
+
+
 def methods() -> dict[str, type[Method]]:
     """All methods there are: the above, and those of other packages."""
-    return {**METHODS, **_found()[0]}
+    return {**METHODS, **plugins().found}
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise ConfigError unless there is a method of that name.
+
+    Args:
+      what: key or argument that names it, for the message.
+      name: of the method.
+    """
+    failed = plugins().failed
+    if name in failed:
+        raise ConfigError(f"the method {name!r} cannot be used: {failed[name]}")
+    one_of(what, name, methods())
 
 
 def method_of(name: str, options: dict) -> Method:
@@ -59,11 +87,8 @@ def method_of(name: str, options: dict) -> Method:
       ConfigError: it is not known, its package fails to import, or an option is not
         allowed.
     """
-    known, (_, failed) = methods(), _found()
-    if name in failed:
-        raise ConfigError(f"the method {name!r} cannot be imported: {failed[name]}")
-    one_of("acquisition.method", name, known)
-    return known[name](**options)
+    check_name("acquisition.method", name)
+    return methods()[name](**options)
 
 
 def check_capabilities(name: str, task: Task) -> None:
@@ -80,23 +105,51 @@ def check_capabilities(name: str, task: Task) -> None:
 
 
 @functools.cache
-def _found() -> tuple[dict[str, type[Method]], dict[str, str]]:
-    """Methods of entry points, and of those that cannot be had the reason."""
+def plugins() -> Plugins:
+    """Methods of entry points, looked for once; `plugins.cache_clear()`: once more.
+
+    What cannot be had, or has a name that is taken, is left out with a warning.
+    """
     found: dict[str, type[Method]] = {}
     failed: dict[str, str] = {}
     for point in metadata.entry_points(group=GROUP):
-        if point.name in METHODS:
-            failed_with = "jalpose has a method of that name"
-        else:
+        name, reason = point.name, _taken(point.name, found)
+        if not reason:
             try:
-                found[point.name] = point.load()
+                found[name] = _load(point)
                 continue
             except Exception as error:  # whatever another package's import may raise
-                failed_with = f"{type(error).__name__}: {error}"
-                failed[point.name] = f"{point.value}: {failed_with}"
+                reason = f"{type(error).__name__}: {error}"
+        if name not in METHODS and name not in found:
+            failed[name] = f"{point.value}: {reason}"
         warnings.warn(
-            f"the entry point {point.name} = {point.value} of the group {GROUP} is "
-            f"left out: {failed_with}",
+            f"the entry point {name} = {point.value} of the group {GROUP} is left out: "
+            f"{reason}",
             stacklevel=2,
         )
-    return found, failed
+    return Plugins(found, failed)
+
+
+def _taken(name: str, found: dict) -> str:
+    """Who has the name already; "": nobody."""
+    if name in METHODS:
+        return "jalpose has a method of that name"
+    if name in found:
+        return "another package has a method of that name"
+    if name in common().acquisition:
+        return f"acquisition.{name} is a key of every config"
+    return ""
+
+
+def _load(point: metadata.EntryPoint) -> type[Method]:
+    method: Any = point.load()
+    contract = [name for name in vars(Method) if not name.startswith("_")]
+    usable = isinstance(method, type) and dataclasses.is_dataclass(method)
+    if not usable or not all(hasattr(method, name) for name in contract):
+        raise TypeError(
+            "not a dataclass with jalpose.acquisition.method.Method as its base"
+        )
+    for field in dataclasses.fields(method):
+        if field.default is dataclasses.MISSING:
+            raise TypeError(f"its option {field.name} has no default")
+    return method

@@ -199,17 +199,16 @@ def check(config: ConfigDict) -> None:
     one_of("data.name", config.data.name, tasks.sources_of(config.task).SOURCES)
     validation.check(config)
     one_of("acquisition.engine", config.acquisition.engine, ENGINES)
-    known = methods.methods()
     for key, names in (
         ("acquisition.method", (config.acquisition.method,)),
         ("loop.compare", config.loop.compare),
         ("experiment.methods", config.experiment.methods),
     ):
         for name in names:
-            one_of(key, name, known)
+            methods.check_name(key, name)
     tasks.settings_of(config.task).check(config)
     options_of(config.model).check(config.data.size)
-    for name in known:
+    for name in methods.methods():
         methods.method_of(name, dict(config.acquisition.get(name, {})))
 
 
@@ -262,7 +261,7 @@ def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
         given[key] = value
     one_of("the config argument scale", given["scale"], SCALES)
     if method is not None:
-        one_of("the config argument method", given["method"], methods.methods())
+        methods.check_name("the config argument method", given["method"])
     try:
         given["seed"] = int(given["seed"])
     except ValueError:
