@@ -242,6 +242,8 @@ def make_context(
     trainer = programs.trainer(
         model, task, Optimisation.of(config.training), needs.head
     )
+    if needs.head is not None:  # does it find in the network what it reads?
+        jax.eval_shape(trainer.init, jax.random.key(0))
     return RunContext(
         config=config,
         dataset=dataset,

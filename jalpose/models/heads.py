@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jalpose.models.hourglass import KERNEL_INIT
 from jalpose.models.output import Output
+from jalpose.settings.checks import ConfigError
 
 _dense = partial(nn.Dense, kernel_init=KERNEL_INIT)
 _conv = partial(nn.Conv, padding="VALID", kernel_init=KERNEL_INIT)
@@ -36,7 +37,7 @@ class StackHead(nn.Module):
 
     @nn.compact
     def __call__(self, output: Output):
-        """`Output` of a batch -> float32 [B, O]; ValueError without stacks."""
+        """`Output` of a batch -> float32 [B, O]; ConfigError without stacks."""
         stacks = _features(self, output, "stacks")
         means = [jnp.mean(_float32(x), axis=(1, 2)) for x in stacks]  # [B, C] each
         parts = [
@@ -85,7 +86,7 @@ class LevelsHead(nn.Module):
 
     @nn.compact
     def __call__(self, output: Output):
-        """`Output` of a batch -> float32 [B, O]; ValueError without levels."""
+        """`Output` of a batch -> float32 [B, O]; ConfigError without levels."""
         x, *below = map(_float32, _features(self, output, "levels"))
         for i, level in enumerate(below):
             halve = _conv(level.shape[-1], (2, 2), (2, 2), name=f"halve{i}")
@@ -108,7 +109,7 @@ def _hidden_layers(x, widths, outputs):
 def _features(head, output, name):
     found = getattr(output.features, name)
     if not found:
-        raise ValueError(
+        raise ConfigError(
             f"{type(head).__name__} reads features.{name}, which this network does "
             "not return: choose the head average, or another model"
         )
