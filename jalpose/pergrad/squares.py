@@ -42,10 +42,10 @@ Square = Callable[
 def by_example(square: Square, *, loop: bool) -> Square:
     """Squared norms of one example, batched by `vmap` over examples and cotangents.
 
-    A batch axis of `g` alone is more cotangents of the same example, and joins the k:
-    that is how `vmap` over a pulled-back cotangent comes to share A. A batch axis of
-    both is examples: looped over (`loop`, a CPU's caches hold one example's blocks)
-    or batched.
+    A batch axis of the cotangents alone is more of them for the same example, and joins
+    the k: that is how `vmap` over a pulled-back cotangent comes to share A. A batch
+    axis of both arguments is examples: looped over (`loop`, a CPU's caches hold one
+    example's blocks) or batched.
     """
 
     @custom_batching.custom_vmap

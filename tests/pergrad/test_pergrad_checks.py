@@ -96,11 +96,9 @@ def test_nothing_is_looked_at_under_jit():
 
 
 @pytest.fixture
-def no_hook():
+def no_hook(monkeypatch):
     """Shapes as a user has them checked, who has no import hook that looks first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def test_annotations_are_checked_here():
