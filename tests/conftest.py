@@ -17,6 +17,9 @@ import pytest
 # Packages whose annotations are checked at every call, shapes and all.
 CHECKED = [
     "jalpose.pergrad",
+    "jalpose.tasks",
+    "jalpose.models",
+    "jalpose.scoring",
 ]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 

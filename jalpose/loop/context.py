@@ -236,7 +236,7 @@ def make_context(
     engine = engine_of(acquisition)
     model = traced = network
     if network is None:
-        options = options_of(config.model)
+        options = options_of(dict(config.model))
         model = options.build(task.num_outputs)
         traced = options.build(task.num_outputs, traced=True)
     trainer = programs.trainer(

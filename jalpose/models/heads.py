@@ -10,9 +10,11 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from jalpose.models.hourglass import KERNEL_INIT
 from jalpose.models.output import Output
+from jalpose.runtime.shapes import AnyArray
 from jalpose.settings.checks import ConfigError
 
 _dense = partial(nn.Dense, kernel_init=KERNEL_INIT)
@@ -36,7 +38,7 @@ class StackHead(nn.Module):
     width: int = 128
 
     @nn.compact
-    def __call__(self, output: Output):
+    def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
         """`Output` of a batch -> float32 [B, O]; ConfigError without stacks."""
         stacks = _features(self, output, "stacks")
         means = [jnp.mean(_float32(x), axis=(1, 2)) for x in stacks]  # [B, C] each
@@ -62,7 +64,7 @@ class AverageHead(nn.Module):
     widths: tuple[int, ...] = WIDTHS
 
     @nn.compact
-    def __call__(self, output: Output):
+    def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
         """`Output` of a batch -> float32 [B, O]."""
         return _hidden_layers(_float32(output.embedding), self.widths, self.outputs)
 
@@ -85,7 +87,7 @@ class LevelsHead(nn.Module):
     widths: tuple[int, ...] = WIDTHS
 
     @nn.compact
-    def __call__(self, output: Output):
+    def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
         """`Output` of a batch -> float32 [B, O]; ConfigError without levels."""
         x, *below = map(_float32, _features(self, output, "levels"))
         for i, level in enumerate(below):

@@ -7,7 +7,7 @@ there, or None, is a capability the task does not have.
 """
 
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -15,6 +15,7 @@ Label = dict[str, jax.Array]
 Arrays = dict[str, jax.Array]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is predicted of an image, and how it is learnt.
 
