@@ -1,6 +1,7 @@
 """Methods against each other: scores, area under the curve, penalties, labels saved.
 
-Every function takes what `gather` found and gives a `Table`; scores are PCK in percent.
+Every function takes what `gather` found and gives a `Table`. Differences and tests are
+such that more is better, whether the highest or the lowest score is the best.
 """
 
 import numpy as np
@@ -12,25 +13,27 @@ from jalpose.report.grid import (
     choose_reference,
     controls,
     full_level,
-    make_grid,
-    pck_percent,
-    score_name,
+    score_grid,
     summary,
 )
+from jalpose.report.scoring import Scoring
 from jalpose.report.statistics import LEVEL, Comparison
 from jalpose.report.tables import Column
 from jalpose.report.text_formats import Table, mark_best, p_value
 
-TEST_COLUMNS = (
-    Column("difference", "+.2f"),
-    Column("interval", "+.2f", "95 % interval"),
-    Column("one_tailed", "", "p one-tailed"),
-    Column("two_tailed", "", "p two-tailed"),
-    Column("holm", "", "p Holm"),
-    Column("wilcoxon", "", "p Wilcoxon"),
-    Column("wilcoxon_holm", "", "p Wilcoxon Holm"),
-    Column("detectable", ".2f"),
-)
+
+def _test_columns(scoring: Scoring) -> tuple[Column, ...]:
+    """Columns of a comparison with the reference."""
+    return (
+        Column("difference", scoring.digits(2, "+")),
+        Column("interval", scoring.digits(2, "+"), "95 % interval"),
+        Column("one_tailed", "", "p one-tailed"),
+        Column("two_tailed", "", "p two-tailed"),
+        Column("holm", "", "p Holm"),
+        Column("wilcoxon", "", "p Wilcoxon"),
+        Column("wilcoxon_holm", "", "p Wilcoxon Holm"),
+        Column("detectable", scoring.digits(2)),
+    )
 
 
 def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
@@ -38,7 +41,7 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
 
     Cycle 0 comes before any choice: it is shown and not tested.
     """
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     rows: list[dict] = []
     comparisons: list[Comparison] = []
@@ -52,13 +55,14 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
                 "score": summary(scores),
             }
             if row["runs"] and cycle > 0 and method != reference:
-                found = statistics.compare(scores, grid.of(reference)[:, cycle])
+                others = grid.of(reference)[:, cycle]
+                found = statistics.compare(scoring.sign * scores, scoring.sign * others)
                 comparisons.append(found)
                 row |= _cells(found)
             if row["runs"]:
                 rows.append(row)
     family = _correct(rows)
-    bold = _best_of_each(rows)
+    bold = _best_of_each(rows, scoring)
     if (full := full_level(gathered)) is not None:
         row = {"labelled": full.labelled, "method": "all labels", "runs": full.runs}
         rows.append({**row, "score": full.score})
@@ -66,18 +70,17 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
         Column("labelled"),
         Column("method"),
         Column("runs"),
-        Column("score", ".2f", score_name(gathered)),
-        *TEST_COLUMNS,
+        Column("score", scoring.digits(2), scoring.name),
+        *_test_columns(scoring),
     )
-    name = score_name(gathered)
     return Table(
         "scores",
-        f"{name} in percent by labelled images: mean±standard deviation over runs, "
+        f"{scoring.in_unit} by labelled images: mean±standard deviation over runs, "
         f"compared with {reference}",
         columns,
         tuple(rows),
         (
-            *_legend(comparisons, reference, family),
+            *_legend(comparisons, reference, family, scoring),
             *_control_notes(gathered),
             *_full_notes(gathered),
             *_test_notes(comparisons, rows, reference, family),
@@ -88,7 +91,7 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
 
 def area_table(gathered: Gathered, reference: str | None = None) -> Table:
     """Area under the budget curve of each method, tested against a reference."""
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     low, high = grid.labelled[0], grid.labelled[-1]
     rising = bool((np.diff(grid.labelled) > 0).all())
@@ -102,28 +105,34 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
         row = {"method": method, "runs": int(np.isfinite(own).sum())}
         row["area"] = summary(own)
         if method != reference and row["runs"]:
-            found = statistics.compare(own, areas[grid.methods.index(reference)])
+            others = areas[grid.methods.index(reference)]
+            found = statistics.compare(scoring.sign * own, scoring.sign * others)
             comparisons.append(found)
             row |= _cells(found)
         rows.append(row)
     family = _correct(rows)
-    notes = _legend(comparisons, reference, family)
+    notes = _legend(comparisons, reference, family, scoring)
     if not rising:
         notes.append("Budgets do not rise: there is no area under the curve.")
     if any(row["runs"] < len(gathered.by(row["method"])) for row in rows):
         notes.append(f"Only runs that have every budget up to {high} are counted.")
     return Table(
         "area",
-        f"Area under the budget curve: mean {score_name(gathered)} in percent over "
+        f"Area under the budget curve: mean {scoring.in_unit} over "
         f"{low} to {high} labelled images (trapezoids)",
-        (Column("method"), Column("runs"), Column("area", ".2f"), *TEST_COLUMNS),
+        (
+            Column("method"),
+            Column("runs"),
+            Column("area", scoring.digits(2)),
+            *_test_columns(scoring),
+        ),
         tuple(rows),
         (
             *notes,
             *_control_notes(gathered),
             *_test_notes(comparisons, rows, reference, family),
         ),
-        bold=mark_best(rows, ["area"]),
+        bold=mark_best(rows, ["area"], lowest=scoring.sign < 0),
     )
 
 
@@ -131,18 +140,19 @@ def penalty_table(
     gathered: Gathered, reference: str | None = None, *, every_budget: bool = False
 ) -> Table:
     """BADGE's pairwise penalty matrix; `every_budget`: at all after cycle 0."""
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     if every_budget:
         cycles, which = list(range(1, len(grid.labelled))), "every budget"
     else:
         curve = grid.means[grid.methods.index(reference)]
-        cycles = penalties.checkpoints(curve[np.isfinite(curve)])
-        which = (
-            f"BADGE's budgets: doubling until {reference} is above "
-            f"{penalties.STOP:.0%} of its last score"
+        lowest_best = scoring.sign < 0
+        cycles = penalties.checkpoints(
+            curve[np.isfinite(curve)], lowest_best=lowest_best
         )
-    matrix = penalties.penalty_matrix(grid.values, cycles)
+        stop = penalties.stop_words(lowest_best)
+        which = f"BADGE's budgets: doubling until {reference} is {stop}"
+    matrix = penalties.penalty_matrix(scoring.sign * grid.values, cycles)
     rows = [
         {"method": name, **dict(zip(grid.methods, row.tolist(), strict=True))}
         for name, row in zip(grid.methods, matrix, strict=True)
@@ -152,16 +162,17 @@ def penalty_table(
     last = len(rows) - 1
     lowest = min(means.values())
     bold = {(last, name) for name, mean in means.items() if mean == lowest}
+    better = "higher" if scoring.sign > 0 else "lower"
     notes = [
         "A cell is the share of the budgets at which the row's method beats the "
-        "column's: its mean is higher and a two-tailed paired t-test has p < "
+        f"column's: its mean is {better} and a two-tailed paired t-test has p < "
         f"{LEVEL}. The lower a column's mean, the better the method (Ash et al., "
         "ICLR 2020). Not corrected for the number of comparisons.",
         f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images.",
     ]
     if cycles == [0]:
         notes.append(
-            f"{reference} is above {penalties.STOP:.0%} of its last score at once: the "
+            f"{reference} is {stop} at once: the "
             "rule compares before any choice alone. See the matrix at every budget."
         )
     if len(grid.seeds) < statistics.FEWEST:
@@ -187,9 +198,9 @@ def saved_table(
     Args:
       gathered: the runs.
       reference: label of a method.
-      target: score in percent; by default the reference's mean at the last budget.
+      target: score as it is shown; by default the reference's mean at the last budget.
     """
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     rows = []
     for method in _ordered(grid, reference):
@@ -198,7 +209,10 @@ def saved_table(
             continue
         if method != reference and (np.diff(grid.labelled) > 0).all():
             found = budgets.labels_saved(
-                grid.labelled, grid.of(method), grid.of(reference), target
+                grid.labelled,
+                scoring.sign * grid.of(method),
+                scoring.sign * grid.of(reference),
+                None if target is None else scoring.sign * target,
             )
         if found is None:
             continue
@@ -209,7 +223,7 @@ def saved_table(
             {
                 "method": method,
                 "runs": found.num_pairs,
-                "target": found.target,
+                "target": scoring.sign * found.target,
                 "reference": found.reference,
                 "needed": found.method,
                 "saved": found.saved,
@@ -237,11 +251,11 @@ def saved_table(
         )
     return Table(
         "labels_saved",
-        f"Labels saved against {reference} at a target {score_name(gathered)}",
+        f"Labels saved against {reference} at a target {scoring.name}",
         (
             Column("method"),
             Column("runs"),
-            Column("target", ".2f"),
+            Column("target", scoring.digits(2)),
             Column("reference", ".0f", f"labels of {reference}"),
             Column("needed", ".0f", "labels of the method"),
             Column("saved", "+.0f"),
@@ -272,13 +286,15 @@ def _cells(found: Comparison) -> dict:
     }
 
 
-def _legend(comparisons: list[Comparison], reference: str, family: int) -> list[str]:
+def _legend(
+    comparisons: list[Comparison], reference: str, family: int, scoring: Scoring
+) -> list[str]:
     """What the columns mean, as far as there is something in them."""
     notes = []
     if comparisons:
         notes.append(
-            f"Difference: method minus {reference}, over the seeds both have, with "
-            "Student's interval."
+            f"Difference: {scoring.difference(reference)}, over the seeds both have, "
+            "with Student's interval."
         )
     if family:
         notes.append(
@@ -305,11 +321,11 @@ def _correct(rows: list[dict]) -> int:
     return family
 
 
-def _best_of_each(rows: list[dict]) -> frozenset[tuple[int, str]]:
+def _best_of_each(rows: list[dict], scoring: Scoring) -> frozenset[tuple[int, str]]:
     bold: set[tuple[int, str]] = set()
     for labelled in {row["labelled"] for row in rows}:
         places = [i for i, row in enumerate(rows) if row["labelled"] == labelled]
-        best = mark_best([rows[i] for i in places], ["score"])
+        best = mark_best([rows[i] for i in places], ["score"], lowest=scoring.sign < 0)
         bold |= {(places[i], key) for i, key in best}
     return frozenset(bold)
 
@@ -370,18 +386,26 @@ def _shares_of_full(gathered: Gathered, grid: Grid, reference: str) -> list[str]
     full = full_level(gathered)
     if full is None:
         return []
+    scoring = gathered.scoring
     lasts = {m: grid.means[grid.methods.index(m)][-1] for m in grid.methods}
-    known = [
-        f"{method} {lasts[method] / full.score.mean:.0%}"
+    known = {
+        method: lasts[method]
         for method in _ordered(grid, reference)
         if method not in controls(gathered) and np.isfinite(lasts[method])
-    ]
+    }
     if not known or full.score.mean <= 0:
         return []
+    shares = {method: score / full.score.mean for method, score in known.items()}
+    if scoring.sign > 0:
+        said = "Shares of that"
+        parts = [f"{method} {share:.0%}" for method, share in shares.items()]
+    else:
+        said = "Multiples of that"
+        parts = [f"{method} {share:.2f}" for method, share in shares.items()]
     return [
-        f"All {full.labelled} labels reach {full.score:.2f} "
-        f"({_runs(full.runs)}). Shares of that at {grid.labelled[-1]} labels: "
-        f"{', '.join(known)}."
+        f"All {full.labelled} labels reach {full.score:{scoring.digits(2)}} "
+        f"({_runs(full.runs)}). {said} at {grid.labelled[-1]} labels: "
+        f"{', '.join(parts)}."
     ]
 
 
