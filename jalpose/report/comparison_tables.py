@@ -6,13 +6,13 @@ such that more is better, whether the highest or the lowest score is the best.
 
 import numpy as np
 
-from jalpose.report import budgets, penalties, statistics
+from jalpose.report import budgets, comparison_notes, penalties, statistics
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import (
-    Grid,
     choose_reference,
     controls,
     full_level,
+    reference_first,
     score_grid,
     summary,
 )
@@ -46,7 +46,7 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
     rows: list[dict] = []
     comparisons: list[Comparison] = []
     for cycle, labelled in enumerate(grid.labelled.tolist()):
-        for method in _ordered(grid, reference):
+        for method in reference_first(grid.methods, reference):
             scores = grid.of(method)[:, cycle]
             row = {
                 "labelled": labelled,
@@ -80,10 +80,10 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
         columns,
         tuple(rows),
         (
-            *_legend(comparisons, reference, family, scoring),
-            *_control_notes(gathered),
-            *_full_notes(gathered),
-            *_test_notes(comparisons, rows, reference, family),
+            *comparison_notes.legend(comparisons, reference, family, scoring),
+            *comparison_notes.control_notes(gathered),
+            *comparison_notes.full_notes(gathered),
+            *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
         bold=bold,
     )
@@ -100,7 +100,7 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
         areas = budgets.area_under_curve(grid.labelled, grid.values)
     rows: list[dict] = []
     comparisons = []
-    for method in _ordered(grid, reference):
+    for method in reference_first(grid.methods, reference):
         own = areas[grid.methods.index(method)]
         row = {"method": method, "runs": int(np.isfinite(own).sum())}
         row["area"] = summary(own)
@@ -111,7 +111,7 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
             row |= _cells(found)
         rows.append(row)
     family = _correct(rows)
-    notes = _legend(comparisons, reference, family, scoring)
+    notes = comparison_notes.legend(comparisons, reference, family, scoring)
     if not rising:
         notes.append("Budgets do not rise: there is no area under the curve.")
     if any(row["runs"] < len(gathered.by(row["method"])) for row in rows):
@@ -129,8 +129,8 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
         tuple(rows),
         (
             *notes,
-            *_control_notes(gathered),
-            *_test_notes(comparisons, rows, reference, family),
+            *comparison_notes.control_notes(gathered),
+            *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
         bold=mark_best(rows, ["area"], lowest=scoring.sign < 0),
     )
@@ -177,8 +177,8 @@ def penalty_table(
         )
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(
-            f"With {_runs(len(grid.seeds))} a method there is no p-value, hence no "
-            "penalty: this matrix says nothing."
+            f"With {comparison_notes.count_runs(len(grid.seeds))} a method there is no "
+            "p-value, hence no penalty: this matrix says nothing."
         )
     return Table(
         "penalties_all" if every_budget else "penalties",
@@ -203,7 +203,7 @@ def saved_table(
     grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     rows = []
-    for method in _ordered(grid, reference):
+    for method in reference_first(grid.methods, reference):
         found = None
         if method in controls(gathered):
             continue
@@ -241,7 +241,7 @@ def saved_table(
             f"{reference} reaches the target before any choice: there is nothing to "
             "save. Name another target."
         )
-    notes += _shares_of_full(gathered, grid, reference)
+    notes += comparison_notes.shares_of_full(gathered, grid, reference)
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(f"No interval under {statistics.FEWEST} seeds.")
     elif len(grid.seeds) < statistics.FEW:
@@ -270,11 +270,6 @@ def saved_table(
 # Parts
 
 
-def _ordered(grid: Grid, reference: str) -> list[str]:
-    """The reference, then the others."""
-    return [reference, *(name for name in grid.methods if name != reference)]
-
-
 def _cells(found: Comparison) -> dict:
     return {
         "difference": found.difference,
@@ -284,30 +279,6 @@ def _cells(found: Comparison) -> dict:
         "wilcoxon": p_value(found.wilcoxon),
         "detectable": found.detectable,
     }
-
-
-def _legend(
-    comparisons: list[Comparison], reference: str, family: int, scoring: Scoring
-) -> list[str]:
-    """What the columns mean, as far as there is something in them."""
-    notes = []
-    if comparisons:
-        notes.append(
-            f"Difference: {scoring.difference(reference)}, over the seeds both have, "
-            "with Student's interval."
-        )
-    if family:
-        notes.append(
-            "p one-tailed: paired t-test that the method is better; two-tailed: that "
-            "they differ. Wilcoxon: exact signed-rank test, two-tailed. Holm: "
-            f"corrected over the {family} comparisons of this table."
-        )
-    if any(found.detectable is not None for found in comparisons):
-        notes.append(
-            "Detectable: the smallest true difference that a two-tailed paired t-test "
-            f"at {LEVEL} would find with {statistics.POWER:.0%} power."
-        )
-    return notes
 
 
 def _correct(rows: list[dict]) -> int:
@@ -330,88 +301,5 @@ def _best_of_each(rows: list[dict], scoring: Scoring) -> frozenset[tuple[int, st
     return frozenset(bold)
 
 
-def _test_notes(comparisons, rows, reference: str, family: int) -> list[str]:
-    """Why p-values are missing, what they cannot show, and what is significant."""
-    notes = sorted({c.reason for c in comparisons} | {c.caution for c in comparisons})
-    notes = [f"{note[0].upper()}{note[1:]}." for note in notes if note]
-    known = [c.smallest_wilcoxon for c in comparisons if c.smallest_wilcoxon]
-    if family > 1 and known and min(known) <= LEVEL < family * min(known):
-        notes.append(
-            f"Corrected over {family} comparisons Wilcoxon cannot be significant: its "
-            f"p cannot fall below {min(1.0, family * min(known)):.3g}."
-        )
-    if not any(row.get("two_tailed") is not None for row in rows):
-        return [*notes, "Nothing here is shown to be significant."]
-    found = [row for row in rows if row.get("holm") is not None and row["holm"] < LEVEL]
-    if not found:
-        notes.append(
-            f"After Holm's correction no method differs significantly from {reference} "
-            f"at {LEVEL} (paired t-test)."
-        )
-    for sign, word in ((1, "better"), (-1, "worse")):
-        names = [_where(row) for row in found if sign * row["difference"] > 0]
-        if names:
-            notes.append(
-                f"Significantly {word} than {reference} at {LEVEL} after Holm's "
-                f"correction (paired t-test): {', '.join(names)}."
-            )
-    return notes
-
-
-def _where(row: dict) -> str:
-    return (
-        f"{row['method']} at {row['labelled']}" if "labelled" in row else row["method"]
-    )
-
-
-def _control_notes(gathered: Gathered) -> list[str]:
-    return [
-        f"{method} buys no labels: it stands where the others are at its cycle."
-        for method in controls(gathered)
-    ]
-
-
-def _full_notes(gathered: Gathered) -> list[str]:
-    if full_level(gathered) is None:
-        return []
-    return [
-        "All labels: the initial set and the whole pool, trained on from new weights "
-        "for as many steps as the last network of a method's run has behind it; what "
-        "choosing may reach. It is not tested."
-    ]
-
-
-def _shares_of_full(gathered: Gathered, grid: Grid, reference: str) -> list[str]:
-    """How much of what all labels reach each method's last budget does."""
-    full = full_level(gathered)
-    if full is None:
-        return []
-    scoring = gathered.scoring
-    lasts = {m: grid.means[grid.methods.index(m)][-1] for m in grid.methods}
-    known = {
-        method: lasts[method]
-        for method in _ordered(grid, reference)
-        if method not in controls(gathered) and np.isfinite(lasts[method])
-    }
-    if not known or full.score.mean <= 0:
-        return []
-    shares = {method: score / full.score.mean for method, score in known.items()}
-    if scoring.sign > 0:
-        said = "Shares of that"
-        parts = [f"{method} {share:.0%}" for method, share in shares.items()]
-    else:
-        said = "Multiples of that"
-        parts = [f"{method} {share:.2f}" for method, share in shares.items()]
-    return [
-        f"All {full.labelled} labels reach {full.score:{scoring.digits(2)}} "
-        f"({_runs(full.runs)}). {said} at {grid.labelled[-1]} labels: "
-        f"{', '.join(parts)}."
-    ]
-
-
 def _numbers(values: np.ndarray) -> str:
     return ", ".join(map(str, values.tolist())) or "no"
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"

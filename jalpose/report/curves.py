@@ -96,13 +96,12 @@ def learning_curves(
         style(axes, title, "labelled images", ylabel)
         _draw_levels(axes, levels or {}, curves, digits, room)
         _integer_ticks(axes, curves)
-        sign = -1 if lowest_best else 1
-        order = sorted(curves, key=lambda name: -sign * _last(curves[name]))
+        order = _best_first(curves, lowest_best)
         labels = {text: handle for handle, text in _entries(axes)}
         legend_below(
             figure,
             [labels[name] for name in order],
-            [f"{name}  {_last(curves[name]):{digits}}" for name in order],
+            [f"{name}  {_ending(curves[name], digits)}" for name in order],
         )
         return figure
     others = [name for name in curves if name != reference]
@@ -196,8 +195,17 @@ def _budgets(curves) -> np.ndarray:
     return np.unique([float(p.x) for points in curves.values() for p in points])
 
 
-def _last(points: Sequence[Point]) -> float:
-    return points[-1].mean if points else math.nan
+def _best_first(curves: Mapping[str, Sequence[Point]], lowest_best: bool) -> list[str]:
+    """Names by where their curves end; those without a point last."""
+    sign = 1 if lowest_best else -1
+    return sorted(
+        curves,
+        key=lambda name: sign * curves[name][-1].mean if curves[name] else math.inf,
+    )
+
+
+def _ending(points: Sequence[Point], digits: str) -> str:
+    return format(points[-1].mean, digits) if points else "-"
 
 
 def _integer_ticks(axes: Axes, curves, few: int = 12) -> None:

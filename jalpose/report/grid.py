@@ -110,6 +110,11 @@ def random_first(methods: Iterable[str]) -> list[str]:
     return sorted(methods, key=lambda label: (label.split()[0] != "random", label))
 
 
+def reference_first(methods: Iterable[str], reference: str) -> list[str]:
+    """The reference, then the others."""
+    return [reference, *(name for name in methods if name != reference)]
+
+
 def controls(gathered: Gathered) -> tuple[str, ...]:
     """Methods that buy no labels: training goes on with those of cycle 0."""
     found = []

@@ -76,6 +76,12 @@ class Scoring:
             else (f"{side} {reference}")
         )
 
+    def minus(self, reference: str) -> str:
+        """What scores less those of the reference are: "points above random"."""
+        if self.keys.higher_is_better:
+            return self.gain(reference)
+        return f"minus {reference}, below 0 where better"
+
     def difference(self, reference: str) -> str:
         """Of what the difference of a method is taken, the more the better."""
         if self.keys.higher_is_better:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jalpose.tasks.pose.benchmarks import load_dataset
 
 from jalpose.acquisition.method import Labelled
 from jalpose.loop import checkpoints, cycle, run
@@ -24,7 +25,6 @@ from jalpose.scoring.probe import Probe
 from jalpose.settings.keys import assemble
 from jalpose.settings.validation import validate
 from jalpose.storage.journal import Journal
-from jalpose.tasks.pose.benchmarks import load_dataset
 from jalpose.training import trainer
 from jalpose.training.plan import Stages
 from jalpose.training.trainer import HeatmapSpec, Trainer
