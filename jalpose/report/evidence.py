@@ -270,7 +270,7 @@ def comparisons(folders: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
 def first_choices(
     found: Gathered, arrays_of: ArraysOf
 ) -> Iterator[tuple[Run, int, Arrays]]:
-    """Of each method's first seed that chose: run, cycle and arrays of the choice."""
+    """Run, cycle and arrays of the first choice of each method's first seed."""
     for method in found.methods:
         for run in found.by(method):
             cycles = interpret.scored_cycles(run)

@@ -244,7 +244,7 @@ def _read(folder: Path, warnings: list[str]) -> Run | None:
 def _alike_but_for_labels(
     bases: Sequence[Run], pattern: Run, warnings: list[str]
 ) -> tuple[Run, ...]:
-    """Of `bases` those on all labels that are otherwise as `pattern`, by seed."""
+    """Runs of `bases` on all labels that are otherwise as `pattern`, by seed."""
 
     def protocol(run):
         keys = sameness.protocol(run.config, ignore=(*RUNTIME_KEYS, *sameness.BUYING))

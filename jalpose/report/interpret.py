@@ -206,7 +206,7 @@ def _bought(run, cycle: int, arrays: Arrays, row: Mapping, names) -> Bought:
 
 
 def by_loss(bought: Iterable[Bought]) -> list[Bought]:
-    """The same examples, the greatest loss first."""
+    """Examples bought, the greatest loss first."""
     return sorted(bought, key=lambda b: (-_or_least(b.loss), b.key))
 
 

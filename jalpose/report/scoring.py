@@ -83,7 +83,7 @@ class Scoring:
         return f"minus {reference}, below 0 where better"
 
     def difference(self, reference: str) -> str:
-        """Of what the difference of a method is taken, the more the better."""
+        """What a difference is of: "method minus random"; the more the better."""
         if self.keys.higher_is_better:
             return f"method minus {reference}"
         return f"{reference} minus method, above 0 where the method is better"

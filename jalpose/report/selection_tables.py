@@ -163,7 +163,7 @@ def parts_table(gathered: Gathered) -> Table:
     grid, scoring = score_grid(gathered), gathered.scoring
     cycle, part = len(grid.labelled) - 1, scoring.keys.part
     there = {
-        m: [found for r in gathered.by(m) if (found := r.record(cycle))]
+        m: [record for r in gathered.by(m) if (record := r.record(cycle))]
         for m in grid.methods
     }
     methods = [method for method, found in there.items() if found]
@@ -207,7 +207,7 @@ def cost_table(gathered: Gathered) -> Table:
         first = [run[0]["seconds"] for run in taken if run]
         later = [np.mean([a["seconds"] for a in run[1:]]) for run in taken if run[1:]]
         peaks = [cycles.peak_mib(a) for run in taken for a in run]
-        engines = {a.get("engine") for run in taken for a in run} - {None}
+        engines = {a["engine"] for run in taken for a in run if a.get("engine")}
         training = [_mean_training(run) for run in runs]
         rows.append(
             {

@@ -173,8 +173,8 @@ def _check_scored_alike(runs: dict[str, list[dict]], scoring: Scoring) -> None:
                     seen.setdefault(key, {}).setdefault(value, label)
     for key, holders in seen.items():
         if len(holders) > 1:
-            found = ", ".join(f"{value} in {label}" for value, label in holders.items())
-            raise ValueError(f"runs that differ in {key} cannot be compared: {found}")
+            named = ", ".join(f"{value} in {label}" for value, label in holders.items())
+            raise ValueError(f"runs that differ in {key} cannot be compared: {named}")
 
 
 def _spent(label: str, record: dict) -> dict:

@@ -48,12 +48,8 @@ def test_a_control_stands_beside_those_that_buy():
 
 def test_what_is_whole_is_read_beside_what_is_not(tmp_path):
     assert cycles.read_whole(tmp_path) == ([], [])
-    lines = [
-        json.dumps(LAST),
-        "{",
-        json.dumps(WHOLE),
-        json.dumps(LAST | {"seconds": 9}),
-    ]
+    again = LAST | {"seconds": 9}
+    lines = [json.dumps(LAST), "{", json.dumps(WHOLE), json.dumps(again)]
     (tmp_path / records.CYCLES).write_text("\n".join(lines) + "\n")
     found, warnings = cycles.read_whole(tmp_path)
     assert found == [WHOLE, again]

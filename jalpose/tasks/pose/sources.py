@@ -33,9 +33,9 @@ def _lsp(data, seed: int):
 
 
 def _mpii(data, seed: int):
-    from jalpose.tasks.pose.prepared import open_source
     from jalpose.runtime import random_streams
     from jalpose.tasks.pose import mpii
+    from jalpose.tasks.pose.prepared import open_source
 
     options = mpii.Options(
         annotation=data.mpii.annotation,
