@@ -1,4 +1,8 @@
-"""Settings of the whole suite, made before any backend starts, and drawn figures."""
+"""Settings of the whole suite, made before any backend starts, and drawn figures.
+
+Nothing of jalpose is imported up here: modules imported before the hook is in place
+would go unchecked.
+"""
 
 import os
 import shutil
@@ -7,10 +11,17 @@ import tempfile
 import hypothesis
 import jax
 import jaxlib
+import jaxtyping
 import pytest
 
-from jalpose.loop.configs import assemble
-from jalpose.tasks.pose.sources import load_dataset
+# Packages whose annotations are checked at every call, shapes and all.
+CHECKED = [
+    "jalpose.pergrad",
+    "jalpose.tasks",
+    "jalpose.models",
+    "jalpose.scoring",
+]
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 # Networks are tiny here: compiling them takes longer than running them. XLA's older
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag
@@ -51,6 +62,9 @@ def pytest_sessionfinish(session):
 @pytest.fixture(scope="session")
 def figures():
     """The dataset of the scale `tiny`: 40 labelled, 60 pool and 24 test figures."""
+    from jalpose.loop.configs import assemble
+    from jalpose.tasks.pose.sources import load_dataset
+
     delta = {"data.name": "figures"}
     config = assemble("scale=tiny", name="figures", delta=delta)
     return load_dataset(config.data, config.seed)

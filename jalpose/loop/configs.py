@@ -207,7 +207,7 @@ def check(config: ConfigDict) -> None:
         for name in names:
             methods.check_name(key, name)
     tasks.settings_of(config.task).check(config)
-    options_of(config.model).check(config.data.size)
+    options_of(dict(config.model)).check(config.data.size)
     for name in methods.methods():
         methods.method_of(name, dict(config.acquisition.get(name, {})))
 

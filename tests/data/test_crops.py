@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from jalpose.data.crops import crop_image, crop_windows, from_crop, to_crop
 from jalpose.data.source import DataError
-from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose import lsp
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
 from tests.support import miniature
 

@@ -6,14 +6,14 @@ import re
 
 import numpy as np
 import pytest
+from jalpose.tasks.pose.benchmarks import load_dataset
 
 from jalpose.data import pipeline
 from jalpose.data.crops import crop_image, to_crop
 from jalpose.data.dataset import join_sources
 from jalpose.data.source import DataError
-from jalpose.tasks.pose.annotations import Annotations
 from jalpose.settings.keys import default
-from jalpose.tasks.pose.benchmarks import load_dataset
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, VISIBLE
 from tests.support.miniature import write_miniature
 

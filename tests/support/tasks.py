@@ -17,7 +17,6 @@ CONTRACT = {
     "known",
     "loss",
     "decode",
-    "illustrate",
 }
 # What comes with a capability.
 COMPANIONS = {
@@ -36,12 +35,8 @@ class Bare:
         unknown = set(capabilities) - CAPABILITIES.keys()
         assert not unknown, unknown
         companions = (COMPANIONS.get(one, ()) for one in capabilities)
-        self.has = CONTRACT.union(capabilities, *companions)
-
-    def __getattr__(self, name):
-        if name not in self.has:
-            raise AttributeError(name)
-        return getattr(small.TASK, name)
+        for attribute in CONTRACT.union(capabilities, *companions):
+            setattr(self, attribute, getattr(small.TASK, attribute))
 
 
 @functools.cache

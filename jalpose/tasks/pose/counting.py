@@ -1,9 +1,13 @@
 """Which joints of a label count: one rule, for NumPy and for JAX."""
 
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+
 from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE
 
 
-def annotated(status, occluded: bool):
+def annotated(status: Int[Any, "*n j"], occluded: bool) -> Bool[Any, "*n j"]:
     """Joints that a label is taken to have: bool, of the shape of `status`.
 
     Args:
@@ -13,7 +17,7 @@ def annotated(status, occluded: bool):
     return status != ABSENT if occluded else status == VISIBLE
 
 
-def inside(joints, size: int):
+def inside(joints: Float[Any, "*n j 2"], size: int) -> Bool[Any, "*n j"]:
     """Joints that lie on a pixel of the crop: bool [..., J].
 
     Args:
@@ -23,7 +27,13 @@ def inside(joints, size: int):
     return ((joints >= -0.5) & (joints <= size - 0.5)).all(axis=-1)
 
 
-def counted(joints, status, *, occluded: bool, size: int):
+def counted(
+    joints: Float[Any, "*n j 2"],
+    status: Int[Any, "*n j"],
+    *,
+    occluded: bool,
+    size: int,
+) -> Bool[Any, "*n j"]:
     """Joints that are drawn, trained on and compared with: bool [..., J].
 
     They are annotated and in the crop: what was moved or cut out of it cannot be seen.

@@ -9,6 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from jalpose.tasks.pose.benchmarks import load_dataset
 from PIL import Image
 
 from jalpose.data import pipeline, preparation
@@ -18,7 +19,6 @@ from jalpose.loop.context import Problem
 from jalpose.settings.keys import ConfigError, assemble
 from jalpose.settings.validation import validate
 from jalpose.tasks.pose import mpii, pck
-from jalpose.tasks.pose.benchmarks import load_dataset
 from jalpose.tasks.pose.skeletons import ABSENT, MPII
 from tests.support import small
 from tests.support.mpii_miniature import (
