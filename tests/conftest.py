@@ -9,8 +9,9 @@ import jax
 import jaxlib
 import pytest
 
-from jalpose.settings.keys import assemble
-from jalpose.tasks.pose.benchmarks import load_dataset
+from jalpose.loop.configs import assemble, default
+from jalpose.tasks.pose.sources import load_dataset
+from tests.support.miniature import NUM_LSP, NUM_LSPET, write_miniature
 
 # Networks are tiny here: compiling them takes longer than running them. XLA's older
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag
@@ -52,5 +53,22 @@ def pytest_sessionfinish(session):
 def figures():
     """The dataset of the scale `tiny`: 40 labelled, 60 pool and 24 test figures."""
     delta = {"data.name": "figures"}
-    config = assemble("scale=tiny", name="figures", delta=delta, scales={})
+    config = assemble("scale=tiny", name="figures", delta=delta)
     return load_dataset(config.data, config.seed)
+
+
+@pytest.fixture(scope="session")
+def miniature_data(tmp_path_factory):
+    """The data section of a config for LSP and LSPET in miniature."""
+    folder = tmp_path_factory.mktemp("miniature")
+    write_miniature(folder, NUM_LSP, NUM_LSPET)
+    data = default().data
+    data.dir, data.cache_dir = str(folder), str(folder / "cache")
+    data.initial = NUM_LSP // 2
+    return data
+
+
+@pytest.fixture(scope="session")
+def people(miniature_data):
+    """LSP and LSPET in miniature."""
+    return load_dataset(miniature_data, 0)

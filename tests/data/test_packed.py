@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jalpose.data.packed import PackedCrops
-from jalpose.tasks.pose.benchmarks import load_dataset
+from jalpose.tasks.pose.sources import load_dataset
 from tests.support import miniature, small
 
 SIZE = 8
