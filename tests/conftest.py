@@ -1,4 +1,8 @@
-"""Settings of the whole suite, made before any backend starts, and drawn figures."""
+"""Settings of the whole suite, made before any backend starts, and drawn figures.
+
+Nothing of jalpose is imported up here: modules imported before the hook is in place
+would go unchecked.
+"""
 
 import os
 import shutil
@@ -7,11 +11,17 @@ import tempfile
 import hypothesis
 import jax
 import jaxlib
+import jaxtyping
 import pytest
 
-from jalpose.loop.configs import assemble, default
-from jalpose.tasks.pose.sources import load_dataset
-from tests.support.miniature import NUM_LSP, NUM_LSPET, write_miniature
+# Packages whose annotations are checked at every call, shapes and all.
+CHECKED = [
+    "jalpose.pergrad",
+    "jalpose.tasks",
+    "jalpose.models",
+    "jalpose.scoring",
+]
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 # Networks are tiny here: compiling them takes longer than running them. XLA's older
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag
@@ -52,6 +62,9 @@ def pytest_sessionfinish(session):
 @pytest.fixture(scope="session")
 def figures():
     """The dataset of the scale `tiny`: 40 labelled, 60 pool and 24 test figures."""
+    from jalpose.loop.configs import assemble
+    from jalpose.tasks.pose.sources import load_dataset
+
     delta = {"data.name": "figures"}
     config = assemble("scale=tiny", name="figures", delta=delta)
     return load_dataset(config.data, config.seed)
@@ -60,6 +73,9 @@ def figures():
 @pytest.fixture(scope="session")
 def miniature_data(tmp_path_factory):
     """The data section of a config for LSP and LSPET in miniature."""
+    from jalpose.loop.configs import default
+    from tests.support.miniature import NUM_LSP, NUM_LSPET, write_miniature
+
     folder = tmp_path_factory.mktemp("miniature")
     write_miniature(folder, NUM_LSP, NUM_LSPET)
     data = default().data
@@ -71,4 +87,6 @@ def miniature_data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def people(miniature_data):
     """LSP and LSPET in miniature."""
+    from jalpose.tasks.pose.sources import load_dataset
+
     return load_dataset(miniature_data, 0)

@@ -1,7 +1,7 @@
 """What every data set looks like to the rest of the package: names and images."""
 
 from collections.abc import Sized
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,7 @@ class DataError(ValueError):
     """A data set is missing, damaged or not what it claims to be."""
 
 
+@runtime_checkable
 class Annotations(Sized, Protocol):
     """Names of N examples, beside what a task knows of them.
 
@@ -29,6 +30,7 @@ class Annotations(Sized, Protocol):
         ...
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to the images of one data set."""
 

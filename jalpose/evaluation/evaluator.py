@@ -11,7 +11,7 @@ from jalpose.runtime.throughput import Meter
 from jalpose.scoring.passes import Examples, Passes, collect
 from jalpose.scoring.probe import Probe
 from jalpose.tasks.labels import Labels, Predicted
-from jalpose.tasks.task import Task
+from jalpose.tasks.task import Task, lacking
 
 
 class Evaluator:
@@ -132,10 +132,9 @@ class Evaluator:
             "labelled_embeddings": probe.embeddings(labelled),
         }
         shown = measures.ends(ids, scores, most)
-        if len(shown):
-            found = probe.reduce(_illustrate(probe.task), shown)
-            if found:
-                arrays |= {"heatmap_ids": shown, **found}
+        if len(shown) and not lacking(probe.task, ("illustrate",)):
+            arrays["heatmap_ids"] = shown
+            arrays |= probe.reduce(_illustrate(probe.task), shown)
         return arrays
 
     def _place(self, described, ids) -> Predicted:
@@ -168,7 +167,7 @@ def _recorded(values: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _illustrate(task: Task):
+def _illustrate(task):
     def illustration(output, key):
         del key
         return task.illustrate(output.prediction)

@@ -208,7 +208,7 @@ def check(config: ConfigDict) -> None:
         for name in names:
             one_of(key, name, known)
     tasks.settings_of(config.task).check(config)
-    options_of(config.model).check(config.data.size)
+    options_of(dict(config.model)).check(config.data.size)
     for name in known:
         methods.method_of(name, dict(config.acquisition.get(name, {})))
 

@@ -236,12 +236,14 @@ def make_context(
     engine = engine_of(acquisition)
     model = traced = network
     if network is None:
-        options = options_of(config.model)
+        options = options_of(dict(config.model))
         model = options.build(task.num_outputs)
         traced = options.build(task.num_outputs, traced=True)
     trainer = programs.trainer(
         model, task, Optimisation.of(config.training), needs.head
     )
+    if needs.head is not None:  # does it find in the network what it reads?
+        jax.eval_shape(trainer.init, jax.random.key(0))
     return RunContext(
         config=config,
         dataset=dataset,

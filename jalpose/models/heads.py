@@ -10,9 +10,12 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from jalpose.models.hourglass import KERNEL_INIT
 from jalpose.models.output import Output
+from jalpose.runtime.shapes import AnyArray
+from jalpose.settings.checks import ConfigError
 
 _dense = partial(nn.Dense, kernel_init=KERNEL_INIT)
 _conv = partial(nn.Conv, padding="VALID", kernel_init=KERNEL_INIT)
@@ -35,8 +38,8 @@ class StackHead(nn.Module):
     width: int = 128
 
     @nn.compact
-    def __call__(self, output: Output):
-        """`Output` of a batch -> float32 [B, O]; ValueError without stacks."""
+    def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
+        """`Output` of a batch -> float32 [B, O]; ConfigError without stacks."""
         stacks = _features(self, output, "stacks")
         means = [jnp.mean(_float32(x), axis=(1, 2)) for x in stacks]  # [B, C] each
         parts = [
@@ -61,7 +64,7 @@ class AverageHead(nn.Module):
     widths: tuple[int, ...] = WIDTHS
 
     @nn.compact
-    def __call__(self, output: Output):
+    def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
         """`Output` of a batch -> float32 [B, O]."""
         return _hidden_layers(_float32(output.embedding), self.widths, self.outputs)
 
@@ -84,8 +87,8 @@ class LevelsHead(nn.Module):
     widths: tuple[int, ...] = WIDTHS
 
     @nn.compact
-    def __call__(self, output: Output):
-        """`Output` of a batch -> float32 [B, O]; ValueError without levels."""
+    def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
+        """`Output` of a batch -> float32 [B, O]; ConfigError without levels."""
         x, *below = map(_float32, _features(self, output, "levels"))
         for i, level in enumerate(below):
             halve = _conv(level.shape[-1], (2, 2), (2, 2), name=f"halve{i}")
@@ -108,7 +111,7 @@ def _hidden_layers(x, widths, outputs):
 def _features(head, output, name):
     found = getattr(output.features, name)
     if not found:
-        raise ValueError(
+        raise ConfigError(
             f"{type(head).__name__} reads features.{name}, which this network does "
             "not return: choose the head average, or another model"
         )

@@ -16,8 +16,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from jalpose.models.output import Features, Output
+from jalpose.runtime.shapes import AnyArray
 
 # PyTorch's default convolution initialiser, U(+-1/sqrt(fan_in)), with which all the
 # papers' networks start; we differ in the biases, which start at zero.
@@ -35,7 +37,9 @@ class Conv(nn.Module):
     convolve: Callable | None = None
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(
+        self, x: Float[AnyArray, "b h w c"], train: bool
+    ) -> Float[AnyArray, "b h2 w2 f"]:
         """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
         pad = (self.kernel - 1) // 2
         x = nn.Conv(
@@ -66,7 +70,9 @@ class Residual(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x, train: bool, drop: bool = False):
+    def __call__(
+        self, x: Float[AnyArray, "b h w c"], train: bool, drop: bool = False
+    ) -> Float[AnyArray, "b h w f"]:
         """[B, H, W, C] -> [B, H, W, features]."""
         conv = partial(Conv, dtype=self.dtype, convolve=self.convolve)
         half = self.features // 2
@@ -91,7 +97,9 @@ class Hourglass(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x, train: bool, drop: bool = False):
+    def __call__(
+        self, x: Float[AnyArray, "b h w c"], train: bool, drop: bool = False
+    ) -> tuple[Float[AnyArray, "b h w c"], tuple[Float[AnyArray, "b _ _ c"], ...]]:
         """[B, H, W, features] -> (the same shape, maps of the levels below it)."""
         block = (self.features, self.dtype, self.convolve, self.dropout)
 
@@ -133,7 +141,12 @@ class StackedHourglass(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images, train: bool = False, drop: bool | None = None) -> Output:
+    def __call__(
+        self,
+        images: Float[AnyArray, "b y x 3"],
+        train: bool = False,
+        drop: bool | None = None,
+    ) -> Output:
         """See the class.
 
         Args:
@@ -180,7 +193,7 @@ class StackedHourglass(nn.Module):
         return Output(jnp.stack(heatmaps, axis=1), embedding, features)
 
 
-def max_pool(x):
+def max_pool(x: Float[AnyArray, "b h w c"]) -> Float[AnyArray, "b h2 w2 c"]:
     """Largest of each 2x2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C].
 
     The gradient goes to the first of equals, as that of `nn.max_pool`, but through
@@ -198,7 +211,9 @@ def _larger(first, second):
     return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
-def upsample_nearest(x):
+def upsample_nearest(
+    x: Float[AnyArray, "b h w c"],
+) -> Float[AnyArray, "b h2 w2 c"]:
     """Double height and width of [B, H, W, C] by repeating pixels."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jalpose.settings.checks import ConfigError, above, one_of
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+@runtime_checkable
 class Options(Protocol):
     """What a network of a name may be told: a frozen dataclass, its fields the keys.
 

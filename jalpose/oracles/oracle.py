@@ -1,10 +1,11 @@
 """The contract of an oracle: asked for labels, it has them at once or later."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class Oracle(Protocol):
     """Whoever labels what a method chose.
 

@@ -5,19 +5,20 @@ Linen module's `apply`, or any function of `{"params": ..., ...}` and inputs.
 
 >>> result = squared_norms("ghost", apply_fn, loss_fn, variables, x, y)
 ... # doctest: +SKIP
->>> result.total  # [B, K]  # doctest: +SKIP
+>>> result.total  # [b, k]  # doctest: +SKIP
 >>> routes(apply_fn, variables, x)  # of each tensor  # doctest: +SKIP
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Key, PyTree, Shaped, UInt32
 
-from jalpose.pergrad import checks, exact, sketch, taps
+from jalpose.pergrad import AnyArray, checks, exact, sketch, taps
 from jalpose.pergrad.taps import Route
 
 # What each engine computes; `Engine.name`.
@@ -80,24 +81,24 @@ class NormResult(NamedTuple):
     """Squared gradient norms, float32 (float64 for a network in float64).
 
     Attributes:
-      total: [B, K] of `squared_norms`, [B] of `expected_squared_norm`.
-      by_tensor: a tree like `params` of the same shapes, or None. Tensors an
+      total: [b, k] of `squared_norms`, [b] of `expected_squared_norm`.
+      by_tensor: a tree like `params` of arrays shaped as `total`, or None. Tensors an
         approximate engine leaves out have zeros.
       standard_error: of an engine that estimates, shaped as `total`, else None.
     """
 
-    total: jax.Array
-    by_tensor: Any = None
-    standard_error: jax.Array | None = None
+    total: Float[Array, "b k"] | Float[Array, " b"]
+    by_tensor: PyTree[Float[Array, "b k"] | Float[Array, " b"]] | None = None
+    standard_error: Float[Array, " b"] | None = None
 
 
 def squared_norms(
     engine: str | Engine,
-    apply_fn: Callable,
-    loss_fn: Callable,
-    variables,
-    inputs,
-    targets,
+    apply_fn: Callable[..., Any],
+    loss_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray, "b ..."]],
+    targets: PyTree[Shaped[AnyArray, "b k ..."]],
     *,
     by_tensor: bool = False,
     mesh: Mesh | None = None,
@@ -110,22 +111,27 @@ def squared_norms(
 
     Args:
       engine: a key of `ENGINES`, or an `Engine` with its options.
-      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...]; examples of a
+      apply_fn: (variables, inputs [b, ...]) -> one array [b, ...]; examples of a
         batch independent of each other (batch norm in evaluation mode: a per-example
         gradient does not exist otherwise).
       loss_fn: (one output, one target) -> scalar.
-      variables: collections of variables; all of `params` count.
-      inputs: tree of [B, ...].
-      targets: tree of [B, K, ...], K candidate targets an example.
+      variables: collections of variables; all of `params` count, floats.
+      inputs: tree of [b, ...], of any dtype.
+      targets: tree of [b, k, ...], k candidate targets an example, of any dtype.
       by_tensor: also return the norms of each parameter tensor.
-      mesh: split the examples over all its devices, one axis; B must divide evenly.
+      mesh: split the examples over all its devices, one axis; b must divide evenly.
         Sharded inputs need it: the compiler, left to split the gradients of
         convolutions itself, has been seen to get them wrong.
 
+    Returns:
+      NormResult with `total` [b, k].
+
     Raises:
       ValueError: unknown engines; `sketch`, which knows the expectation alone;
-        targets of another B or of differing K; an output that is not one array;
-        examples that are not independent.
+        targets of another b or of differing k; an output that is not one array;
+        examples that are not independent; with a mesh, a b that does not divide;
+        without one, inputs split over devices; `goodfellow` and `conv_linear`, a
+        parameter that they cannot place.
     """
     engine = _engine(engine)
     if engine.name == "sketch":
@@ -148,24 +154,30 @@ def squared_norms(
 
 def cotangent_squared_norms(
     engine: str | Engine,
-    apply_fn: Callable,
-    variables,
-    inputs,
-    cotangents,
+    apply_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray, "b ..."]],
+    cotangents: Float[AnyArray, "b k ..."],
     *,
     by_tensor: bool = False,
     mesh: Mesh | None = None,
 ) -> NormResult:
-    """`squared_norms` of J^T r for given cotangents r of the output.
+    """Squared norm of J^T r for each example and each given cotangent r of its output.
 
     Args:
       engine: as for `squared_norms`, and so are all arguments but the following.
       apply_fn: see there.
       variables: see there.
       inputs: see there.
-      cotangents: [B, K, ...], each shaped as an example's output.
+      cotangents: [b, k, ...], each shaped as an example's output.
       by_tensor: see there.
       mesh: see there.
+
+    Returns:
+      NormResult with `total` [b, k].
+
+    Raises:
+      ValueError: as `squared_norms`.
     """
     return squared_norms(
         engine,
@@ -181,18 +193,18 @@ def cotangent_squared_norms(
 
 def expected_squared_norm(
     engine: str | Engine,
-    apply_fn: Callable,
-    loss_fn: Callable,
-    variables,
-    inputs,
-    targets,
-    weights,
+    apply_fn: Callable[..., Any],
+    loss_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray, "b ..."]],
+    targets: PyTree[Shaped[AnyArray, "b k ..."]],
+    weights: Float[AnyArray, "b k"],
     *,
-    keys=None,
+    keys: Key[AnyArray, " b"] | UInt32[AnyArray, "b 2"] | None = None,
     by_tensor: bool = False,
     mesh: Mesh | None = None,
 ) -> NormResult:
-    """Weighted sum over the candidates of `squared_norms`.
+    """Squared gradient norm of each example, summed over its candidates with weights.
 
     Args:
       engine: as for `squared_norms`, and so are all arguments but the following.
@@ -201,13 +213,17 @@ def expected_squared_norm(
       variables: see there.
       inputs: see there.
       targets: see there.
-      weights: [B, K], not negative, e.g. the probabilities of the candidates.
-      keys: [B] keys of the random signs of `sketch` with a remainder.
+      weights: [b, k], not negative, e.g. the probabilities of the candidates.
+      keys: [b] keys of the random signs of `sketch` with a remainder.
       by_tensor: see there.
       mesh: see there.
 
     Returns:
-      NormResult with `total` [B].
+      NormResult with `total` [b].
+
+    Raises:
+      ValueError: as `squared_norms`, but for `sketch`; weights of another b or k;
+        `sketch` with a remainder and no keys.
     """
     engine = _engine(engine)
     checks.shapes(inputs, targets, weights)
@@ -277,9 +293,26 @@ def expected_squared_norm(
 
 
 def routes(
-    apply_fn: Callable, variables, inputs, engine: str | Engine = "ghost"
+    apply_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray | jax.ShapeDtypeStruct, "b ..."]],
+    engine: str | Engine = "ghost",
 ) -> tuple[Route, ...]:
-    """How the norm of each parameter tensor is found, in the order of the leaves."""
+    """Ways in which the norms of the parameter tensors are found.
+
+    Args:
+      apply_fn: see `squared_norms`.
+      variables: see there; as in the inputs, shapes and dtypes are enough.
+      inputs: tree of [b, ...].
+      engine: see there.
+
+    Returns:
+      A Route of each tensor, in the order of the leaves of `params`.
+
+    Raises:
+      ValueError: unknown engines; an output that is not one array; `goodfellow` and
+        `conv_linear`, a parameter that they cannot place.
+    """
     example = jax.eval_shape(lambda x: jax.tree.map(lambda a: a[0], x), inputs)
     params, other = _split(variables)
     return _plan(_engine(engine), apply_fn, params, other, example).routes
@@ -316,7 +349,7 @@ def _plan(engine: Engine, apply_fn, params, other, example) -> taps.Plan:
 
 
 def _linearise(engine: Engine, apply_fn, variables, example):
-    """(output, pull, (plan, seen)) of one example."""
+    """Forward pass of one example: (output, pull, (plan, seen))."""
     params, other = _split(variables)
     if engine.name == "exact":
         return *exact.linearise(apply_fn, params, other, example), (None, None)
@@ -326,7 +359,7 @@ def _linearise(engine: Engine, apply_fn, variables, example):
 
 
 def _cotangents(loss_fn, output, targets):
-    """Gradients of the loss by the output: [K, ...]."""
+    """Gradients of the loss by the output: [k, ...]."""
     return jax.vmap(jax.grad(loss_fn), (None, 0))(output, targets)
 
 

@@ -1,16 +1,33 @@
 """Inputs that have no per-example gradient norm, or not the one that was meant."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, PyTree, Shaped
+
+from jalpose.pergrad import AnyArray
 
 # Outputs of an example alone and in company differ by rounding; batch statistics
 # change them by far more.
 _TOLERANCE = 1e-3
 
 
-def shapes(inputs, targets, weights=None) -> None:
-    """Raise ValueError unless targets (and weights) are [B, K, ...] for the inputs."""
+def shapes(
+    inputs: PyTree[Shaped[AnyArray, "..."]],
+    targets: PyTree[Shaped[AnyArray, "..."]],
+    weights: Shaped[AnyArray, "..."] | None = None,
+) -> None:
+    """Raise ValueError unless targets (and weights) are [b, k, ...] for the inputs.
+
+    Args:
+      inputs: tree of what should be [b, ...].
+      targets: tree of what should be [b, k, ...].
+      weights: what should be [b, k].
+    """
     rows = {leaf.shape[0] for leaf in jax.tree.leaves(inputs)}
     leaves = jax.tree.leaves(targets)
     if weights is not None:
@@ -24,16 +41,20 @@ def shapes(inputs, targets, weights=None) -> None:
         )
 
 
-def independent(apply_fn, variables, inputs) -> None:
+def independent(
+    apply_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray, "b ..."]],
+) -> None:
     """Raise ValueError where an example's output depends on what stands beside it.
 
     Two examples are run together and alone; a batch of one is doubled up with a
     changed copy of itself.
 
     Args:
-      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...].
+      apply_fn: (variables, inputs [b, ...]) -> a tree of [b, ...].
       variables: of the network.
-      inputs: tree of [B, ...] arrays, not traced.
+      inputs: tree of arrays, not traced.
     """
     pair = jax.tree.map(_pair, inputs)
 
@@ -68,15 +89,28 @@ def _pair(leaf):
     return jnp.concatenate([leaf, moved])
 
 
-def independent_if_concrete(apply_fn, variables, inputs) -> None:
-    """`independent`, unless there is nothing but tracers to look at."""
+def independent_if_concrete(
+    apply_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray, "b ..."]],
+) -> None:
+    """Check with `independent` unless there are tracers, which have no values.
+
+    Args:
+      apply_fn: see `independent`.
+      variables: of the network.
+      inputs: tree of arrays, traced or not.
+
+    Raises:
+      ValueError: see `independent`.
+    """
     # Under `jit` a new constant is a tracer, whatever the arguments are.
     leaves = jax.tree.leaves((variables, inputs, jnp.zeros(())))
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         independent(apply_fn, variables, inputs)
 
 
-def on_one_device(inputs) -> None:
+def on_one_device(inputs: PyTree[Shaped[AnyArray, "..."]]) -> None:
     """Raise ValueError where arrays in hand are split over devices, not replicated."""
     for leaf in jax.tree.leaves(inputs):
         if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
@@ -89,7 +123,7 @@ def on_one_device(inputs) -> None:
             )
 
 
-def divides(count: int, mesh) -> None:
+def divides(count: int, mesh: Mesh) -> None:
     """Raise ValueError unless `count` examples split evenly over the mesh."""
     size = mesh.shape[mesh.axis_names[0]]
     if count % size:
@@ -99,12 +133,12 @@ def divides(count: int, mesh) -> None:
         )
 
 
-def finite(norms, names) -> None:
+def finite(norms: Float[AnyArray, "b ..."], names: Sequence[Any]) -> None:
     """Raise FloatingPointError naming the examples whose norms are not finite.
 
     Args:
-      norms: [N] or [N, K].
-      names: of the N examples, anything that prints.
+      norms: [b] or [b, k], not traced.
+      names: of the b examples, anything that prints.
     """
     norms = np.asarray(norms)
     bad = np.flatnonzero(~np.isfinite(norms.reshape(len(norms), -1)).all(axis=1))

@@ -1,31 +1,46 @@
 """Exact per-example gradient norms by `jax.vmap` over autodiff: the oracle.
 
-The K candidate gradients of one example differ only in the cotangent of the output,
-so one forward pass is shared and K cotangents are pulled back through it under
-`vmap`: the same numbers as `vmap(grad)` over K copies of the example, without K - 1
+The k candidate gradients of one example differ only in the cotangent of the output,
+so one forward pass is shared and k cotangents are pulled back through it under
+`vmap`: the same numbers as `vmap(grad)` over k copies of the example, without k - 1
 of the forward passes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
 
+from jalpose.pergrad import AnyArray
 from jalpose.pergrad.program import only_array
 
+# (cotangents, how many at once) -> the squared norms of each parameter tensor's
+# gradient, at least float32, in the order of the tree's leaves.
+Pull = Callable[[Float[Array, "k ..."], int], list[Float[Array, " k"]]]
 
-def linearise(apply_fn: Callable, params, other, example):
+
+def linearise(
+    apply_fn: Callable[..., Any],
+    params: PyTree,
+    other: Mapping[str, PyTree],
+    example: PyTree,
+) -> tuple[Float[Array, "..."], Pull]:
     """Run one example forward.
 
     Args:
-      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...].
-      params: tree of parameters.
+      apply_fn: (variables, inputs [b, ...]) -> one array [b, ...].
+      params: tree of parameters, float arrays of any shape.
       other: the other collections of the variables.
-      example: inputs of one example.
+      example: tree of the inputs of one example, without an axis of examples.
 
     Returns:
-      The output, and a function (cotangents [K, ...], chunk) -> list of [K], the
-      squared norms of each parameter tensor's gradient.
+      The output, without an axis of examples, and what pulls cotangents of its shape
+      back through it.
+
+    Raises:
+      ValueError: the function returns anything but one array of one row an example.
     """
     batch = jax.tree.map(lambda x: x[None], example)
 
@@ -44,14 +59,18 @@ def linearise(apply_fn: Callable, params, other, example):
     return output, pull
 
 
-def by_chunks(norms: Callable, cotangents, chunk: int):
-    """`norms` of each of the K cotangents, `chunk` at once."""
+def by_chunks(
+    norms: Callable[..., list[Float[Array, ""]]],
+    cotangents: Float[AnyArray, "k ..."],
+    chunk: int,
+) -> list[Float[Array, " k"]]:
+    """Results of `norms` for each of the k cotangents, `chunk` of them at once."""
     if chunk >= cotangents.shape[0]:
         return jax.vmap(norms)(cotangents)
     return jax.lax.map(norms, cotangents, batch_size=chunk)
 
 
-def sum_of_squares(gradient):
-    """Sum of all squares, in at least float32."""
+def sum_of_squares(gradient: Float[AnyArray, "..."]) -> Float[Array, ""]:
+    """Sum of all squares of an array, taken and returned in at least float32."""
     wide = jnp.promote_types(jnp.float32, gradient.dtype)
     return jnp.sum(jnp.square(gradient.astype(wide)))

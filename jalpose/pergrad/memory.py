@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -15,7 +16,7 @@ _DEVICE_SHARE = 0.9
 CPU_MICROBATCH = 5
 
 
-def compiled_bytes(compiled) -> int:
+def compiled_bytes(compiled: Any) -> int:
     """Peak memory of a compiled program on one device, as the compiler has it.
 
     Arguments + outputs + temporaries - what is aliased; 0 where a backend does not
@@ -32,7 +33,7 @@ def compiled_bytes(compiled) -> int:
     )
 
 
-def limit_bytes(device=None) -> int:
+def limit_bytes(device: Any = None) -> int:
     """Memory one device may take: its reported limit, else half of what is free."""
     device = device or jax.local_devices()[0]
     stats = device.memory_stats()
@@ -42,7 +43,9 @@ def limit_bytes(device=None) -> int:
     return int(_HOST_SHARE * free / len(jax.local_devices(backend=device.platform)))
 
 
-def largest_fitting(compile_at: Callable[[int], object], most: int, limit: int):
+def largest_fitting(
+    compile_at: Callable[[int], Any], most: int, limit: int
+) -> tuple[Any, int]:
     """Compile with the largest microbatch, up to `most`, that keeps within `limit`.
 
     `most` is tried first. Where it does not fit, the peaks of one and two are taken

@@ -8,10 +8,14 @@ twice, inside a scan, or in an operation nobody thought of, is seen as just that
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from jax.extend import core
+from jaxtyping import PyTree, Shaped
+
+from jalpose.pergrad import AnyArray
 
 # Operations that keep a parameter's entries, each once: the norm of its gradient is
 # that of the result's.
@@ -67,14 +71,22 @@ class Program:
         return frozenset(path for path, count in counts.items() if count > 1)
 
 
-def trace(apply_fn: Callable, params, other, example) -> Program:
+def trace(
+    apply_fn: Callable[..., Any],
+    params: PyTree,
+    other: Mapping[str, PyTree],
+    example: PyTree,
+) -> Program:
     """Trace `apply_fn` for one example.
 
+    All arrays are looked at for their shapes and dtypes alone, and may be
+    `jax.ShapeDtypeStruct`.
+
     Args:
-      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...].
-      params: tree of parameters.
+      apply_fn: (variables, inputs [b, ...]) -> one array [b, ...].
+      params: tree of parameters, of any shape.
       other: the other collections of the variables.
-      example: tree of the inputs of one example.
+      example: tree of the inputs of one example, without an axis of examples.
 
     Raises:
       ValueError: the function returns anything but one array of one row an example.
@@ -100,8 +112,12 @@ def trace(apply_fn: Callable, params, other, example) -> Program:
     )
 
 
-def only_array(output, rows: int):
-    """`output` if it is one array with `rows` rows, else ValueError."""
+def only_array(output: PyTree, rows: int) -> Shaped[AnyArray, "{rows} ..."]:
+    """The one array a network's output is, of any dtype.
+
+    Raises:
+      ValueError: it is not one array, or not of so many rows.
+    """
     leaves = jax.tree.leaves(output)
     if len(leaves) != 1 or leaves[0].ndim < 1 or leaves[0].shape[0] != rows:
         shapes = jax.tree.map(lambda leaf: leaf.shape, output)
@@ -114,7 +130,7 @@ def only_array(output, rows: int):
 
 
 def tensor_name(path) -> str:
-    """`a/b/kernel` of a key path."""
+    """Name of a tensor by its key path, e.g. `a/b/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -130,12 +146,12 @@ def body_of(equation) -> core.Jaxpr | None:
 
 
 def is_remat(equation) -> bool:
-    """Is it `jax.checkpoint`, whose body is computed again in the backward pass?"""
+    """Whether an equation is `jax.checkpoint`: its body is computed again backward."""
     return equation.primitive.name in _REMAT
 
 
 def is_elementwise(use: Use) -> bool:
-    """Does it combine the parameter's entries with an array, each by itself?"""
+    """Whether a use combines the parameter's entries with an array, each by itself."""
     return use.primitive in _ELEMENTWISE
 
 

@@ -17,8 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
 
-from jalpose.pergrad import squares, windows
+from jalpose.pergrad import AnyArray, squares, windows
+from jalpose.pergrad.squares import Square
 from jalpose.pergrad.windows import Window
 
 
@@ -28,13 +31,20 @@ class Settings:
 
     Attributes:
       approximate: Goodfellow's sum over positions instead of the norm.
-      dtype: activations and cotangents are rounded to it before they are multiplied.
+      dtype: activations and cotangents are rounded to it before they are multiplied;
+        None: they are left as they are.
       cpu: work in blocks that fit a CPU's caches.
     """
 
     approximate: bool
-    dtype: Any
+    dtype: DTypeLike | None
     cpu: bool
+
+
+# What an operation takes, indices for an embedding, and k cotangents of its result.
+Data = Shaped[AnyArray, "..."]
+Weight = Float[AnyArray, "..."]
+Cotangents = Float[AnyArray, "k ..."]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +56,10 @@ class Rule:
       data: which operand is the data.
       weight: which one the parameter.
       forward: (data, weight) -> y.
-      square: (data, cotangents [K, *y.shape]) -> [K].
+      square: (data, cotangents [k, *y.shape]) -> [k], in at least float32.
       route: what `square` does, for one cotangent.
-      gradient: (data, cotangents [K, *y.shape]) -> the gradients themselves, [K, n].
+      gradient: (data, cotangents [k, *y.shape]) -> the gradients themselves, each
+        flat, in at least float32.
       input_gradient: (weight, cotangent, shape of the data) -> cotangent of the data;
         None: that of `forward` by autodiff.
       linear: whether y is linear in the data (an embedding has no such thing).
@@ -57,11 +68,14 @@ class Rule:
     kind: str
     data: int
     weight: int
-    forward: Callable
-    square: Callable
+    forward: Callable[[Data, Weight], Float[Array, "..."]]
+    square: Square
     route: str
-    gradient: Callable | None = None
-    input_gradient: Callable | None = None
+    gradient: Callable[[Data, Cotangents], Float[Array, "k _"]] | None = None
+    input_gradient: (
+        Callable[[Weight, Float[Array, "..."], tuple[int, ...]], Float[Array, "..."]]
+        | None
+    ) = None
     linear: bool = True
 
 
@@ -102,7 +116,7 @@ def _rounded(settings, *arrays):
 
 
 def _binding(equation, weight: int):
-    """The equation as a function of (data, weight)."""
+    """An equation as a function of (data, weight)."""
 
     def forward(data, kernel):
         operands = (kernel, data) if weight == 0 else (data, kernel)
@@ -170,7 +184,7 @@ def _conv(equation, weight, settings) -> Rule | None:
     )
 
     def last(x, spec):
-        """[N, *S, C] of an array whose axes stand as `spec` says."""
+        """Array [n, *size, c] of one whose axes stand as `spec` says."""
         order = (spec[0], *spec[2:], spec[1])
         return x.transpose(order)
 
@@ -246,7 +260,7 @@ def _conv(equation, weight, settings) -> Rule | None:
 
 
 def _window_energy(window: Window, x):
-    """|a_t|^2 of each patch: [N, *S, C] -> [groups, T]."""
+    """Squared length |a_t|^2 of each patch: [n, *size, c] -> [g, t]."""
     squared = jnp.square(x).reshape(*x.shape[:-1], window.groups, -1).sum(-1)
     padded = windows.pad_input(window, squared)
     counts = [
@@ -311,8 +325,10 @@ _MAKERS = {
 }
 
 
-def tap(rule: Rule) -> Callable:
-    """The operation with a tap: (data, weight, tap) -> y.
+def tap(
+    rule: Rule,
+) -> Callable[[Data, Weight, Float[AnyArray, ""]], Float[Array, "..."]]:
+    """The operation of a rule with a tap: (data, weight, tap) -> y.
 
     Backward, the tap's cotangent is the squared norm of the weight's gradient, and the
     weight's own is left out. The gradient itself never exists outside this layer.
@@ -342,6 +358,10 @@ def tap(rule: Rule) -> Callable:
     return tapped
 
 
-def tap_dtype(output) -> np.dtype:
-    """Of the tap of an operation with this output: at least float32."""
+def tap_dtype(output: Any) -> np.dtype:
+    """Dtype of the tap of an operation, at least float32.
+
+    Args:
+      output: of the operation; anything with a dtype.
+    """
     return jnp.promote_types(jnp.float32, output.dtype)

@@ -1,10 +1,10 @@
-"""The expected squared gradient norm over K candidates from m backward passes.
+"""The expected squared gradient norm over k candidates from m backward passes.
 
 The gradient is linear in the cotangent of the output, so with weights q and cotangents
-r_k (stacked in R) sum_k q_k |J^T r_k|^2 is the trace of A = S R^T J J^T R S, where
-S = diag(sqrt q), and that is sum_i v_i^T A v_i for any orthonormal basis v of the K
+r_i (stacked in R) sum_i q_i |J^T r_i|^2 is the trace of A = S R^T J J^T R S, where
+S = diag(sqrt q), and that is sum_i v_i^T A v_i for any orthonormal basis v of the k
 candidates: each term one backward pass of the combined cotangent R S v_i. No term is
-negative, so the first m of a well-chosen basis are a lower bound, and all K of them
+negative, so the first m of a well-chosen basis are a lower bound, and all k of them
 the norm itself.
 
 The basis: first sqrt(q) itself, whose term is the norm of the mean gradient (the
@@ -13,7 +13,7 @@ last layer's gradients, which a forward pass gives. On request some of the passe
 spent on random signs over what is left out: the estimate is then unbiased and has a
 standard error. Without them what is left out is extrapolated by the Gram, on request.
 
-EGL++ (Shukla, WACV 2022) takes all K passes. Any loss will do, quadratic or not: only
+EGL++ (Shukla, WACV 2022) takes all k passes. Any loss will do, quadratic or not: only
 the network has to be the same for all candidates of an example.
 """
 
@@ -23,7 +23,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from jalpose.pergrad import AnyArray
 from jalpose.pergrad.program import Path
 from jalpose.pergrad.taps import Plan
 
@@ -35,8 +37,8 @@ _LINEAR = frozenset(
 _SCALING = frozenset({"mul", "div"})
 
 
-def last_layers(plan: Plan) -> tuple[set, list]:
-    """The layers whose output reaches the function's own through linear steps alone.
+def last_layers(plan: Plan) -> tuple[set[Path], list[int]]:
+    """Layers whose output reaches the function's own through linear steps alone.
 
     Returns:
       Paths of their equations, and the positions of the equations between, in order.
@@ -48,7 +50,7 @@ def last_layers(plan: Plan) -> tuple[set, list]:
         for index, equation in enumerate(jaxpr.eqns)
         for variable in equation.outvars
     }
-    layers, between = set(), set()
+    layers, between = set[Path](), set[int]()
     waiting = list(jaxpr.outvars)
     while waiting:
         variable = waiting.pop()
@@ -70,7 +72,11 @@ def last_layers(plan: Plan) -> tuple[set, list]:
     return layers, sorted(between)
 
 
-def gram(plan: Plan, seen, cotangents):
+def gram(
+    plan: Plan,
+    seen: dict[Path, Shaped[AnyArray, "..."]],
+    cotangents: Float[Array, "k ..."],
+) -> Float[Array, "k k"]:
     """Gram of the last layers' gradients, or of the cotangents where there is none.
 
     What a layer's output does on other ways than straight to the function's output
@@ -79,10 +85,11 @@ def gram(plan: Plan, seen, cotangents):
     Args:
       plan: of `taps.make_plan`.
       seen: data of the tapped operations, of `taps.linearise`.
-      cotangents: [K, ...].
+      cotangents: of the function's output.
 
     Returns:
-      [K, K].
+      [k, k], in at least float32 where there is a last layer, else in the dtype of
+      the cotangents.
     """
     layers, between = last_layers(plan)
     if not layers:
@@ -109,7 +116,7 @@ def gram(plan: Plan, seen, cotangents):
 
 
 def _straight(plan: Plan, layers, between) -> Callable:
-    """The linear steps from the layers' outputs to the function's output."""
+    """Linear steps from the layers' outputs to the function's output."""
     jaxpr = plan.program.closed.jaxpr
 
     def straight(outputs):
@@ -135,17 +142,19 @@ def _straight(plan: Plan, layers, between) -> Callable:
     return straight
 
 
-def basis(metric, weights, *, split_mean: bool):
+def basis(
+    metric: Float[AnyArray, "k k"], weights: Float[AnyArray, " k"], *, split_mean: bool
+) -> Float[Array, "k k"]:
     """Orthonormal directions among the candidates, the most telling first.
 
     Args:
-      metric: [K, K], a Gram of the unweighted candidates.
-      weights: [K], not negative.
+      metric: a Gram of the unweighted candidates.
+      weights: not negative.
       split_mean: let sqrt(weights) be the first direction.
 
     Returns:
-      [K, K], a direction a row. Not so the last with `split_mean` where all weights
-      are zero: then the first is zero too.
+      [k, k] in the dtype of the metric, a direction a row. Not so the last with
+      `split_mean` where all weights are zero: then the first is zero too.
     """
     roots = jnp.sqrt(weights).astype(metric.dtype)
     weighted = roots[:, None] * metric * roots[None]
@@ -167,19 +176,28 @@ def basis(metric, weights, *, split_mean: bool):
     return jnp.concatenate([mean[None], vectors.T[:0:-1]])
 
 
-def directions(key, metric, weights, *, passes, split_mean, remainder):
+def directions(
+    key: PRNGKeyArray,
+    metric: Float[AnyArray, "k k"],
+    weights: Float[AnyArray, " k"],
+    *,
+    passes: int,
+    split_mean: bool,
+    remainder: int,
+) -> Float[Array, "m k"]:
     """Combinations of the candidates whose backward passes are taken.
 
     Args:
       key: of the signs.
       metric: see `basis`.
-      weights: [K].
-      passes: m, at most K.
+      weights: not negative.
+      passes: m, at most k.
       split_mean: see `basis`.
       remainder: how many of the m are random signs over what the others leave out.
 
     Returns:
-      [m, K]: cotangent i is sum_k of row i times sqrt(weights[k]) r_k.
+      [m, k] in the dtype of the metric: cotangent i is the sum over the candidates j
+      of entry [i, j] times sqrt(weights[j]) r_j.
     """
     found = basis(metric, weights, split_mean=split_mean)
     leading = passes - remainder
@@ -190,7 +208,11 @@ def directions(key, metric, weights, *, passes, split_mean, remainder):
     return jnp.concatenate([found[:leading], signs @ rest])
 
 
-def extrapolation(metric, weights, chosen):
+def extrapolation(
+    metric: Float[AnyArray, "k k"],
+    weights: Float[AnyArray, " k"],
+    chosen: Float[AnyArray, "m k"],
+) -> Float[Array, " m"]:
     """Factors that make up for what the directions taken leave out.
 
     What is left out is to the passes taken as it is in the metric: the first
@@ -199,12 +221,12 @@ def extrapolation(metric, weights, chosen):
 
     Args:
       metric: see `basis`.
-      weights: [K].
-      chosen: [m, K], leading rows of a basis.
+      weights: not negative.
+      chosen: leading rows of a basis.
 
     Returns:
-      [m], by which the squared norms are multiplied before they are added up; ones
-      where nothing is left out.
+      [m] in the dtype of the metric, by which the squared norms are multiplied before
+      they are added up; ones where nothing is left out.
     """
     roots = jnp.sqrt(weights).astype(metric.dtype)
     weighted = roots[:, None] * metric * roots[None]
@@ -216,10 +238,18 @@ def extrapolation(metric, weights, chosen):
     return jnp.where(counted, 1 + share, 1)
 
 
-def combine(norms, remainder: int):
-    """(Estimate, standard error or None) from the m squared norms of `directions`.
+def combine(
+    norms: Float[AnyArray, "m b"], remainder: int
+) -> tuple[Float[Array, " b"], Float[Array, " b"] | None]:
+    """Estimate and its standard error from the squared norms of m directions.
 
-    The standard error needs two passes of signs; with one it is NaN.
+    Args:
+      norms: of the cotangents of `directions`.
+      remainder: how many of them, the last, are of random signs.
+
+    Returns:
+      Both in the dtype of `norms`. The standard error needs two passes of signs: with
+      one it is NaN, without any None.
     """
     leading = norms.shape[0] - remainder
     total = norms[:leading].sum(axis=0)

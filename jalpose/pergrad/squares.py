@@ -1,7 +1,7 @@
 """Squared norms of gradient matrices A^T G that are never kept.
 
-Every function here is written for one example and K of its cotangents; A (what the
-layer saw) is shared by all K. Two exact routes, the cheaper by count taken where the
+Every function here is written for one example and k of its cotangents; A (what the
+layer saw) is shared by all k. Two exact routes, the cheaper by count taken where the
 shapes are known, at trace time:
 
 - direct: A^T G, squared and summed;
@@ -19,8 +19,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import custom_batching, lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer, Shaped
 
-from jalpose.pergrad import windows
+from jalpose.pergrad import AnyArray, windows
 from jalpose.pergrad.windows import Window
 
 # An elementwise pass over a matrix costs about as much as this many multiplications
@@ -31,13 +33,19 @@ _PASS = 8
 _SMALL_BYTES = 1_000_000
 
 
-def by_example(square: Callable, *, loop: bool) -> Callable:
-    """Batch `square(a, g [K, ...]) -> [K]` over examples and over cotangents.
+# (what the layer of one example saw, k cotangents of its output) -> squared norms.
+Square = Callable[
+    [Shaped[AnyArray, "..."], Float[AnyArray, "k ..."]], Float[Array, " k"]
+]
 
-    A batch axis of `g` alone is more cotangents of the same example, and joins the K:
-    that is how `vmap` over a pulled-back cotangent comes to share A. A batch axis of
-    both is examples: looped over (`loop`, a CPU's caches hold one example's blocks)
-    or batched.
+
+def by_example(square: Square, *, loop: bool) -> Square:
+    """Squared norms of one example, batched by `vmap` over examples and cotangents.
+
+    A batch axis of the cotangents alone is more of them for the same example, and joins
+    the k: that is how `vmap` over a pulled-back cotangent comes to share A. A batch
+    axis of both arguments is examples: looped over (`loop`, a CPU's caches hold one
+    example's blocks) or batched.
     """
 
     @custom_batching.custom_vmap
@@ -60,40 +68,45 @@ def by_example(square: Callable, *, loop: bool) -> Callable:
     return squares
 
 
-def of_matrix(a, g, *, accumulate):
-    """Squared norms for y = a W.
+def of_matrix(
+    a: Float[AnyArray, "g t d"],
+    g: Float[AnyArray, "k g t p"],
+    *,
+    accumulate: DTypeLike,
+) -> Float[Array, " k"]:
+    """Squared norms of the gradients of a matrix W, for y = a W in each group.
 
     Args:
-      a: [groups, T, d].
-      g: [K, groups, T, p].
-      accumulate: dtype of products and sums.
-
-    Returns:
-      [K].
+      a: what the layer saw.
+      g: cotangents of y.
+      accumulate: dtype of products and sums, and of the result.
     """
     _, positions, depth = a.shape
     num, width = g.shape[0], g.shape[-1]
     direct, gram, _ = costs(num, positions, depth, width)
-    options = {"preferred_element_type": accumulate}
     if gram < direct:
-        seen = jnp.einsum("gtd,gsd->gts", a, a, **options)
+        seen = jnp.einsum("gtd,gsd->gts", a, a, preferred_element_type=accumulate)
         return _paired(seen, g, accumulate)
     found = windows.outer(a.swapaxes(0, 1), g.swapaxes(1, 2), accumulate)
     return _sum_squares(found)
 
 
-def of_window(window: Window, x, g, *, blocked: bool, accumulate):
-    """Squared norms for a convolution.
+def of_window(
+    window: Window,
+    x: Float[AnyArray, "n *size c"],
+    g: Float[AnyArray, "k n *out f"],
+    *,
+    blocked: bool,
+    accumulate: DTypeLike,
+) -> Float[Array, " k"]:
+    """Squared norms of the gradients of a convolution's kernel.
 
     Args:
       window: its geometry.
-      x: [N, *S, C], the input.
-      g: [K, N, *O, D].
+      x: the input.
+      g: cotangents of the output.
       blocked: see `windows.products`.
-      accumulate: dtype of products and sums.
-
-    Returns:
-      [K].
+      accumulate: dtype of products and sums, and of the result.
     """
     if route(window, x.shape, g.shape) == "direct":
         found = windows.products(window, x, g, blocked=blocked, accumulate=accumulate)
@@ -107,19 +120,19 @@ def of_window(window: Window, x, g, *, blocked: bool, accumulate):
         groups = window.groups
         found = found.reshape(math.prod(positions), -1, groups, x.shape[-1] // groups)
         seen = jnp.einsum(
-            "tkgc,skgc->gts", found, found, preferred_element_type=accumulate
+            "twgc,swgc->gts", found, found, preferred_element_type=accumulate
         )
     cots = g.reshape(len(g), math.prod(positions), window.groups, -1).swapaxes(1, 2)
     return _paired(seen, cots, accumulate)
 
 
-def route(window: Window, x_shape, g_shape) -> str:
-    """`direct`, `gram` or `shifted`: the cheapest exact way by count.
+def route(window: Window, x_shape: tuple[int, ...], g_shape: tuple[int, ...]) -> str:
+    """Name of the cheapest exact way by count: `direct`, `gram` or `shifted`.
 
     Args:
       window: geometry.
-      x_shape: (N, *S, C).
-      g_shape: (K, N, *O, D).
+      x_shape: (n, *size, c).
+      g_shape: (k, n, *out, f).
     """
     num, images, *positions, features = g_shape
     taps, channels = math.prod(window.kernel), x_shape[-1]
@@ -142,11 +155,11 @@ def route(window: Window, x_shape, g_shape) -> str:
 
 
 def costs(num: int, positions: int, depth: int, width: int) -> tuple[int, int, int]:
-    """Operations a group: (direct, Gram, the Gram's part for the cotangents).
+    """Operations a group takes: (direct, Gram, the Gram's part for the cotangents).
 
     Args:
-      num: K cotangents.
-      positions: T.
+      num: k cotangents.
+      positions: t.
       depth: d, of A.
       width: p, of G.
     """
@@ -155,10 +168,21 @@ def costs(num: int, positions: int, depth: int, width: int) -> tuple[int, int, i
     return direct, pairs + 2 * positions**2 * depth, pairs
 
 
-def shifted_gram(window: Window, padded, positions, accumulate):
-    """A A^T [groups, T, T] from the Gram of the padded pixels, for one image.
+def shifted_gram(
+    window: Window,
+    padded: Float[AnyArray, "1 *padded c"],
+    positions: tuple[int, ...],
+    accumulate: DTypeLike,
+) -> Float[Array, "g t t"]:
+    """Gram A A^T of one image's patches, from the Gram of its padded pixels.
 
     A A^T[t, t'] is the sum over the window's pixels o of X X^T[t + o, t' + o].
+
+    Args:
+      window: geometry.
+      padded: of `windows.pad_input`.
+      positions: (1, *out).
+      accumulate: dtype of products and sums, and of the result.
     """
     _, *size, channels = padded.shape
     groups = window.groups
@@ -185,40 +209,44 @@ def shifted_gram(window: Window, padded, positions, accumulate):
     return seen
 
 
-def of_rows(indices, g, *, accumulate):
-    """Squared norms for y = table[indices], an embedding.
+def of_rows(
+    indices: Integer[AnyArray, " t"],
+    g: Float[AnyArray, "k t p"],
+    *,
+    accumulate: DTypeLike,
+) -> Float[Array, " k"]:
+    """Squared norms of the gradients of an embedding's table, for y = table[indices].
 
     The gradient of a row is the sum of the cotangents where it was taken.
 
     Args:
-      indices: int [T]; negative where nothing was taken.
-      g: [K, T, p].
-      accumulate: dtype of products and sums.
-
-    Returns:
-      [K].
+      indices: rows taken; negative where nothing was.
+      g: cotangents of y.
+      accumulate: dtype of products and sums, and of the result.
     """
     same = (indices[:, None] == indices[None]) & (indices >= 0)[:, None]
     return _paired(same[None].astype(accumulate), g[:, None], accumulate)
 
 
-def per_position(energy, g, *, accumulate):
+def per_position(
+    energy: Float[AnyArray, "g t"],
+    g: Float[AnyArray, "k g t p"],
+    *,
+    accumulate: DTypeLike,
+) -> Float[Array, " k"]:
     """Sum over positions of |a_t|^2 |g_t|^2: Goodfellow (2015), a position at a time.
 
     Args:
-      energy: [groups, T], |a_t|^2.
-      g: [K, groups, T, p].
-      accumulate: dtype of the sums.
-
-    Returns:
-      [K].
+      energy: |a_t|^2.
+      g: cotangents.
+      accumulate: dtype of the sums, and of the result.
     """
     lengths = jnp.sum(jnp.square(g.astype(accumulate)), axis=-1)
     return jnp.einsum("gt,kgt->k", energy.astype(accumulate), lengths)
 
 
 def _paired(seen, g, accumulate):
-    """<seen, G G^T> for [g, T, T] and [K, g, T, p]: [K]."""
+    """Inner product of [g, t, t] with the Gram G G^T of each of [k, g, t, p]: [k]."""
     pairs = jnp.einsum("kgtp,kgsp->kgts", g, g, preferred_element_type=accumulate)
     return jnp.einsum("gts,kgts->k", seen, pairs, preferred_element_type=accumulate)
 

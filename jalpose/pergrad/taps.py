@@ -12,15 +12,17 @@ cannot matter.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PyTree, Shaped
 
+from jalpose.pergrad import AnyArray, rules
 from jalpose.pergrad import program as tracing
-from jalpose.pergrad import rules
-from jalpose.pergrad.exact import by_chunks, sum_of_squares
+from jalpose.pergrad.exact import Pull, by_chunks, sum_of_squares
 from jalpose.pergrad.program import Path, Program
 from jalpose.pergrad.rules import Rule, Settings
 
@@ -63,21 +65,28 @@ class Plan:
 
 
 def make_plan(
-    apply_fn: Callable, params, other, example, *, reading: str, dtype: Any = None
+    apply_fn: Callable[..., Any],
+    params: PyTree,
+    other: Mapping[str, PyTree],
+    example: PyTree,
+    *,
+    reading: str,
+    dtype: DTypeLike | None = None,
 ) -> Plan:
     """Trace and decide each parameter's road.
 
     Args:
-      apply_fn: (variables, inputs [B, ...]) -> one array [B, ...].
+      apply_fn: see `program.trace`, and so for the three that follow.
       params: tree of parameters.
       other: the other collections of the variables.
-      example: inputs of one example.
+      example: inputs of one example, without an axis of examples.
       reading: `ghost`, exact; `goodfellow`, its approximation; `conv_linear`, exact
         over convolutions and linear layers and nothing else.
       dtype: activations and cotangents are rounded to it in products; None: kept.
 
     Raises:
-      ValueError: a reading other than `ghost` meets a parameter it cannot place.
+      ValueError: a reading other than `ghost` meets a parameter it cannot place; the
+        function returns anything but one array of one row an example.
     """
     program = tracing.trace(apply_fn, params, other, example)
     settings = Settings(
@@ -132,7 +141,7 @@ def _exact_road(uses, found):
 
 
 def _has_matrix_beside(number, names, matrices) -> bool:
-    """Does a convolution's or linear layer's kernel stand in the same module?"""
+    """Whether a convolution's or linear layer's kernel stands in the same module."""
     module = names[number].rpartition("/")[0]
     return any(
         _is_linear(found)
@@ -184,19 +193,21 @@ def _left_out(name, program, uses, found):
     )
 
 
-def linearise(plan: Plan, params, other, example):
+def linearise(
+    plan: Plan, params: PyTree, other: Mapping[str, PyTree], example: PyTree
+) -> tuple[Float[Array, "..."], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
     """Run one example forward, with its taps in place.
 
     Args:
-      plan: of `make_plan`.
+      plan: of `make_plan`, for arrays of these shapes.
       params: tree of parameters.
       other: the other collections of the variables.
-      example: its inputs.
+      example: its inputs, without an axis of examples.
 
     Returns:
-      The output; a function (cotangents [K, ...], chunk) -> list of [K], the squared
-      norms of each parameter tensor's gradient, zeros where it has no part; and what
-      each tapped operation took as its data, by path.
+      The output, without an axis of examples; what pulls cotangents of its shape back
+      through it, to zeros where a tensor has no part; and what each tapped operation
+      took as its data, by path.
     """
     leaves = jax.tree.leaves(params)
 
@@ -237,7 +248,7 @@ def _output(plan, path):
 
 
 def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
-    """Evaluate `jaxpr` with its tapped operations in place.
+    """Results of `jaxpr`, evaluated with its tapped operations in place.
 
     `seen` collects the data of those of the outermost level, by path.
     """

@@ -1,18 +1,23 @@
 """Convolutions as windows: patches, and products of patches with cotangents.
 
-The gradient of a convolution's kernel is A^T G: A [T, d] holds the patch the kernel
-sees at each of the T output positions, G [T, p] the cotangents there. Building A whole
+The gradient of a convolution's kernel is A^T G: A [t, d] holds the patch the kernel
+sees at each of the t output positions, G [t, p] the cotangents there. Building A whole
 costs more than the product: for a 3x3 kernel it is nine times the input, and the
 memory traffic dominates on a CPU. Here A is built in blocks that fit the cache.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jalpose.pergrad import AnyArray
 
 # Bytes of patches at a time on a CPU: large enough for an efficient product, small
 # enough for the last-level cache (`scripts/bench_convolution.py` shows the gain).
@@ -41,7 +46,7 @@ class Window:
 
     @property
     def pointwise(self) -> bool:
-        """Does each output position see its own input position and no other?"""
+        """Whether each output position sees its own input position and no other."""
         return (
             math.prod(self.kernel) == 1
             and all(size == 1 for size in (*self.strides, *self.input_dilation))
@@ -58,8 +63,10 @@ class Window:
         )
 
 
-def pad_input(window: Window, x):
-    """Dilate and pad [N, *S, C], so that windows are plain slices of it."""
+def pad_input(
+    window: Window, x: Float[AnyArray, "n *size c"]
+) -> Float[Array, "n *padded c"]:
+    """Input dilated and padded, in its own dtype: windows are plain slices of it."""
     spatial = [
         (low, high, dilation - 1)
         for (low, high), dilation in zip(
@@ -70,16 +77,18 @@ def pad_input(window: Window, x):
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
-def patches(window: Window, padded, positions: tuple[int, ...]):
-    """Lay the window's pixels at each output position side by side.
+def patches(
+    window: Window, padded: Float[AnyArray, "n *padded c"], positions: tuple[int, ...]
+) -> Float[Array, "n *out w c"]:
+    """Pixels of the window at each output position, side by side.
 
     Args:
       window: its geometry.
-      padded: [N, *P, C], of `pad_input`.
-      positions: output positions along each axis.
+      padded: of `pad_input`.
+      positions: output positions along each axis, *out.
 
     Returns:
-      [N, *positions, k, C], k = product of the kernel's sizes, rows first.
+      [n, *out, w, c], the kernel's pixels rows first, in the dtype of `padded`.
     """
     shifted = []
     for offset in itertools.product(*map(range, window.kernel)):
@@ -101,18 +110,25 @@ def patches(window: Window, padded, positions: tuple[int, ...]):
     return jnp.stack(shifted, axis=-2)
 
 
-def products(window: Window, x, cotangents, *, blocked: bool, accumulate=jnp.float32):
-    """Kernel gradients A^T G, summed over N and all positions.
+def products(
+    window: Window,
+    x: Float[AnyArray, "n *size c"],
+    cotangents: Float[AnyArray, "k n *out f"],
+    *,
+    blocked: bool,
+    accumulate: DTypeLike = jnp.float32,
+) -> Float[Array, "k g f//g w c//g"]:
+    """Kernel gradients A^T G, summed over the images and all positions.
 
     Args:
       window: geometry.
-      x: [N, *S, C], the input.
-      cotangents: [K, N, *O, D], K cotangents of the output.
+      x: the input.
+      cotangents: k of them, of the output.
       blocked: build the patches in blocks that fit a CPU's cache.
       accumulate: dtype of the products.
 
     Returns:
-      [K, groups, D / groups, k, C / groups].
+      [k, g, f / g, w, c / g], of dtype `accumulate`.
     """
     num, groups = cotangents.shape[0], window.groups
     positions = cotangents.shape[2:-1]
@@ -136,7 +152,13 @@ def products(window: Window, x, cotangents, *, blocked: bool, accumulate=jnp.flo
     return total.reshape(num, groups, features // groups, -1, channels // groups)
 
 
-def input_gradient(window: Window, kernel, cotangent, size: tuple[int, ...], precision):
+def input_gradient(
+    window: Window,
+    kernel: Float[AnyArray, "*kernel c f"],
+    cotangent: Float[Array, "n *out f"],
+    size: tuple[int, ...],
+    precision: lax.PrecisionLike,
+) -> Float[Array, "n *size c"]:
     """Gradient of an ungrouped convolution by its input, as a convolution.
 
     Autodiff's own says the same with kernel and channels in an order that XLA sorts
@@ -145,13 +167,13 @@ def input_gradient(window: Window, kernel, cotangent, size: tuple[int, ...], pre
 
     Args:
       window: geometry of the convolution.
-      kernel: [*k, C, D].
-      cotangent: [N, *O, D].
-      size: *S, of the input.
-      precision: of the products.
+      kernel: its kernel.
+      cotangent: of its output.
+      size: spatial axes of the input, *size.
+      precision: of the products, as `lax.conv_general_dilated` takes it.
 
     Returns:
-      [N, *S, C].
+      [n, *size, c], in the dtype of the cotangent.
     """
     axes = tuple(range(len(window.kernel)))
     swapped = lax.optimization_barrier(jnp.flip(kernel, axes).swapaxes(-1, -2))
@@ -174,7 +196,7 @@ def input_gradient(window: Window, kernel, cotangent, size: tuple[int, ...], pre
 
 
 def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
-    """[N, *S, C], [*k, C, D], [N, *S, D] with `ndim` axes."""
+    """Layout [n, *size, c], [*kernel, c, f], [n, *out, f], of `ndim` axes each."""
     image = (0, ndim - 1, *range(1, ndim - 1))
     return lax.ConvDimensionNumbers(
         image, (ndim - 1, ndim - 2, *range(ndim - 2)), image
@@ -182,7 +204,7 @@ def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
 
 
 def _sum_blocks(window, padded, cotangents, product, rows, blocks):
-    """Sum `product` over blocks of `rows` output rows of one of the N at a time."""
+    """Sum of `product` over blocks of `rows` output rows of one image at a time."""
     per_image = cotangents.shape[2] // rows
     num, _, _, *rest = cotangents.shape
     step, reach = window.strides[0], window.reach[0]
@@ -209,20 +231,24 @@ def _sum_blocks(window, padded, cotangents, product, rows, blocks):
     return total
 
 
-def outer(left, right, accumulate):
-    """[T, g, d], [K, T, g, p] -> sum over T: [K, g, p, d].
+def outer(
+    left: Float[AnyArray, "t g d"],
+    right: Float[AnyArray, "k t g p"],
+    accumulate: DTypeLike,
+) -> Float[Array, "k g p d"]:
+    """Outer products of what stands at each position, summed over the positions.
 
-    Groups of one are left out of the product: a batch axis of size one would send it
-    down a slower road.
+    They are taken and returned in the dtype `accumulate`. Groups of one are left out of
+    the product: a batch axis of size one would send it down a slower road.
     """
-    options = {"preferred_element_type": accumulate}
+    einsum = functools.partial(jnp.einsum, preferred_element_type=accumulate)
     if left.shape[1] == 1:
         left, right = left[:, 0], right[:, :, 0]
         if len(right) == 1 and right.shape[-1] > left.shape[-1]:
             # The smaller side first: a quarter faster on a CPU.
-            return jnp.einsum("td,tp->dp", left, right[0], **options).T[None, None]
-        return jnp.einsum("td,ktp->kpd", left, right, **options)[:, None]
-    return jnp.einsum("tgd,ktgp->kgpd", left, right, **options)
+            return einsum("td,tp->dp", left, right[0]).T[None, None]
+        return einsum("td,ktp->kpd", left, right)[:, None]
+    return einsum("tgd,ktgp->kgpd", left, right)
 
 
 def _rows(positions, bytes_a_position) -> int:

@@ -13,11 +13,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from jalpose.data import pipeline
 from jalpose.data.dataset import Dataset
+from jalpose.models.output import Output
 from jalpose.pergrad.memory import compiled_bytes, largest_fitting
 from jalpose.runtime import hosts, sharding
+from jalpose.runtime.shapes import AnyArray
 from jalpose.runtime.throughput import Meter
 from jalpose.tasks.task import Task
 from jalpose.training.trainer import network_of, scale_images
@@ -38,6 +41,9 @@ class Fitted:
     build: Callable[[int], Callable]
     most: int
     limit: int
+
+
+Pass = Callable | Fitted
 
 
 class Compiled(NamedTuple):
@@ -66,13 +72,13 @@ class Examples(NamedTuple):
     dataset: Dataset
     labels_of: LabelsOf | None = None
 
-    def source(self, ids: np.ndarray, size: int) -> pipeline.CropSource:
+    def source(self, ids: Int[np.ndarray, " n"], size: int) -> pipeline.CropSource:
         """Crops of these examples, with their labels if there are any."""
         labels = None if self.labels_of is None else self.labels_of(ids)
         return pipeline.CropSource(self.dataset, ids, size, labels)
 
 
-def execute(fn: Callable, run: Callable, variables, rows):
+def execute(fn: Pass, run: Callable, variables, rows):
     """Run a compiled block; a test may stand in its way.
 
     Args:
@@ -125,10 +131,10 @@ class Passes:
 
     def walk(
         self,
-        fn: Callable,
+        fn: Pass,
         variables,
         examples: Examples,
-        ids: np.ndarray,
+        ids: Int[np.ndarray, " n"],
         *,
         block: int,
         meter: Meter,
@@ -183,8 +189,8 @@ class Passes:
         rows["id"] = rows["id"].astype(np.uint32)
         return sharding.split(self.mesh, rows)
 
-    def once(self, key, build: Callable[[], Callable]) -> Callable:
-        """The function `build` makes for `key`, the same object at every call.
+    def once(self, key, build: Callable[[], Pass]) -> Pass:
+        """The pass `build` makes for `key`, the same object at every call.
 
         A pass is compiled once for each function object.
         """
@@ -192,7 +198,7 @@ class Passes:
             self._built[key] = build()
         return self._built[key]
 
-    def output(self, variables, images):
+    def output(self, variables, images: UInt8[AnyArray, "b y x 3"]) -> Output:
         """What the network, and the head if any, says of uint8 [B, S, S, 3]."""
         output = self.model.apply(network_of(variables), scale_images(images))
         if "head" in variables:
@@ -200,7 +206,7 @@ class Passes:
             output = output._replace(head=said)
         return output
 
-    def members_output(self, variables, images):
+    def members_output(self, variables, images: UInt8[AnyArray, "b y x 3"]) -> Output:
         """What each member of a committee says: `Output` of [K, B, ...]."""
         members = [
             variables["members"][k] for k in sorted(variables["members"], key=int)
@@ -209,7 +215,9 @@ class Passes:
         images = scale_images(images)
         return jax.lax.map(lambda member: self.model.apply(member, images), stacked)
 
-    def dropout_output(self, variables, images, keys):
+    def dropout_output(
+        self, variables, images: UInt8[AnyArray, "b y x 3"], keys
+    ) -> Output:
         """What the network says of each image under dropout: `Output` [K, B, ...].
 
         Args:
@@ -340,6 +348,6 @@ def collect(blocks) -> dict[str, np.ndarray]:
     return {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
 
 
-def example_keys(key, ids):
+def example_keys(key, ids: Int[AnyArray, " n"]):
     """A key for each example id: the same whatever block or device it falls in."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids.astype(jnp.uint32))

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from jalpose.pergrad import api as pergrad
 from jalpose.pergrad import checks
@@ -85,11 +86,13 @@ class Probe:
         """Of the devices."""
         return self._walker.mesh
 
-    def embeddings(self, ids: np.ndarray) -> np.ndarray:
+    def embeddings(self, ids: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m c"]:
         """Embedding of each example: float32 [len(ids), C]."""
         return self.describe(ids)["embedding"]
 
-    def describe(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+    def describe(
+        self, ids: Int[np.ndarray, " m"]
+    ) -> dict[str, Shaped[np.ndarray, "m ..."]]:
         """Embedding, what is read off its prediction, and loss of each example.
 
         For records: the loss is of labels a method must not look at.
@@ -103,8 +106,14 @@ class Probe:
         )
 
     def reduce(
-        self, fn: Callable, ids: np.ndarray, key=None, *, over="network", samples=0
-    ) -> dict[str, np.ndarray]:
+        self,
+        fn: Callable,
+        ids: Int[np.ndarray, " m"],
+        key=None,
+        *,
+        over: str = "network",
+        samples: int = 0,
+    ) -> dict[str, Shaped[np.ndarray, "m ..."]]:
         """Compute `fn(output, key)` of each example's `Output`, on the device.
 
         Args:
@@ -134,14 +143,14 @@ class Probe:
     def squared_norms(
         self,
         targets_fn: Callable,
-        ids: np.ndarray,
-        weights: np.ndarray,
+        ids: Int[np.ndarray, " m"],
+        weights: Float[np.ndarray, "m k"],
         context: Callable = lambda positions: {},
         *,
         loss_fn: Callable | None = None,
         value: str = "squared",
         approximate: bool = True,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Float[np.ndarray, "m ..."]]:
         """Squared norms of the loss's gradient for K candidate labels an example.
 
         Args:

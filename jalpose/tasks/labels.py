@@ -7,7 +7,7 @@ sees them are in pixels of the crop.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -82,6 +82,7 @@ class ScoreKeys:
         return 100 * value if self.percent else value
 
 
+@runtime_checkable
 class Labels(Protocol):
     """What labels of a task are to everything that does not compute gradients.
 

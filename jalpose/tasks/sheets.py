@@ -17,6 +17,11 @@ def checked(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def ground(size: int) -> np.ndarray:
+    """Grey to draw on where there is no image: uint8 [size, size, 3]."""
+    return np.full((size, size, 3), 96, np.uint8)
+
+
 def fitted(image: np.ndarray, size: int) -> tuple[np.ndarray, float, tuple[int, int]]:
     """Put an image into the middle of a dark square of `size` pixels.
 

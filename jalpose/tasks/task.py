@@ -7,7 +7,7 @@ there, or None, is a capability the task does not have.
 """
 
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -15,6 +15,7 @@ Label = dict[str, jax.Array]
 Arrays = dict[str, jax.Array]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is predicted of an image, and how it is learnt.
 
@@ -74,10 +75,6 @@ class Task(Protocol):
         """Read a prediction off, as people and scores take it, in crop pixels."""
         ...
 
-    def illustrate(self, prediction) -> Arrays:
-        """What of a prediction is kept for pictures of a few examples."""
-        ...
-
 
 class CandidateOptions(NamedTuple):
     """Which labels the expectation of `egl` is taken over.
@@ -118,7 +115,7 @@ class Candidates(NamedTuple):
     explain: Callable[[dict], tuple[dict, dict]]
 
 
-# What methods may ask a task for, beside the contract.
+# What a task may have beside the contract, for methods and records to ask for.
 CAPABILITIES = {
     "posterior": "(prediction, kind, temperature, log) -> [sites, values]: the model's "
     "distribution over each site's values",
@@ -127,6 +124,7 @@ CAPABILITIES = {
     "predictions of one example differ, as predicted or as decoded",
     "predicted_target": "(prediction, label) -> target: what the network says in the "
     "place of a label",
+    "illustrate": "(prediction) -> arrays: what is kept of a few examples for pictures",
     "skeleton": "named joints and the links between them",
 }
 

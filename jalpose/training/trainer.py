@@ -56,8 +56,11 @@ def join(params, batch_stats, head) -> dict:
 
 
 def network_of(variables) -> dict:
-    """Linen variables of the network alone."""
-    return {name: variables[name] for name in ("params", "batch_stats")}
+    """Linen variables of the network alone; it may have no batch norms."""
+    return {
+        "params": variables["params"],
+        "batch_stats": variables.get("batch_stats", {}),
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,8 @@ class Trainer:
         Args:
           variables: of the network, and of a head if one is to be trained.
         """
-        placed = sharding.replicate(self.mesh, dict(variables))
+        whole = {**variables, **network_of(variables)}
+        placed = sharding.replicate(self.mesh, whole)
         # Copies: steps give the state's buffers away, and the caller's are not ours.
         variables, best = (jax.tree.map(jnp.copy, placed) for _ in range(2))
         head = variables.get("head", {})
@@ -275,7 +279,7 @@ class Trainer:
         )
 
     def _init_fn(self, key):
-        return self.model.init(key, self._blank())
+        return network_of(self.model.init(key, self._blank()))
 
     def _init_head_fn(self, key):
         # Of the network's output only the shapes matter.
@@ -326,7 +330,7 @@ class Trainer:
                 seen = output if attached else jax.lax.stop_gradient(output)
                 found["head_loss"] = self._objective(head, seen, each, labels, targets)
                 total += self.head.weight * found["head_loss"]
-            return total, (found, changed["batch_stats"])
+            return total, (found, changed.get("batch_stats", {}))
 
         learnt = (state.params, state.head)
         (_, (found, batch_stats)), gradient = jax.value_and_grad(

@@ -300,6 +300,7 @@ def test_by_tensor_is_given_on_request_only(plain):
 
 @pytest.mark.parametrize("fn", [api.squared_norms, api.expected_squared_norm])
 def test_unknown_engines_are_errors_that_name_the_known(fn):
-    arguments = [None] * (5 if fn is api.squared_norms else 6)
+    x, y = np.zeros((B, 6), np.float32), np.zeros((B, K), np.float32)
+    arguments = [x, y] if fn is api.squared_norms else [x, y, y]
     with pytest.raises(ValueError, match=r"unknown engine 'exakt'\. Known: exact"):
-        fn("exakt", *arguments)
+        fn("exakt", jnp.dot, jnp.dot, {"params": {}}, *arguments)

@@ -32,7 +32,7 @@ def prepared(module, inputs):
 
 
 def cotangents_of(apply_fn, variables, inputs, targets):
-    """Of `square_loss`, with K candidates: [B, K, ...]."""
+    """Gradients of `square_loss` by the output, for K candidates: [B, K, ...]."""
     return np.asarray(jax.jit(apply_fn)(variables, inputs))[:, None] - targets
 
 

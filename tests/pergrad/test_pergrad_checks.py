@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -94,6 +95,22 @@ def test_nothing_is_looked_at_under_jit():
 # Shapes.
 
 
+@pytest.fixture
+def no_hook(monkeypatch):
+    """Shapes as a user has them checked, who has no import hook that looks first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+def test_annotations_are_checked_here():
+    arguments = DENSE.apply, square_loss, VARIABLES, INPUTS
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'targets'"):
+        api.squared_norms("ghost", *arguments, TARGETS[:3])
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'weights'"):
+        api.expected_squared_norm("ghost", *arguments, TARGETS, WEIGHTS[:, 0])
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'weights'"):
+        api.expected_squared_norm("ghost", *arguments, TARGETS, WEIGHTS > 0)
+
+
 @pytest.mark.parametrize(
     ("targets", "weights"),
     [
@@ -105,7 +122,7 @@ def test_nothing_is_looked_at_under_jit():
         (TARGETS[:, 0, 0], WEIGHTS),
     ],
 )
-def test_targets_and_weights_of_other_numbers_are_refused(targets, weights):
+def test_targets_and_weights_of_other_numbers_are_refused(no_hook, targets, weights):
     def loss(output, target):
         return square_loss(output, jax.tree.leaves(target)[0])
 
@@ -114,7 +131,7 @@ def test_targets_and_weights_of_other_numbers_are_refused(targets, weights):
         api.expected_squared_norm("ghost", *arguments)
 
 
-def test_inputs_of_differing_numbers_are_refused():
+def test_inputs_of_differing_numbers_are_refused(no_hook):
     inputs = {"a": INPUTS, "b": INPUTS[:3]}
     with pytest.raises(ValueError, match=r"B=\[3, 4\]"):
         norms(lambda v, x: DENSE.apply(v, x["a"]), inputs=inputs)

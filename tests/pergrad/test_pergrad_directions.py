@@ -65,7 +65,7 @@ def drawn(passes, split_mean, remainder):
 
 
 def is_mean(values, wanted):
-    """Within four standard errors, and the standard error not vacuous."""
+    """Whether a mean is within four standard errors that are not vacuous."""
     error = values.std(ddof=1) / len(values) ** 0.5
     assert 0 < error < 0.05 * wanted
     return abs(values.mean() - wanted) < 4 * error

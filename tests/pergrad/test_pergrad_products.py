@@ -173,29 +173,25 @@ def test_ghost_is_one_gradient_at_a_time(name):
 
 @st.composite
 def convolutions(draw):
-    """(Window, images an example, its size, channels, features, K)."""
+    """(Window's fields, pixels to spare, images an example, channels, features, K)."""
     axes = draw(st.sampled_from([1, 2, 2, 2, 3]))
 
     def each(numbers):
         return tuple(draw(numbers) for _ in range(axes))
 
     groups = draw(st.sampled_from([1, 2]))
-    window = Window(
-        kernel=each(st.integers(1, 4)),
-        strides=each(st.integers(1, 3)),
-        padding=each(st.tuples(st.integers(-1, 2), st.integers(0, 2))),
-        input_dilation=each(st.sampled_from([1, 1, 2])),
-        kernel_dilation=each(st.integers(1, 2)),
-        groups=groups,
-    )
-    # At least one place for the kernel, and up to three more pixels.
-    size = tuple(
-        max(2, reach - low - high) + draw(st.integers(0, 3))
-        for reach, (low, high) in zip(window.reach, window.padding, strict=True)
-    )
+    fields = {
+        "kernel": each(st.integers(1, 4)),
+        "strides": each(st.integers(1, 3)),
+        "padding": each(st.tuples(st.integers(-1, 2), st.integers(0, 2))),
+        "input_dilation": each(st.sampled_from([1, 1, 2])),
+        "kernel_dilation": each(st.integers(1, 2)),
+        "groups": groups,
+    }
+    spare = each(st.integers(0, 3))
     images = draw(st.sampled_from([1, 1, 2]))
     widths = [groups * draw(st.integers(1, 3)) for _ in range(2)]
-    return window, images, size, *widths, draw(st.integers(1, 3))
+    return fields, spare, images, *widths, draw(st.integers(1, 3))
 
 
 WAYS = ("direct", "gram", "shifted")
@@ -204,8 +200,15 @@ WAYS = ("direct", "gram", "shifted")
 @settings(max_examples=15)
 @given(convolutions())
 def test_every_way_is_exact_for_every_geometry(case):
-    window, images, size, channels, features, num = case
-    axes = len(size)
+    fields, spare, images, channels, features, num = case
+    window, axes = Window(**fields), len(spare)
+    # At least one place for the kernel, and what is to spare.
+    size = tuple(
+        max(2, reach - low - high) + more
+        for reach, (low, high), more in zip(
+            window.reach, window.padding, spare, strict=True
+        )
+    )
     last = (0, axes + 1, *range(1, axes + 1))
     numbers = lax.ConvDimensionNumbers(last, (axes + 1, axes, *range(axes)), last)
     x = random(0, images, *size, channels)

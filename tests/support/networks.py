@@ -49,7 +49,7 @@ def square_loss(output, target):
 
 
 def targets_for(apply_fn, variables, inputs, num, seed=1):
-    """[B, K, ...] for `square_loss`."""
+    """Random targets [b, k, ...] for `square_loss`."""
     shape = jax.eval_shape(apply_fn, variables, inputs).shape
     return random(seed, shape[0], num, *shape[1:])
 
@@ -105,7 +105,7 @@ def expected_norm(
 
 
 def slow_norms(apply_fn, variables, inputs, targets, loss_fn=square_loss):
-    """A batch of one at a time, a candidate at a time: a tree of [B, K]."""
+    """Norms, one example and one candidate at a time: a tree of [b, k]."""
 
     @jax.jit
     def gradient(params, x, target):
@@ -132,7 +132,7 @@ def slow_norms(apply_fn, variables, inputs, targets, loss_fn=square_loss):
 
 
 def assert_norms_agree(found, wanted, rtol=5e-5):
-    """By tensor, relative to the largest as well, and in total.
+    """Assert that norms agree by tensor, relative to the largest too, and in total.
 
     Args:
       found: of an engine, with norms by tensor.

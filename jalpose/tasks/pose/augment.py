@@ -5,6 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Float, Shaped
+
+from jalpose.runtime.shapes import AnyArray
 
 
 class Ranges(NamedTuple):
@@ -22,7 +25,15 @@ class Ranges(NamedTuple):
 NO_AUGMENTATION = Ranges()
 
 
-def augment(key, image, joints, status, *, ranges: Ranges, mirror):
+def augment(
+    key,
+    image: Float[AnyArray, "y x 3"],
+    joints: Float[AnyArray, "j 2"],
+    status: Shaped[AnyArray, " j"],
+    *,
+    ranges: Ranges,
+    mirror: tuple[int, ...],
+) -> tuple[Float[AnyArray, "y x 3"], Float[AnyArray, "j 2"], Shaped[AnyArray, " j"]]:
     """Draw one random version of an example.
 
     Rotation and scale are about the centre of the crop; the ground beyond the crop
@@ -61,7 +72,13 @@ def augment(key, image, joints, status, *, ranges: Ranges, mirror):
     return image, joints, status
 
 
-def warp(image, joints, factor, angle, shift):
+def warp(
+    image: Float[AnyArray, "y x 3"],
+    joints: Float[AnyArray, "j 2"],
+    factor,
+    angle,
+    shift,
+) -> tuple[Float[AnyArray, "y x 3"], Float[AnyArray, "j 2"]]:
     """Scale by `factor`, turn by `angle` (radians), move by `shift` (x, y pixels).
 
     Args:

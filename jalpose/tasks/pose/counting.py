@@ -1,9 +1,12 @@
 """Which joints of a label count: one rule, for NumPy and for JAX."""
 
+from jaxtyping import Bool, Float, Int
+
+from jalpose.runtime.shapes import AnyArray
 from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE
 
 
-def annotated(status, occluded: bool):
+def annotated(status: Int[AnyArray, "*n j"], occluded: bool) -> Bool[AnyArray, "*n j"]:
     """Joints that a label is taken to have: bool, of the shape of `status`.
 
     Args:
@@ -13,7 +16,7 @@ def annotated(status, occluded: bool):
     return status != ABSENT if occluded else status == VISIBLE
 
 
-def inside(joints, size: int):
+def inside(joints: Float[AnyArray, "*n j 2"], size: int) -> Bool[AnyArray, "*n j"]:
     """Joints that lie on a pixel of the crop: bool [..., J].
 
     Args:
@@ -23,7 +26,13 @@ def inside(joints, size: int):
     return ((joints >= -0.5) & (joints <= size - 0.5)).all(axis=-1)
 
 
-def counted(joints, status, *, occluded: bool, size: int):
+def counted(
+    joints: Float[AnyArray, "*n j 2"],
+    status: Int[AnyArray, "*n j"],
+    *,
+    occluded: bool,
+    size: int,
+) -> Bool[AnyArray, "*n j"]:
     """Joints that are drawn, trained on and compared with: bool [..., J].
 
     They are annotated and in the crop: what was moved or cut out of it cannot be seen.

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Num
+
+from jalpose.runtime.shapes import AnyArray
 
 REFERENCE_SIZE = 64  # `sigma` is given in pixels of a 64x64 map, as in the papers.
 REFINEMENTS = ("parabola", "mass", "none")
@@ -24,12 +27,16 @@ class HeatmapSpec(NamedTuple):
     sigma: float
     peak: float
 
-    def render(self, joints, present):
+    def render(
+        self, joints: Float[AnyArray, "j 2"], present: Bool[AnyArray, " j"]
+    ) -> Float[AnyArray, "h w j"]:
         """[J, 2] crop pixels, bool [J] -> float32 [h, w, J]."""
         return render_heatmaps(joints, present, **self._asdict())
 
 
-def crop_to_heatmap(xy: jax.Array, crop_size: int, heatmap_size: int) -> jax.Array:
+def crop_to_heatmap(
+    xy: Num[AnyArray, "*points 2"], crop_size: int, heatmap_size: int
+) -> Float[AnyArray, "*points 2"]:
     """Convert crop pixels to heatmap pixels.
 
     A heatmap pixel v covers `stride` crop pixels and its centre is theirs:
@@ -41,21 +48,23 @@ def crop_to_heatmap(xy: jax.Array, crop_size: int, heatmap_size: int) -> jax.Arr
     return (xy - (stride - 1) / 2) / stride
 
 
-def heatmap_to_crop(xy: jax.Array, crop_size: int, heatmap_size: int) -> jax.Array:
+def heatmap_to_crop(
+    xy: Num[AnyArray, "*points 2"], crop_size: int, heatmap_size: int
+) -> Float[AnyArray, "*points 2"]:
     """Convert heatmap pixels to crop pixels: the inverse of `crop_to_heatmap`."""
     stride = _stride(crop_size, heatmap_size)
     return xy * stride + (stride - 1) / 2
 
 
 def render_heatmaps(
-    joints: jax.Array,
-    present: jax.Array,
+    joints: Float[AnyArray, "j 2"],
+    present: Bool[AnyArray, " j"],
     *,
     crop_size: int,
     heatmap_size: int,
     sigma: float,
     peak: float,
-) -> jax.Array:
+) -> Float[AnyArray, "h w j"]:
     """Draw one Gaussian a joint, centred between pixels where the joint is.
 
     We differ from the published code, which cuts the Gaussian off outside an 11x11
@@ -85,8 +94,12 @@ def render_heatmaps(
 
 
 def decode_heatmaps(
-    heatmaps: jax.Array, *, crop_size: int, sigma: float, refine: str = "parabola"
-) -> tuple[jax.Array, jax.Array]:
+    heatmaps: Float[AnyArray, "h w j"],
+    *,
+    crop_size: int,
+    sigma: float,
+    refine: str = "parabola",
+) -> tuple[Float[AnyArray, "j 2"], Float[AnyArray, " j"]]:
     """Read each joint off its map: the highest pixel (the first of equals), refined.
 
     `parabola` fits a quadratic to the log of the values at the peak and its four
@@ -133,13 +146,13 @@ def decode_heatmaps(
 
 
 def local_peaks(
-    maps: jax.Array,
+    maps: Num[AnyArray, "h w j"],
     *,
     num_peaks: int,
     min_distance: int,
     threshold: float | None = None,
     exclude_border: int = 0,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[Float[AnyArray, "j p"], Int[AnyArray, "j p 2"], Bool[AnyArray, "j p"]]:
     """Find the strongest local maxima of each map, strongest first.
 
     A peak is a pixel that no other exceeds within `min_distance` along both axes, and
@@ -208,7 +221,9 @@ def local_peaks(
     return values, jnp.where(found[..., None], positions, 0), found
 
 
-def recorded_positions(positions: jax.Array, found: jax.Array) -> jax.Array:
+def recorded_positions(
+    positions: Int[AnyArray, "j p 2"], found: Bool[AnyArray, "j p"]
+) -> Int[AnyArray, "j p 2"]:
     """Peaks as methods hand them to the records, to be drawn on the heatmaps.
 
     Args:
@@ -222,8 +237,8 @@ def recorded_positions(positions: jax.Array, found: jax.Array) -> jax.Array:
 
 
 def posterior(
-    maps: jax.Array, kind: str = "normalised", temperature: float = 1.0
-) -> jax.Array:
+    maps: Float[AnyArray, "h w j"], kind: str = "normalised", temperature: float = 1.0
+) -> Float[AnyArray, "h w j"]:
     """Turn each map into a distribution over its pixels, differentiably.
 
     `normalised` is the positive part divided by its sum, uniform (with no gradient)
@@ -254,8 +269,8 @@ def posterior(
 
 
 def soft_argmax(
-    maps: jax.Array, kind: str = "normalised", temperature: float = 1.0
-) -> jax.Array:
+    maps: Float[AnyArray, "h w j"], kind: str = "normalised", temperature: float = 1.0
+) -> Float[AnyArray, "j 2"]:
     """Expected pixel under each map's `posterior`: smooth, unlike the highest pixel.
 
     Args:

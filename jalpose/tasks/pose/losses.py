@@ -1,9 +1,18 @@
 """Losses, written for one example; batched by `vmap` where they are used."""
 
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from jalpose.runtime.shapes import AnyArray
+
+Maps = Float[AnyArray, "s h w j"]
 
 
-def heatmap_loss(heatmaps, target, present):
+def heatmap_loss(
+    heatmaps: Maps,
+    target: Float[AnyArray, "h w j"] | Maps,
+    present: Bool[AnyArray, " j"],
+) -> Float[AnyArray, ""]:
     """Mean squared error over stacks, pixels and the joints that are present.
 
     The papers average over all joints with absent ones as all-zero maps; we leave
@@ -25,6 +34,6 @@ def heatmap_loss(heatmaps, target, present):
     return jnp.sum(per_joint * present) / jnp.maximum(jnp.sum(present), 1.0)
 
 
-def labelled_loss(heatmaps, label):
+def labelled_loss(heatmaps: Maps, label: tuple) -> Float[AnyArray, ""]:
     """`heatmap_loss` of a label given as (target maps, present)."""
     return heatmap_loss(heatmaps, *label)

@@ -8,9 +8,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Shaped
 from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
+from jalpose.runtime.shapes import AnyArray
 from jalpose.tasks.pose import augment, counting, heatmaps, losses, peaks
 from jalpose.tasks.pose.augment import NO_AUGMENTATION, Ranges
 from jalpose.tasks.pose.heatmaps import HeatmapSpec
@@ -18,6 +20,11 @@ from jalpose.tasks.pose.skeletons import Skeleton
 from jalpose.tasks.task import CandidateOptions, Candidates
 
 MEASURES = ("prediction", "decoded")  # of `disagreement`
+
+Maps = Float[AnyArray, "h w j"]
+Prediction = Float[AnyArray, "s h w j"]
+Label = dict[str, Shaped[AnyArray, "j ..."]]
+Target = tuple[Float[AnyArray, "..."], Bool[AnyArray, " j"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,9 @@ class PoseTask:
             "status": jax.ShapeDtypeStruct((joints,), jnp.int8),
         }
 
-    def augment(self, key, image, label):
+    def augment(
+        self, key, image: Float[AnyArray, "y x 3"], label: Label
+    ) -> tuple[Float[AnyArray, "y x 3"], Label]:
         """Scaled, turned, moved, mirrored and recoloured; see `augment.augment`."""
         image, joints, status = augment.augment(
             key,
@@ -72,43 +81,47 @@ class PoseTask:
         )
         return image, {"joints": joints, "status": status}
 
-    def target(self, label):
+    def target(self, label: Label) -> Target:
         """Maps [h, w, J] of the joints that count, and which those are: bool [J]."""
         present = self.present(label)
         return self.spec.render(label["joints"], present), present
 
-    def present(self, label):
+    def present(self, label: Label) -> Bool[AnyArray, " j"]:
         """Which joints of a label count: bool [J]."""
         return counting.counted(
             label["joints"], label["status"], occluded=self.occluded, size=self.size
         )
 
-    def known(self, target):
+    def known(self, target: Target) -> Bool[AnyArray, ""]:
         """Does any joint count?"""
         return target[1].any()
 
-    def loss(self, prediction, target):
+    def loss(self, prediction: Prediction, target: Target) -> Float[AnyArray, ""]:
         """Mean squared error over stacks, pixels and the joints that count."""
         return losses.labelled_loss(prediction, target)
 
-    def decode(self, prediction):
+    def decode(self, prediction: Prediction) -> dict[str, Float[AnyArray, "j ..."]]:
         """Joints [J, 2] (crop pixels) of the last stack, and the maps' peaks [J]."""
         joints, values = self.decode_maps(prediction[-1], self.refine)
         return {"joints": joints, "peaks": values}
 
-    def decode_maps(self, maps, refine: str):
+    def decode_maps(
+        self, maps: Maps, refine: str
+    ) -> tuple[Float[AnyArray, "j 2"], Float[AnyArray, " j"]]:
         """[h, w, J] -> joints [J, 2] in crop pixels, peaks [J]."""
         return heatmaps.decode_heatmaps(
             maps, crop_size=self.size, sigma=self.spec.sigma, refine=refine
         )
 
-    def illustrate(self, prediction):
+    def illustrate(self, prediction: Prediction) -> dict[str, Maps]:
         """Heatmaps of the last stack; half their bytes are enough."""
         return {"heatmaps": prediction[-1].astype(jnp.float16)}
 
     # Capabilities.
 
-    def posterior(self, prediction, kind, temperature, log=False):
+    def posterior(
+        self, prediction: Prediction, kind: str, temperature: float, log: bool = False
+    ) -> Float[AnyArray, "sites values"]:
         """Distribution of each joint over the pixels of its map: [J, h * w].
 
         Args:
@@ -129,7 +142,9 @@ class PoseTask:
         """The local peaks of each joint's map; see `peaks`."""
         return peaks.candidates(self.spec, self.skeleton.num_joints, options)
 
-    def disagreement(self, predictions, measure: str):
+    def disagreement(
+        self, predictions: Float[AnyArray, "k s h w j"], measure: str
+    ) -> Float[AnyArray, " j"]:
         """How much K predictions differ, by joint: [J].
 
         "prediction": variance over the K, mean over the pixels of the last stack.
@@ -147,17 +162,19 @@ class PoseTask:
         known = jnp.isfinite(maps).all(axis=(0, 1, 2))
         return jnp.where(known, apart, jnp.nan)
 
-    def predicted_target(self, prediction, label):
+    def predicted_target(self, prediction: Prediction, label: Label) -> Target:
         """The network's own maps of every stack, for the joints that count."""
         return prediction, self.present(label)
 
     # What the methods of poses alone ask for.
 
-    def in_map(self, xy):
+    def in_map(self, xy: Float[AnyArray, "*n 2"]) -> Float[AnyArray, "*n 2"]:
         """Crop pixels to heatmap pixels."""
         return heatmaps.crop_to_heatmap(xy, self.spec.crop_size, self.spec.heatmap_size)
 
-    def errors(self, prediction, label):
+    def errors(
+        self, prediction: Prediction, label: Label
+    ) -> tuple[Float[AnyArray, "j 2"], Float[AnyArray, "j 2"], Bool[AnyArray, " j"]]:
         """Highest pixels of the last stack, labelled joints, which count.
 
         Returns:
