@@ -10,7 +10,7 @@ from jalpose.experiments import locks
 from jalpose.experiments.plan import Plan, Shard, Unit, with_bases
 from jalpose.report import tables
 from jalpose.runtime.screen import duration
-from jalpose.storage import records
+from jalpose.storage import cycles, records
 
 
 def show(plan: Plan, shard: Shard) -> str:
@@ -53,11 +53,8 @@ def show(plan: Plan, shard: Shard) -> str:
 
 def seconds_spent(plan: Plan, unit: Unit) -> float:
     """Seconds that the records of a run have, of all its cycles and their parts."""
-    total = 0.0
-    for record in records.read_cycles(plan.folder(unit)):
-        parts = (record, record.get("acquisition"), record.get("measures"))
-        total += sum(part["seconds"] for part in parts if part)
-    return total
+    found = records.read_cycles(plan.folder(unit))
+    return sum(cycles.all_seconds(record) for record in found)
 
 
 def known_seconds(plan: Plan, spent: dict[Unit, float]) -> dict[str, float]:

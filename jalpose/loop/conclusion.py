@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jalpose.report import plots, tables
+from jalpose.report import canvas, evidence, measures, tables
 from jalpose.runtime.screen import Screen
 from jalpose.storage import records
 
@@ -18,35 +18,26 @@ def conclude(config: ConfigDict, workdir, runs: dict[str, str], screen: Screen) 
       runs: workdirs by method.
       screen: to print on.
     """
-    cycles = {method: records.read_cycles(path) for method, path in runs.items()}
     reference = "random" if "random" in runs else next(iter(runs))
-    rows = tables.compare_runs(runs, reference=reference)
-    # A control buys no labels: it is drawn where the others stand at its cycle.
-    labelled = {row["cycle"]: row["num_labelled"] for row in rows}
-    curves = {
-        method: [(labelled[r["cycle"]], r["metrics"]["pck"]) for r in lines]
-        for method, lines in cycles.items()
-    }
-    metrics = next(iter(cycles.values()))[0]["metrics"]
-    plots.plot_learning_curves(
-        Path(workdir) / "pictures" / "learning_curves.png",
-        curves,
-        title="Test score after each acquisition",
-        ylabel=metrics["pck_name"],
-        baseline=metrics["mean_pose_pck"],
+    rows, scoring = (
+        tables.compare_runs(runs, reference=reference),
+        tables.scoring_of_runs(runs),
     )
+    path = Path(workdir) / "pictures" / "learning_curves.png"
+    canvas.save(evidence.progress(runs), path)
+    digits = scoring.digits(1)
     if len(runs) > tables.WIDEST:
-        below = tables.runs_below_each_other(rows, list(runs))
-        screen.line(f"{metrics['pck_name']} in percent, by labelled images:")
+        below = tables.runs_below_each_other(rows, list(runs), digits)
+        screen.line(f"{scoring.in_unit}, by labelled images:")
         screen.line(tables.format_table(*below))
     else:
-        columns = tables.comparison_columns(list(runs), reference)
-        screen.line(f"{metrics['pck_name']} in percent, points above the reference:")
+        columns = tables.comparison_columns(list(runs), reference, digits)
+        screen.line(f"{scoring.in_unit}, {scoring.minus('the reference')}:")
         screen.line(tables.format_table(rows, columns))
-    measures = tables.measures_table(runs)
-    if measures:
+    choices = measures.rows_of_runs(runs)
+    if choices:
         screen.line("What was chosen, and what choosing cost:")
-        screen.line(tables.format_table(measures, tables.MEASURE_COLUMNS))
+        screen.line(tables.format_table(choices, measures.columns_of_runs(runs)))
     screen.line(f"records and pictures: {workdir}")
     if config.output.report and len(runs) > 1:
         _write_report(workdir, screen)

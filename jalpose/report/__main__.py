@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-images",
         dest="images",
         action="store_false",
-        help="leave out photographs; poses are drawn alone",
+        help="leave out photographs; what is predicted is drawn alone",
     )
     parser.add_argument(
         "--data_dir",

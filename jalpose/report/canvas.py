@@ -17,6 +17,9 @@ from jalpose.storage import records
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+COLUMNS = 3  # of panels
+# Inches of a plot that a phone shows whole: its legend stands below.
+SINGLE = (5.9, 4.9)
 GREY, INK = "#767676", "#222222"
 
 
@@ -25,6 +28,27 @@ def new_figure(size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def new_panels(
+    count: int, height: float, width: float = 2.9, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels of so many inches, those not needed hidden."""
+    columns = min(COLUMNS, max(count, 1))
+    lines = -(-max(count, 1) // columns)
+    figure = new_figure((max(width * columns, 4.2), height * lines + 0.7))
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=sharey)
+    panels = list(grid.ravel())
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return figure, panels[:count]
+
+
+def legend_below(figure: Figure, handles, labels) -> None:
+    """List what is drawn under the plot."""
+    where: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
+    columns = 2 if max(map(len, labels), default=0) > 18 else 3
+    figure.legend(handles, labels, ncols=columns, fontsize=9, handlelength=3.4, **where)
 
 
 def look(index: int) -> dict[str, Any]:

@@ -1,36 +1,39 @@
 """Methods against each other: scores, area under the curve, penalties, labels saved.
 
-Every function takes what `gather` found and gives a `Table`; scores are PCK in percent.
+Every function takes what `gather` found and gives a `Table`. Differences and tests are
+such that more is better, whether the highest or the lowest score is the best.
 """
 
 import numpy as np
 
-from jalpose.report import budgets, penalties, statistics
+from jalpose.report import budgets, comparison_notes, penalties, statistics
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import (
-    Grid,
     choose_reference,
     controls,
     full_level,
-    make_grid,
-    pck_percent,
-    score_name,
+    reference_first,
+    score_grid,
     summary,
 )
+from jalpose.report.scoring import Scoring
 from jalpose.report.statistics import LEVEL, Comparison
 from jalpose.report.tables import Column
 from jalpose.report.text_formats import Table, mark_best, p_value
 
-TEST_COLUMNS = (
-    Column("difference", "+.2f"),
-    Column("interval", "+.2f", "95 % interval"),
-    Column("one_tailed", "", "p one-tailed"),
-    Column("two_tailed", "", "p two-tailed"),
-    Column("holm", "", "p Holm"),
-    Column("wilcoxon", "", "p Wilcoxon"),
-    Column("wilcoxon_holm", "", "p Wilcoxon Holm"),
-    Column("detectable", ".2f"),
-)
+
+def _test_columns(scoring: Scoring) -> tuple[Column, ...]:
+    """Columns of a comparison with the reference."""
+    return (
+        Column("difference", scoring.digits(2, "+")),
+        Column("interval", scoring.digits(2, "+"), "95 % interval"),
+        Column("one_tailed", "", "p one-tailed"),
+        Column("two_tailed", "", "p two-tailed"),
+        Column("holm", "", "p Holm"),
+        Column("wilcoxon", "", "p Wilcoxon"),
+        Column("wilcoxon_holm", "", "p Wilcoxon Holm"),
+        Column("detectable", scoring.digits(2)),
+    )
 
 
 def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
@@ -38,12 +41,12 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
 
     Cycle 0 comes before any choice: it is shown and not tested.
     """
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     rows: list[dict] = []
     comparisons: list[Comparison] = []
     for cycle, labelled in enumerate(grid.labelled.tolist()):
-        for method in _ordered(grid, reference):
+        for method in reference_first(grid.methods, reference):
             scores = grid.of(method)[:, cycle]
             row = {
                 "labelled": labelled,
@@ -52,13 +55,14 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
                 "score": summary(scores),
             }
             if row["runs"] and cycle > 0 and method != reference:
-                found = statistics.compare(scores, grid.of(reference)[:, cycle])
+                others = grid.of(reference)[:, cycle]
+                found = statistics.compare(scoring.sign * scores, scoring.sign * others)
                 comparisons.append(found)
                 row |= _cells(found)
             if row["runs"]:
                 rows.append(row)
     family = _correct(rows)
-    bold = _best_of_each(rows)
+    bold = _best_of_each(rows, scoring)
     if (full := full_level(gathered)) is not None:
         row = {"labelled": full.labelled, "method": "all labels", "runs": full.runs}
         rows.append({**row, "score": full.score})
@@ -66,21 +70,20 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
         Column("labelled"),
         Column("method"),
         Column("runs"),
-        Column("score", ".2f", score_name(gathered)),
-        *TEST_COLUMNS,
+        Column("score", scoring.digits(2), scoring.name),
+        *_test_columns(scoring),
     )
-    name = score_name(gathered)
     return Table(
         "scores",
-        f"{name} in percent by labelled images: mean±standard deviation over runs, "
+        f"{scoring.in_unit} by labelled images: mean±standard deviation over runs, "
         f"compared with {reference}",
         columns,
         tuple(rows),
         (
-            *_legend(comparisons, reference, family),
-            *_control_notes(gathered),
-            *_full_notes(gathered),
-            *_test_notes(comparisons, rows, reference, family),
+            *comparison_notes.legend(comparisons, reference, family, scoring),
+            *comparison_notes.control_notes(gathered),
+            *comparison_notes.full_notes(gathered),
+            *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
         bold=bold,
     )
@@ -88,7 +91,7 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
 
 def area_table(gathered: Gathered, reference: str | None = None) -> Table:
     """Area under the budget curve of each method, tested against a reference."""
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     low, high = grid.labelled[0], grid.labelled[-1]
     rising = bool((np.diff(grid.labelled) > 0).all())
@@ -97,33 +100,39 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
         areas = budgets.area_under_curve(grid.labelled, grid.values)
     rows: list[dict] = []
     comparisons = []
-    for method in _ordered(grid, reference):
+    for method in reference_first(grid.methods, reference):
         own = areas[grid.methods.index(method)]
         row = {"method": method, "runs": int(np.isfinite(own).sum())}
         row["area"] = summary(own)
         if method != reference and row["runs"]:
-            found = statistics.compare(own, areas[grid.methods.index(reference)])
+            others = areas[grid.methods.index(reference)]
+            found = statistics.compare(scoring.sign * own, scoring.sign * others)
             comparisons.append(found)
             row |= _cells(found)
         rows.append(row)
     family = _correct(rows)
-    notes = _legend(comparisons, reference, family)
+    notes = comparison_notes.legend(comparisons, reference, family, scoring)
     if not rising:
         notes.append("Budgets do not rise: there is no area under the curve.")
     if any(row["runs"] < len(gathered.by(row["method"])) for row in rows):
         notes.append(f"Only runs that have every budget up to {high} are counted.")
     return Table(
         "area",
-        f"Area under the budget curve: mean {score_name(gathered)} in percent over "
+        f"Area under the budget curve: mean {scoring.in_unit} over "
         f"{low} to {high} labelled images (trapezoids)",
-        (Column("method"), Column("runs"), Column("area", ".2f"), *TEST_COLUMNS),
+        (
+            Column("method"),
+            Column("runs"),
+            Column("area", scoring.digits(2)),
+            *_test_columns(scoring),
+        ),
         tuple(rows),
         (
             *notes,
-            *_control_notes(gathered),
-            *_test_notes(comparisons, rows, reference, family),
+            *comparison_notes.control_notes(gathered),
+            *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
-        bold=mark_best(rows, ["area"]),
+        bold=mark_best(rows, ["area"], lowest=scoring.sign < 0),
     )
 
 
@@ -131,18 +140,19 @@ def penalty_table(
     gathered: Gathered, reference: str | None = None, *, every_budget: bool = False
 ) -> Table:
     """BADGE's pairwise penalty matrix; `every_budget`: at all after cycle 0."""
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     if every_budget:
         cycles, which = list(range(1, len(grid.labelled))), "every budget"
     else:
         curve = grid.means[grid.methods.index(reference)]
-        cycles = penalties.checkpoints(curve[np.isfinite(curve)])
-        which = (
-            f"BADGE's budgets: doubling until {reference} is above "
-            f"{penalties.STOP:.0%} of its last score"
+        lowest_best = scoring.sign < 0
+        cycles = penalties.checkpoints(
+            curve[np.isfinite(curve)], lowest_best=lowest_best
         )
-    matrix = penalties.penalty_matrix(grid.values, cycles)
+        stop = penalties.stop_words(lowest_best)
+        which = f"BADGE's budgets: doubling until {reference} is {stop}"
+    matrix = penalties.penalty_matrix(scoring.sign * grid.values, cycles)
     rows = [
         {"method": name, **dict(zip(grid.methods, row.tolist(), strict=True))}
         for name, row in zip(grid.methods, matrix, strict=True)
@@ -152,22 +162,23 @@ def penalty_table(
     last = len(rows) - 1
     lowest = min(means.values())
     bold = {(last, name) for name, mean in means.items() if mean == lowest}
+    better = "higher" if scoring.sign > 0 else "lower"
     notes = [
         "A cell is the share of the budgets at which the row's method beats the "
-        "column's: its mean is higher and a two-tailed paired t-test has p < "
+        f"column's: its mean is {better} and a two-tailed paired t-test has p < "
         f"{LEVEL}. The lower a column's mean, the better the method (Ash et al., "
         "ICLR 2020). Not corrected for the number of comparisons.",
         f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images.",
     ]
     if cycles == [0]:
         notes.append(
-            f"{reference} is above {penalties.STOP:.0%} of its last score at once: the "
+            f"{reference} is {stop} at once: the "
             "rule compares before any choice alone. See the matrix at every budget."
         )
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(
-            f"With {_runs(len(grid.seeds))} a method there is no p-value, hence no "
-            "penalty: this matrix says nothing."
+            f"With {comparison_notes.count_runs(len(grid.seeds))} a method there is no "
+            "p-value, hence no penalty: this matrix says nothing."
         )
     return Table(
         "penalties_all" if every_budget else "penalties",
@@ -187,18 +198,21 @@ def saved_table(
     Args:
       gathered: the runs.
       reference: label of a method.
-      target: score in percent; by default the reference's mean at the last budget.
+      target: score as it is shown; by default the reference's mean at the last budget.
     """
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     rows = []
-    for method in _ordered(grid, reference):
+    for method in reference_first(grid.methods, reference):
         found = None
         if method in controls(gathered):
             continue
         if method != reference and (np.diff(grid.labelled) > 0).all():
             found = budgets.labels_saved(
-                grid.labelled, grid.of(method), grid.of(reference), target
+                grid.labelled,
+                scoring.sign * grid.of(method),
+                scoring.sign * grid.of(reference),
+                None if target is None else scoring.sign * target,
             )
         if found is None:
             continue
@@ -209,7 +223,7 @@ def saved_table(
             {
                 "method": method,
                 "runs": found.num_pairs,
-                "target": found.target,
+                "target": scoring.sign * found.target,
                 "reference": found.reference,
                 "needed": found.method,
                 "saved": found.saved,
@@ -227,7 +241,7 @@ def saved_table(
             f"{reference} reaches the target before any choice: there is nothing to "
             "save. Name another target."
         )
-    notes += _shares_of_full(gathered, grid, reference)
+    notes += comparison_notes.shares_of_full(gathered, grid, reference)
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(f"No interval under {statistics.FEWEST} seeds.")
     elif len(grid.seeds) < statistics.FEW:
@@ -237,11 +251,11 @@ def saved_table(
         )
     return Table(
         "labels_saved",
-        f"Labels saved against {reference} at a target {score_name(gathered)}",
+        f"Labels saved against {reference} at a target {scoring.name}",
         (
             Column("method"),
             Column("runs"),
-            Column("target", ".2f"),
+            Column("target", scoring.digits(2)),
             Column("reference", ".0f", f"labels of {reference}"),
             Column("needed", ".0f", "labels of the method"),
             Column("saved", "+.0f"),
@@ -256,11 +270,6 @@ def saved_table(
 # Parts
 
 
-def _ordered(grid: Grid, reference: str) -> list[str]:
-    """The reference, then the others."""
-    return [reference, *(name for name in grid.methods if name != reference)]
-
-
 def _cells(found: Comparison) -> dict:
     return {
         "difference": found.difference,
@@ -270,28 +279,6 @@ def _cells(found: Comparison) -> dict:
         "wilcoxon": p_value(found.wilcoxon),
         "detectable": found.detectable,
     }
-
-
-def _legend(comparisons: list[Comparison], reference: str, family: int) -> list[str]:
-    """What the columns mean, as far as there is something in them."""
-    notes = []
-    if comparisons:
-        notes.append(
-            f"Difference: method minus {reference}, over the seeds both have, with "
-            "Student's interval."
-        )
-    if family:
-        notes.append(
-            "p one-tailed: paired t-test that the method is better; two-tailed: that "
-            "they differ. Wilcoxon: exact signed-rank test, two-tailed. Holm: "
-            f"corrected over the {family} comparisons of this table."
-        )
-    if any(found.detectable is not None for found in comparisons):
-        notes.append(
-            "Detectable: the smallest true difference that a two-tailed paired t-test "
-            f"at {LEVEL} would find with {statistics.POWER:.0%} power."
-        )
-    return notes
 
 
 def _correct(rows: list[dict]) -> int:
@@ -305,89 +292,14 @@ def _correct(rows: list[dict]) -> int:
     return family
 
 
-def _best_of_each(rows: list[dict]) -> frozenset[tuple[int, str]]:
+def _best_of_each(rows: list[dict], scoring: Scoring) -> frozenset[tuple[int, str]]:
     bold: set[tuple[int, str]] = set()
     for labelled in {row["labelled"] for row in rows}:
         places = [i for i, row in enumerate(rows) if row["labelled"] == labelled]
-        best = mark_best([rows[i] for i in places], ["score"])
+        best = mark_best([rows[i] for i in places], ["score"], lowest=scoring.sign < 0)
         bold |= {(places[i], key) for i, key in best}
     return frozenset(bold)
 
 
-def _test_notes(comparisons, rows, reference: str, family: int) -> list[str]:
-    """Why p-values are missing, what they cannot show, and what is significant."""
-    notes = sorted({c.reason for c in comparisons} | {c.caution for c in comparisons})
-    notes = [f"{note[0].upper()}{note[1:]}." for note in notes if note]
-    known = [c.smallest_wilcoxon for c in comparisons if c.smallest_wilcoxon]
-    if family > 1 and known and min(known) <= LEVEL < family * min(known):
-        notes.append(
-            f"Corrected over {family} comparisons Wilcoxon cannot be significant: its "
-            f"p cannot fall below {min(1.0, family * min(known)):.3g}."
-        )
-    if not any(row.get("two_tailed") is not None for row in rows):
-        return [*notes, "Nothing here is shown to be significant."]
-    found = [row for row in rows if row.get("holm") is not None and row["holm"] < LEVEL]
-    if not found:
-        notes.append(
-            f"After Holm's correction no method differs significantly from {reference} "
-            f"at {LEVEL} (paired t-test)."
-        )
-    for sign, word in ((1, "better"), (-1, "worse")):
-        names = [_where(row) for row in found if sign * row["difference"] > 0]
-        if names:
-            notes.append(
-                f"Significantly {word} than {reference} at {LEVEL} after Holm's "
-                f"correction (paired t-test): {', '.join(names)}."
-            )
-    return notes
-
-
-def _where(row: dict) -> str:
-    return (
-        f"{row['method']} at {row['labelled']}" if "labelled" in row else row["method"]
-    )
-
-
-def _control_notes(gathered: Gathered) -> list[str]:
-    return [
-        f"{method} buys no labels: it stands where the others are at its cycle."
-        for method in controls(gathered)
-    ]
-
-
-def _full_notes(gathered: Gathered) -> list[str]:
-    if full_level(gathered) is None:
-        return []
-    return [
-        "All labels: the initial set and the whole pool, trained on from new weights "
-        "for as many steps as the last network of a method's run has behind it; what "
-        "choosing may reach. It is not tested."
-    ]
-
-
-def _shares_of_full(gathered: Gathered, grid: Grid, reference: str) -> list[str]:
-    """How much of what all labels reach each method's last budget does."""
-    full = full_level(gathered)
-    if full is None:
-        return []
-    lasts = {m: grid.means[grid.methods.index(m)][-1] for m in grid.methods}
-    known = [
-        f"{method} {lasts[method] / full.score.mean:.0%}"
-        for method in _ordered(grid, reference)
-        if method not in controls(gathered) and np.isfinite(lasts[method])
-    ]
-    if not known or full.score.mean <= 0:
-        return []
-    return [
-        f"All {full.labelled} labels reach {full.score:.2f} "
-        f"({_runs(full.runs)}). Shares of that at {grid.labelled[-1]} labels: "
-        f"{', '.join(known)}."
-    ]
-
-
 def _numbers(values: np.ndarray) -> str:
     return ", ".join(map(str, values.tolist())) or "no"
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"

@@ -1,6 +1,6 @@
 """All tables of a report, in its order."""
 
-from jalpose.report import comparison_tables, paper_tables, selection_tables
+from jalpose.report import comparison_tables, measures, paper_tables, selection_tables
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import choose_reference
 from jalpose.report.text_formats import Table
@@ -19,7 +19,8 @@ def make_tables(
       gathered: the runs.
       reference: method that others are tested against; by default random.
       proposed: method EGL++'s table tests for; by default eglpp.
-      target: score in percent of the labels saved; by default the reference's last.
+      target: score of the labels saved, as it is shown; by default the reference's
+        last.
 
     Raises:
       GatherError: a method of that label is not there.
@@ -40,8 +41,8 @@ def make_tables(
         paper_tables.eglpp_table(gathered, proposed),
         paper_tables.llpp_selected_table(gathered),
         paper_tables.llpp_test_table(gathered),
-        selection_tables.joints_table(gathered),
-        selection_tables.measures_table(gathered),
+        selection_tables.parts_table(gathered),
+        measures.measures_table(gathered),
     ]
     if compared:
         tables += [

@@ -1,6 +1,7 @@
 """The plots of a report: which numbers of which runs each is made of."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from jalpose.report import curves, interpret, penalties, statistics
+from jalpose.report import curves, interpret, penalties, plots, statistics, tables
 from jalpose.report.gather import Gathered, Run
-from jalpose.report.grid import Grid, full_level, make_grid, pck_percent, score_name
+from jalpose.report.grid import Grid, full_level, score_grid
+from jalpose.report.scoring import Scoring
 from jalpose.report.text_formats import PValue
+from jalpose.storage import cycles as cycle_records
+from jalpose.storage.arrays import EMBEDDINGS, IDS, SCORES, SELECTED, TRUE_LOSSES
 
 Arrays = Mapping[str, np.ndarray]
 ArraysOf = Callable[[Run, int], Arrays]
@@ -35,7 +39,7 @@ class Plot:
 
 def learning(found: Gathered, reference: str) -> list[Plot]:
     """Scores over the number labelled, and the same less the reference's."""
-    grid, full = make_grid(found, pck_percent), full_level(found)
+    grid, full, scoring = score_grid(found), full_level(found), found.scoring
     scores = {method: _points(grid, grid.of(method)) for method in grid.methods}
     how = (
         "Means over seeds with 95 % t intervals; a hollow marker stands for a mean "
@@ -44,40 +48,68 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
     figure = curves.learning_curves(
         scores,
         title="Test score over the labels bought",
-        ylabel=f"{score_name(found)} (%)",
+        ylabel=scoring.axis,
         reference=reference,
         levels=_levels(found),
+        **_scale(scoring),
     )
     level = "" if full is None else _LEVEL
-    plots = [Plot("learning_curves", figure, "Learning curves", how + level)]
+    drawn = [Plot("learning_curves", figure, "Learning curves", how + level)]
     gains = {
         method: points
         for method in grid.methods
         if method != reference
-        and (points := _points(grid, grid.of(method) - grid.of(reference)))
+        and (points := _points(grid, _gains(grid, scoring, method, reference)))
     }
     if gains:
+        said = scoring.gain(reference)
         figure = curves.learning_curves(
             gains,
-            title=f"Points above {reference}",
-            ylabel=f"{score_name(found)}, points",
+            title=f"{said[0].upper()}{said[1:]}",
+            ylabel=scoring.axis_of_gains,
             levels={"": 0.0},
+            **_scale(scoring, gains=True),
         )
         caption = (
             f"Differences to {reference} of the same seed, so that what a seed's base "
             "model is worth falls out. " + how
         )
-        plots.append(Plot("gain_curves", figure, "Points above", caption))
-    return plots
+        if scoring.sign < 0:
+            caption += " The lower a score the better: above 0 a method is better."
+        title = scoring.gain("").strip()
+        alt = f"{title[0].upper()}{title[1:]}"
+        drawn.append(Plot("gain_curves", figure, alt, caption))
+    return drawn
+
+
+def progress(workdirs: tables.Workdirs) -> Figure:
+    """Learning curves of single runs of one seed, for the end of a run.
+
+    Args:
+      workdirs: by label; all were scored alike.
+    """
+    rows, scoring = tables.compare_runs(workdirs), tables.scoring_of_runs(workdirs)
+    scores = {
+        label: curves.intervals({row["num_labelled"]: [row[label]] for row in rows}, 1)
+        for label in workdirs
+    }
+    runs = [tables.read_cycles(path) for path in workdirs.values()]
+    return curves.learning_curves(
+        scores,
+        title="Test score after each acquisition",
+        ylabel=scoring.axis,
+        levels=_baseline(scoring, itertools.chain(*runs)),
+        **_scale(scoring),
+    )
 
 
 def matrices(found: Gathered, reference: str) -> list[Plot]:
     """Heatmaps of p-values and of penalties, where there are seeds enough for them."""
-    grid = make_grid(found, pck_percent)
-    cycle, p_values = _p_values(grid)
+    grid, scoring = score_grid(found), found.scoring
+    cycle, p_values = _p_values(scoring.sign * grid.values)
     if p_values is None:
         return []
-    p_figure = curves.matrix(
+    p_figure = plots.matrix(
         p_values,
         grid.methods,
         grid.methods,
@@ -95,9 +127,11 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
         f"all are alike; under {statistics.FEWEST} pairs there is none."
     )
     means = grid.means[grid.methods.index(reference)]
-    cycles = penalties.checkpoints(means[np.isfinite(means)])
-    figure = curves.matrix(
-        penalties.penalty_matrix(grid.values, cycles),
+    cycles = penalties.checkpoints(
+        means[np.isfinite(means)], lowest_best=scoring.sign < 0
+    )
+    figure = plots.matrix(
+        penalties.penalty_matrix(scoring.sign * grid.values, cycles),
         grid.methods,
         grid.methods,
         title="Pairwise penalties",
@@ -118,15 +152,15 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
 
 def costs(found: Gathered, reference: str) -> list[Plot]:
     """Seconds of acquisition against points above the reference."""
-    grid = make_grid(found, pck_percent)
+    grid, scoring = score_grid(found), found.scoring
     points: dict[str, tuple[list[float], list[float]]] = {}
     for run in found.runs:
-        pair = _last_pair(grid, run.method, reference, run.seed)
+        pair = _last_pair(grid, scoring, run.method, reference, run.seed)
         if pair is None or run.method == reference:
             continue
         cycle, gain = pair
         seconds = sum(
-            (record.get("acquisition") or {}).get("seconds") or 0.0
+            cycle_records.choosing_seconds(record) or 0.0
             for record in run.cycles
             if record["cycle"] < cycle
         )
@@ -136,15 +170,15 @@ def costs(found: Gathered, reference: str) -> list[Plot]:
             of_method[1].append(gain)
     if not points:
         return []
+    gain = scoring.gain(reference)
+    against = f"the {gain}" if scoring.keys.percent else f"the {scoring.name} {gain}"
     caption = (
         "Seconds of scoring and choosing, all cycles of a run together, training left "
-        f"out, against the points above {reference} at the last cycle both have. Bars: "
+        f"out, against {against} at the last cycle both have. Bars: "
         "95 % t intervals of the mean gain. Seconds can be compared only between runs "
         "on one machine with nothing else to do."
     )
-    figure = curves.cost_against_gain(
-        points, ylabel=f"points above {reference}, {score_name(found)}"
-    )
+    figure = plots.cost_against_gain(points, ylabel=f"{gain}, {scoring.name}")
     return [Plot("cost_against_gain", figure, "Cost against gain", caption)]
 
 
@@ -152,11 +186,11 @@ def score_and_loss(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     """Acquisition scores against true losses, of each method's first choice."""
     panels = {}
     for run, cycle, arrays in first_choices(found, arrays_of):
-        if not {"scores", "true_losses"} <= arrays.keys():
+        if not {SCORES, TRUE_LOSSES} <= arrays.keys():
             continue
-        if np.isfinite(arrays["scores"]).any():
-            selected = np.isin(arrays["ids"], arrays["selected"])
-            panel = arrays["scores"], arrays["true_losses"], selected
+        if np.isfinite(arrays[SCORES]).any():
+            selected = np.isin(arrays[IDS], arrays[SELECTED])
+            panel = arrays[SCORES], arrays[TRUE_LOSSES], selected
             panels[_panel_name(run, cycle)] = panel
     if not panels:
         return []
@@ -166,7 +200,7 @@ def score_and_loss(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
         "acquisition of each method's first seed. Methods without a score (random) "
         "are not here. Axes of heavy-tailed values are logarithmic."
     )
-    figure = curves.scores_against_losses(panels)
+    figure = plots.scores_against_losses(panels)
     return [Plot("score_against_loss", figure, "Score against true loss", caption)]
 
 
@@ -174,7 +208,7 @@ def embeddings(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     """Principal components of the pool, what each method chose marked."""
     panels = {}
     for run, cycle, arrays in first_choices(found, arrays_of):
-        if "embeddings" in arrays and len(arrays["ids"]) > 1:
+        if EMBEDDINGS in arrays and len(arrays[IDS]) > 1:
             drawn = interpret.map_embeddings(arrays)
             groups = {
                 "pool": drawn.places[~drawn.selected],
@@ -190,7 +224,7 @@ def embeddings(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
         "marked. The papers draw t-SNE, which needs a package more; here distances "
         "keep their meaning. Methods that start from one base model share one map."
     )
-    figure = curves.embedding_maps(panels)
+    figure = plots.embedding_maps(panels)
     return [Plot("embedding_map", figure, "Map of the embeddings", caption)]
 
 
@@ -236,12 +270,12 @@ def comparisons(folders: Iterable[Path]) -> tuple[list[Comparison], list[str]]:
 def first_choices(
     found: Gathered, arrays_of: ArraysOf
 ) -> Iterator[tuple[Run, int, Arrays]]:
-    """Of each method's first seed that chose: run, cycle and arrays of the choice."""
+    """Run, cycle and arrays of the first choice of each method's first seed."""
     for method in found.methods:
         for run in found.by(method):
             cycles = interpret.scored_cycles(run)
             arrays = arrays_of(run, cycles[0]) if cycles else {}
-            if {"ids", "selected"} <= arrays.keys() and len(arrays["selected"]):
+            if {IDS, SELECTED} <= arrays.keys() and len(arrays[SELECTED]):
                 yield run, cycles[0], arrays
                 break
 
@@ -260,17 +294,25 @@ def _points(grid: Grid, values: np.ndarray) -> list[curves.Point]:
     return curves.intervals(by_budget, seeds)
 
 
-def _p_values(grid: Grid) -> tuple[int, np.ndarray | None]:
+def _gains(grid: Grid, scoring: Scoring, method: str, reference: str) -> np.ndarray:
+    """How much better a method is: [seeds, cycles]."""
+    return scoring.sign * grid.of(method) - scoring.sign * grid.of(reference)
+
+
+def _p_values(values: np.ndarray) -> tuple[int, np.ndarray | None]:
     """The last of the cycles at which most can be tested, and p that a row is better.
 
     Of unfinished runs the last cycle would show the few that are ahead.
+
+    Args:
+      values: [methods, seeds, cycles], the higher the better.
     """
     most = 0
     best: tuple[int, np.ndarray | None] = (0, None)
-    for cycle in range(1, len(grid.labelled)):
-        found = np.full((len(grid.methods),) * 2, np.nan)
+    for cycle in range(1, values.shape[2]):
+        found = np.full((len(values),) * 2, np.nan)
         for row, column in np.ndindex(found.shape):
-            first, second = grid.values[row, :, cycle], grid.values[column, :, cycle]
+            first, second = values[row, :, cycle], values[column, :, cycle]
             if row != column:
                 p = statistics.compare(first, second).greater
                 found[row, column] = np.nan if p is None else p
@@ -280,26 +322,34 @@ def _p_values(grid: Grid) -> tuple[int, np.ndarray | None]:
     return best
 
 
-def _last_pair(grid: Grid, method: str, reference: str, seed: int):
+def _last_pair(grid: Grid, scoring: Scoring, method: str, reference: str, seed: int):
     """The last cycle after a choice that both have, and the gain there; or None."""
     row = grid.seeds.index(seed)
-    gains = grid.of(method)[row] - grid.of(reference)[row]
+    gains = _gains(grid, scoring, method, reference)[row]
     known = np.flatnonzero(np.isfinite(gains[1:])) + 1
     return (int(known[-1]), float(gains[known[-1]])) if len(known) else None
 
 
+def _scale(scoring: Scoring, gains: bool = False) -> dict[str, Any]:
+    """What `curves.learning_curves` is told of a score."""
+    return {
+        "lowest_best": scoring.sign < 0 and not gains,
+        "digits": scoring.digits(1),
+        "room": 5.0 if scoring.keys.percent else 0.0,
+    }
+
+
 def _levels(found: Gathered) -> dict[str, float]:
-    """Heights of the mean pose and, where a run on all labels is there, of that."""
-    levels = {}
-    poses = [
-        record["metrics"].get("mean_pose_pck")
-        for run in found.runs
-        for record in run.cycles
-    ]
-    known = [pck for pck in poses if pck is not None]
-    if known:
-        levels["mean pose"] = 100 * float(np.mean(known))
+    """Heights of the baseline and, where a run on all labels is there, of that."""
+    levels = _baseline(found.scoring, [r for run in found.runs for r in run.cycles])
     full = full_level(found)
     if full is not None:
         levels[f"all {full.labelled} labels"] = full.score.mean
     return levels
+
+
+def _baseline(scoring: Scoring, found: Iterable[cycle_records.Record]):
+    """Height of the mean of the baselines; {} where there are none."""
+    scores = [scoring.baseline(record) for record in found]
+    known = [score for score in scores if score is not None]
+    return {scoring.keys.baseline_name: float(np.mean(known))} if known else {}

@@ -9,6 +9,7 @@ as far as it has come.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -18,9 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from jalpose.report import sameness
+from jalpose.report import sameness, scoring
+from jalpose.report.scoring import Scoring
+from jalpose.settings.checks import ConfigError
 from jalpose.settings.keys import RUNTIME_KEYS
-from jalpose.storage import records
+from jalpose.storage import cycles, records
+from jalpose.tasks import registry
 
 
 class GatherError(records.WorkdirError):
@@ -47,6 +51,11 @@ class Run:
     config: dict[str, Any]
     about: dict[str, Any]
     cycles: list[dict]
+
+    @property
+    def task(self) -> str:
+        """What is predicted, see `jalpose.tasks.registry`."""
+        return registry.recorded_in(self.config)
 
     @property
     def last_cycle(self) -> int:
@@ -101,6 +110,17 @@ class Gathered:
     full: tuple[Run, ...] = ()
 
     @property
+    def task(self) -> str:
+        """The task of all runs."""
+        return self.runs[0].task
+
+    @functools.cached_property
+    def scoring(self) -> Scoring:
+        """How the score of the runs is read and spoken of."""
+        found = (record for run in self.runs for record in run.cycles)
+        return scoring.scoring_of(self.task, found)
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """Labels, sorted."""
         return tuple(sorted({run.method for run in self.runs}))
@@ -150,6 +170,7 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
     if not runs:
         _refuse_nothing(asked, bases, missing, warnings)
     _refuse_other_protocols(runs)
+    _refuse_unknown_task(runs[0])
     labels = sameness.labels([run.config for run in runs], [r.cycles for r in runs])
     runs = [
         dataclasses.replace(run, method=label)
@@ -215,42 +236,19 @@ def _read(folder: Path, warnings: list[str]) -> Run | None:
         int(config["loop"]["cycles"])
     except (KeyError, TypeError, ValueError):
         return None  # another program's config.json
-    cycles = _read_cycles(folder / records.CYCLES, warnings)
-    return Run(folder, method, seed, config, about, cycles)
-
-
-def _read_cycles(path: Path, warnings: list[str]) -> list[dict]:
-    """All whole records, by cycle; of a cycle that is there twice, the last."""
-    if not path.exists():
-        return []
-    cycles: dict[int, dict] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            cycle, metrics = record["cycle"], record["metrics"]
-            if not isinstance(cycle, int) or not isinstance(metrics, dict):
-                raise ValueError("cycle or metrics are of another type")
-            int(record["num_labelled"])
-        except (ValueError, TypeError, KeyError) as error:
-            warnings.append(
-                f"{path}:{number} is damaged and left out "
-                f"({type(error).__name__}: {error})"
-            )
-            continue
-        if cycle in cycles:
-            warnings.append(f"{path}:{number} repeats cycle {cycle}: this line counts")
-        cycles[cycle] = record
-    return [cycles[cycle] for cycle in sorted(cycles)]
+    found, damaged = cycles.read_whole(folder)
+    warnings += damaged
+    return Run(folder, method, seed, config, about, found)
 
 
 def _alike_but_for_labels(
     bases: Sequence[Run], pattern: Run, warnings: list[str]
 ) -> tuple[Run, ...]:
-    """Of `bases` those on all labels that are otherwise as `pattern`, by seed."""
+    """Runs of `bases` on all labels that are otherwise as `pattern`, by seed."""
 
     def protocol(run):
         keys = sameness.protocol(run.config, ignore=(*RUNTIME_KEYS, *sameness.BUYING))
-        return keys | sameness.scoring(run.cycles)
+        return keys | sameness.scoring(run)
 
     found, wanted = [], protocol(pattern)
     for run in bases:
@@ -316,8 +314,7 @@ def _refuse_nothing(asked, bases, missing, warnings) -> None:
 
 def _refuse_other_protocols(runs: Sequence[Run]) -> None:
     protocols = [
-        sameness.protocol(run.config, ignore=RUNTIME_KEYS)
-        | sameness.scoring(run.cycles)
+        sameness.protocol(run.config, ignore=RUNTIME_KEYS) | sameness.scoring(run)
         for run in runs
     ]
     lines = []
@@ -335,6 +332,13 @@ def _refuse_other_protocols(runs: Sequence[Run]) -> None:
             "runs of different protocols or data cannot be in one table. They differ "
             "in\n  " + "\n  ".join(lines)
         )
+
+
+def _refuse_unknown_task(run: Run) -> None:
+    try:
+        scoring.keys_of(run.task)
+    except ConfigError as error:
+        raise GatherError(f"{run.path} cannot be read here: {error}") from error
 
 
 def _holders(item: tuple[str, list[Path]]) -> str:

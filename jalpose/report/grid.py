@@ -8,6 +8,7 @@ import numpy as np
 
 from jalpose.report.gather import Gathered, GatherError
 from jalpose.report.text_formats import MeanSd
+from jalpose.storage import cycles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,29 +47,20 @@ def make_grid(gathered: Gathered, read: Callable[[dict], float | None]) -> Grid:
     recorded = [r["cycle"] for run in gathered.runs for r in run.cycles]
     methods, seeds = gathered.methods, gathered.seeds
     labelled = np.zeros(1 + max(recorded, default=-1), np.int64)
+    for cycle, most in cycles.most_labelled([r.cycles for r in gathered.runs]).items():
+        labelled[cycle] = most
     values = np.full((len(methods), len(seeds), len(labelled)), np.nan)
     for run in gathered.runs:
         row = values[methods.index(run.method), seeds.index(run.seed)]
         for record in run.cycles:
             cycle, value = record["cycle"], read(record)
             row[cycle] = np.nan if value is None else value
-            labelled[cycle] = max(labelled[cycle], record["num_labelled"])
     return Grid(methods, seeds, labelled, values)
 
 
-def pck_percent(record: dict) -> float | None:
-    """PCK of the test images in percent."""
-    pck = record["metrics"].get("pck")
-    return None if pck is None else 100 * pck
-
-
-def score_name(gathered: Gathered) -> str:
-    """What the scores are called: PCK@0.2, PCKh@0.5."""
-    for run in gathered.runs:
-        for record in run.cycles:
-            if "pck_name" in record["metrics"]:
-                return record["metrics"]["pck_name"]
-    return "PCK"
+def score_grid(gathered: Gathered) -> Grid:
+    """The scores of the test sets, as they are shown."""
+    return make_grid(gathered, gathered.scoring.value)
 
 
 class Level(NamedTuple):
@@ -77,7 +69,7 @@ class Level(NamedTuple):
     Attributes:
       labelled: how many they are.
       runs: how many were trained on them.
-      score: in percent.
+      score: as it is shown.
     """
 
     labelled: int
@@ -88,7 +80,8 @@ class Level(NamedTuple):
 def full_level(gathered: Gathered) -> Level | None:
     """The level of the runs on all labels; None where there are none."""
     last = [run.cycles[-1] for run in gathered.full]
-    scores = [score for r in last if (score := pck_percent(r)) is not None]
+    read = gathered.scoring.value
+    scores = [score for r in last if (score := read(r)) is not None]
     found = summary(np.array(scores))
     if found is None:
         return None
@@ -115,6 +108,11 @@ def choose_reference(
 def random_first(methods: Iterable[str]) -> list[str]:
     """Labels sorted, random before all others, as the papers print them."""
     return sorted(methods, key=lambda label: (label.split()[0] != "random", label))
+
+
+def reference_first(methods: Iterable[str], reference: str) -> list[str]:
+    """The reference, then the others."""
+    return [reference, *(name for name in methods if name != reference)]
 
 
 def controls(gathered: Gathered) -> tuple[str, ...]:

@@ -6,18 +6,31 @@ under `ids`, and gives rows or numbers; what is drawn of them is another module'
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-_BLOCK = 2**14  # embeddings in float64 at a time
+from jalpose.storage import cycles
+from jalpose.storage.arrays import (
+    EMBEDDINGS,
+    IDS,
+    LABELLED_EMBEDDINGS,
+    NEIGHBOUR_IDS,
+    NEIGHBOUR_PROBABILITIES,
+    SCORES,
+    SELECTED,
+    TRUE_LOSSES,
+    TRUE_SQUARED_NORMS,
+)
+
+BLOCK = 2**14  # embeddings in float64 at a time
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def scored_cycles(run: Any) -> list[int]:
     """The cycles in which a run chose, by its records, whatever files there are."""
-    return [r["cycle"] for r in run.cycles if r.get("acquisition")]
+    return [record["cycle"] for record in run.cycles if cycles.chose(record)]
 
 
 def extremes(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,61 +49,29 @@ def extremes(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def neighbours_of(arrays: Arrays, row: int, count: int) -> list[tuple[int, float]]:
     """Ids and probabilities of the likeliest labelled neighbours of a pool row."""
-    probabilities = np.asarray(arrays["neighbour_probabilities"][row], np.float64)
+    probabilities = np.asarray(arrays[NEIGHBOUR_PROBABILITIES][row], np.float64)
     order = np.argsort(-probabilities, kind="stable")[:count]
-    ids = np.asarray(arrays["neighbour_ids"][row])[order]
+    ids = np.asarray(arrays[NEIGHBOUR_IDS][row])[order]
     return list(zip(ids.tolist(), probabilities[order].tolist(), strict=True))
 
 
-def confidence(arrays: Arrays) -> np.ndarray:
-    """Mean height of the heatmaps' peaks of each pool row: float64 [N]."""
-    return np.asarray(arrays["peaks"], np.float64).mean(axis=1)
-
-
-def joint_entropies(arrays: Arrays) -> np.ndarray:
-    """Entropy of each joint's peaks, in nats: float64 [N, J].
-
-    As the method recorded it, else of the probabilities it gave the peaks.
-    """
-    if "joint_entropy" in arrays:
-        return np.asarray(arrays["joint_entropy"], np.float64)
-    shares = np.asarray(arrays["peak_probabilities"], np.float64)  # [N, J, P]
-    logs = np.log(np.where(shares > 0, shares, 1.0))
-    return 0.0 - (shares * logs).sum(axis=2)
-
-
-class JointPeaks(NamedTuple):
-    """The peaks of one joint's heatmap.
-
-    Attributes:
-      joint: its number.
-      entropy: in nats.
-      places: int [P, 2], (x, y) in heatmap pixels, the highest peak first.
-    """
-
-    joint: int
-    entropy: float
-    places: np.ndarray
-
-
-def most_uncertain_joints(arrays: Arrays, row: int, count: int) -> list[JointPeaks]:
-    """The joints of a pool row whose peaks have the greatest entropies."""
-    entropies = joint_entropies(arrays)[row]
-    order = np.argsort(-entropies, kind="stable")  # NaN last
-    found = []
-    for joint in order[:count].tolist():
-        places = np.asarray(arrays["peak_positions"][row][joint])
-        there = places[(places >= 0).all(axis=1)]
-        found.append(JointPeaks(joint, float(entropies[joint]), there))
-    return found
-
-
-def heatmaps_of(arrays: Arrays, example: int) -> np.ndarray | None:
-    """The heatmaps of an example, float16 [h, w, J]; None where none are kept."""
-    if "heatmap_ids" not in arrays:
+def prediction(
+    arrays: Arrays, names: Iterable[str], row: int
+) -> dict[str, np.ndarray] | None:
+    """The arrays of a row's prediction; None where one of them is not there."""
+    if not all(name in arrays for name in names):
         return None
-    found = np.flatnonzero(arrays["heatmap_ids"] == example)
-    return arrays["heatmaps"][found[0]] if len(found) else None
+    return {name: arrays[name][row] for name in names} or None
+
+
+def score(arrays: Arrays, row: int) -> float | None:
+    """A row's score; None without one."""
+    return _finite(arrays[SCORES][row]) if SCORES in arrays else None
+
+
+def true_loss(arrays: Arrays, row: int) -> float | None:
+    """A row's loss by its label; None where it was not measured."""
+    return float(arrays[TRUE_LOSSES][row]) if TRUE_LOSSES in arrays else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,19 +92,23 @@ class EmbeddingMap:
     labelled: np.ndarray
 
 
-def map_embeddings(arrays: Arrays) -> EmbeddingMap:
+def map_embeddings(arrays: Arrays, block_rows: int = BLOCK) -> EmbeddingMap:
     """Project the embeddings onto the two directions in which they vary most.
 
     The signs are fixed (the largest coefficient of a direction is positive): equal
     embeddings give equal maps, so that methods on one base model can be compared.
+
+    Args:
+      arrays: of a cycle.
+      block_rows: embeddings in float64 at a time.
     """
-    pool = np.asarray(arrays["embeddings"])
-    labelled = np.asarray(arrays.get("labelled_embeddings", pool[:0]))
+    pool = np.asarray(arrays[EMBEDDINGS])
+    labelled = np.asarray(arrays.get(LABELLED_EMBEDDINGS, pool[:0]))
     # Nothing of the pool's size is held in float64 but the places.
     blocks = [
-        part[start : start + _BLOCK]
+        part[start : start + block_rows]
         for part in (pool, labelled)
-        for start in range(0, len(part), _BLOCK)
+        for start in range(0, len(part), block_rows)
     ]
     count = len(pool) + len(labelled)
     mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / count
@@ -144,7 +129,7 @@ def map_embeddings(arrays: Arrays) -> EmbeddingMap:
     return EmbeddingMap(
         places=places[: len(pool)],
         explained=(shares[0], shares[1]),
-        selected=np.isin(arrays["ids"], arrays["selected"]),
+        selected=np.isin(arrays[IDS], arrays[SELECTED]),
         labelled=places[len(pool) :],
     )
 
@@ -156,7 +141,7 @@ class Bought:
     Attributes:
       loss: against the label that was then bought; None where not recorded.
       gradient_norm: of that loss in all parameters; None where not recorded.
-      predicted: [J, 2], image pixels, by the model of that cycle.
+      predicted: arrays of the prediction by the model of that cycle.
       purchases: how many runs bought it.
     """
 
@@ -168,11 +153,13 @@ class Bought:
     cycle: int
     method: str
     seed: int
-    predicted: np.ndarray | None
+    predicted: Mapping[str, np.ndarray] | None
     purchases: int
 
 
-def bought_labels(runs: Iterable[Any]) -> list[Bought]:
+def bought_labels(
+    runs: Iterable[Any], prediction_names: Sequence[str] = ()
+) -> list[Bought]:
     """Every example bought by any run, the most suspicious label first.
 
     An example bought by several runs stands there once, as of the run in which its
@@ -180,17 +167,18 @@ def bought_labels(runs: Iterable[Any]) -> list[Bought]:
 
     Args:
       runs: with `method`, `seed`, `cycles`, `arrays`, `selection` and `drawn`: what
-        tells examples of one key apart, see `images.drawn_seed`.
+        tells examples of one key apart, see `drawn_seed` in `jalpose.tasks.pictures`.
+      prediction_names: arrays that hold the predictions.
     """
     found: dict[tuple[Any, str], list[Bought]] = {}
     for run in runs:
         for cycle in scored_cycles(run):
             arrays = run.arrays(cycle)
-            if not {"ids", "true_losses"} <= arrays.keys():
+            if not {IDS, TRUE_LOSSES} <= arrays.keys():
                 continue  # chosen but not yet measured, or the file is lost
             for row in run.selection(cycle):
                 found.setdefault((run.drawn, row["key"]), []).append(
-                    _bought(run, cycle, arrays, row)
+                    _bought(run, cycle, arrays, row, prediction_names)
                 )
     once = [
         dataclasses.replace(max(many, key=_suspicion), purchases=len(many))
@@ -199,26 +187,26 @@ def bought_labels(runs: Iterable[Any]) -> list[Bought]:
     return sorted(once, key=lambda b: (*(-s for s in _suspicion(b)), b.key))
 
 
-def _bought(run, cycle: int, arrays: Arrays, row: Mapping) -> Bought:
-    position = int(np.searchsorted(arrays["ids"], row["id"]))
-    squared = arrays.get("true_squared_norms")
+def _bought(run, cycle: int, arrays: Arrays, row: Mapping, names) -> Bought:
+    position = int(np.searchsorted(arrays[IDS], row["id"]))
+    squared = arrays.get(TRUE_SQUARED_NORMS)
     norm = None if squared is None else _finite(np.sqrt(max(squared[position], 0.0)))
     return Bought(
         example=row["id"],
         key=row["key"],
         file=row["file"],
-        loss=_finite(arrays["true_losses"][position]),
+        loss=_finite(arrays[TRUE_LOSSES][position]),
         gradient_norm=norm,
         cycle=cycle,
         method=run.method,
         seed=run.seed,
-        predicted=arrays["joints"][position] if "joints" in arrays else None,
+        predicted=prediction(arrays, names, position),
         purchases=1,
     )
 
 
 def by_loss(bought: Iterable[Bought]) -> list[Bought]:
-    """The same examples, the greatest loss first."""
+    """Examples bought, the greatest loss first."""
     return sorted(bought, key=lambda b: (-_or_least(b.loss), b.key))
 
 

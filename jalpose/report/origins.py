@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jalpose.report import page, sameness
+from jalpose.report import page
 from jalpose.report.gather import Run
 from jalpose.report.page import Markup
+from jalpose.settings import differences
 from jalpose.storage import records
 
 COLUMNS = (
@@ -39,7 +40,7 @@ def provenance(runs: Sequence[Run]) -> Markup:
     ]
     note = "Dates are those of the files config.json and cycles.jsonl, in UTC."
     parts = [page.table(COLUMNS, rows, "Where the runs come from", [note])]
-    flat = [sameness.flatten(run.config) for run in runs]
+    flat = [differences.leaves(run.config) for run in runs]
     keys = sorted(set().union(*flat))
     texts = [
         {key: json.dumps(one[key]) if key in one else None for key in keys}

@@ -5,29 +5,29 @@ from typing import Any
 
 from jalpose.report import page
 from jalpose.report.gather import Gathered
-from jalpose.report.grid import pck_percent, score_name
 from jalpose.report.page import Markup
 from jalpose.report.text_formats import Table
+from jalpose.storage import cycles
 
 
 def runs_table(found: Gathered) -> Markup:
     """How far every run has come, and its first and last score."""
-    rows = []
+    rows, scoring = [], found.scoring
     for run in (*found.runs, *found.full):
         last = run.cycles[-1]
-        seconds = sum(record.get("seconds") or 0.0 for record in run.cycles)
+        seconds = sum(cycles.training_seconds(record) or 0.0 for record in run.cycles)
         rows.append(
             [
                 run.method,
                 run.seed,
                 f"{len(run.cycles)} of {run.last_cycle + 1}",
                 last.get("num_labelled"),
-                _percent(pck_percent(run.cycles[0])),
-                _percent(pck_percent(last)),
+                _cell(scoring.value(run.cycles[0]), scoring.digits(1)),
+                _cell(scoring.value(last), scoring.digits(1)),
                 page.Cell(f"{seconds:.0f}", seconds),
             ]
         )
-    name = score_name(found)
+    name = scoring.name
     columns = "method", "seed", "cycles", "labelled", f"first {name}", f"last {name}"
     hint = page.element("span", "A press on a heading sorts a table.", class_="screen")
     return page.table([*columns, "training s"], rows, "How far each has come", [hint])
@@ -37,7 +37,7 @@ def throughput_table(found: Gathered) -> Markup:
     """How fast every run went: medians of its cycles, of memory the most."""
     rows = []
     for run in (*found.runs, *found.full):
-        accounts = [r["throughput"] for r in run.cycles if r.get("throughput")]
+        accounts = [a for record in run.cycles if (a := cycles.throughput(record))]
         if not accounts:
             continue
         cells: list[Any] = [run.method, run.seed]
@@ -104,5 +104,5 @@ def _sort_value(value: Any) -> float | None:
     return None if isinstance(value, str) else value
 
 
-def _percent(value: float | None) -> page.Cell | None:
-    return None if value is None else page.Cell(f"{value:.1f}", value)
+def _cell(value: float | None, form: str) -> page.Cell | None:
+    return None if value is None else page.Cell(format(value, form), value)

@@ -2,20 +2,21 @@
 
 import numpy as np
 
-from jalpose.report import statistics
+from jalpose.report import measures, statistics
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import (
     Grid,
     choose_reference,
     controls,
     make_grid,
-    pck_percent,
     random_first,
-    score_name,
+    score_grid,
     summary,
 )
+from jalpose.report.scoring import Scoring
 from jalpose.report.tables import Column
 from jalpose.report.text_formats import MU, SIGMA, Table, mark_best, p_value
+from jalpose.storage import cycles
 
 PROPOSED = "eglpp"
 
@@ -31,7 +32,7 @@ def eglpp_table(gathered: Gathered, proposed: str | None = None) -> Table:
       proposed: label of a method; by default eglpp, or the first that is neither
         random nor a control.
     """
-    grid = make_grid(gathered, pck_percent)
+    grid, scoring = score_grid(gathered), gathered.scoring
     rivals = {"random", *controls(gathered)}
     usual = [m for m in grid.methods if m.split()[0] not in rivals] or grid.methods
     proposed = proposed or choose_reference(usual, None, PROPOSED)
@@ -46,7 +47,8 @@ def eglpp_table(gathered: Gathered, proposed: str | None = None) -> Table:
             row[f"mean {cycle}"] = found and found.mean
             row[f"sd {cycle}"] = found and found.sd
             if method != proposed:
-                result = statistics.compare(scores, grid.of(proposed)[:, cycle])
+                best = grid.of(proposed)[:, cycle]
+                result = statistics.compare(scoring.sign * scores, scoring.sign * best)
                 row[f"p {cycle}"] = p_value(result.less)
                 if found:
                     reasons |= {result.reason} - {""}
@@ -55,58 +57,60 @@ def eglpp_table(gathered: Gathered, proposed: str | None = None) -> Table:
     for cycle, labelled in enumerate(grid.labelled.tolist()):
         if cycle > 0:
             columns += [
-                Column(f"mean {cycle}", ".2f", MU),
-                Column(f"sd {cycle}", ".2f", SIGMA),
+                Column(f"mean {cycle}", scoring.digits(2), MU),
+                Column(f"sd {cycle}", scoring.digits(2), SIGMA),
                 Column(f"p {cycle}", "", "p"),
             ]
             groups += [str(labelled)] * 3
     means = [column.key for column in columns if column.key.startswith("mean ")]
     return Table(
         "eglpp_table_1",
-        f"{score_name(gathered)} in percent by labelled images, in the layout of "
+        f"{scoring.in_unit} by labelled images, in the layout of "
         f"Table 1 of EGL++: mean, standard deviation over {_seeds(grid)}, and p of a "
         f"one-tailed paired t-test that {proposed} is better",
         tuple(columns),
         tuple(rows),
         tuple(f"{reason[0].upper()}{reason[1:]}." for reason in sorted(reasons)),
         tuple(groups),
-        mark_best(rows, means, digits=".2f"),
+        mark_best(rows, means, lowest=scoring.sign < 0, digits=scoring.digits(2)),
     )
 
 
 def llpp_selected_table(gathered: Gathered) -> Table:
-    """Table 3a of LL++: PCK of the images selected, before training on them.
+    """Table 3a of LL++: the score of the images selected, before training on them.
 
-    The lower, the better a method finds failures. A control selects none.
+    The worse it is, the better a method finds failures. A control selects none.
     """
-
-    def selected_pck(record: dict) -> float | None:
-        return (record.get("measures") or {}).get("selected_pck")
-
-    grid = make_grid(gathered, selected_pck)
+    scoring = gathered.scoring
+    key = measures.selected_key(scoring.keys)
+    grid = make_grid(gathered, lambda record: cycles.measures(record).get(key))
+    worse = "lower" if scoring.sign > 0 else "higher"
     stages = range(len(grid.labelled) - 1)
     return _llpp_table(
         grid,
+        scoring,
         [(cycle, str(grid.labelled[cycle + 1])) for cycle in stages],
         name="llpp_table_3a",
-        caption=f"{score_name(gathered)} of the images selected to reach that many "
-        "labels, before training on them (lower: better at finding failures), in the "
-        "layout of Table 3a of LL++",
-        lowest=True,
+        caption=f"{scoring.name} of the images selected to reach that many "
+        f"labels, before training on them ({worse}: better at finding failures), in "
+        "the layout of Table 3a of LL++",
+        lowest=scoring.sign > 0,
     )
 
 
 def llpp_test_table(gathered: Gathered) -> Table:
-    """Table 3b of LL++: test PCK after each stage."""
-    grid = make_grid(gathered, lambda record: record["metrics"].get("pck"))
+    """Table 3b of LL++: the test score after each stage."""
+    scoring = gathered.scoring
+    grid = make_grid(gathered, scoring.share)
     stages = range(1, len(grid.labelled))
     return _llpp_table(
         grid,
+        scoring,
         [(cycle, f"S{cycle}") for cycle in stages],
         name="llpp_table_3b",
-        caption=f"{score_name(gathered)} of the test images after each stage, in the "
+        caption=f"{scoring.name} of the test images after each stage, in the "
         "layout of Table 3b of LL++",
-        lowest=False,
+        lowest=scoring.sign < 0,
         notes=[
             "Labelled images: "
             + ", ".join(f"S{cycle} {grid.labelled[cycle]}" for cycle in stages)
@@ -117,21 +121,26 @@ def llpp_test_table(gathered: Gathered) -> Table:
     )
 
 
-def _llpp_table(grid: Grid, stages, *, name, caption, lowest, notes=()) -> Table:
+def _llpp_table(
+    grid: Grid, scoring: Scoring, stages, *, name, caption, lowest, notes=()
+) -> Table:
     rows = []
     for method in random_first(grid.methods):
         row: dict = {"method": method}
         row |= {str(cycle): summary(grid.of(method)[:, cycle]) for cycle, _ in stages}
         if any(row[str(cycle)] is not None for cycle, _ in stages):
             rows.append(row)
-    columns = [Column(str(cycle), "!.3f", heading) for cycle, heading in stages]
+    percent = scoring.keys.percent  # shares of one, as LL++ prints them
+    digits = ".3f" if percent else ".4g"
+    form = f"!{digits}" if percent else digits
+    columns = [Column(str(cycle), form, heading) for cycle, heading in stages]
     return Table(
         name,
         f"{caption}: mean±standard deviation over {_seeds(grid)}",
         (Column("method"), *columns),
         tuple(rows),
         tuple(notes),
-        bold=mark_best(rows, [c.key for c in columns], lowest=lowest, digits=".3f"),
+        bold=mark_best(rows, [c.key for c in columns], lowest=lowest, digits=digits),
     )
 
 

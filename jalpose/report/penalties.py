@@ -14,21 +14,33 @@ from jalpose.report import statistics
 STOP = 0.99  # of the reference's final score
 
 
-def checkpoints(reference: np.ndarray) -> list[int]:
+def checkpoints(reference: np.ndarray, *, lowest_best: bool = False) -> list[int]:
     """The cycles BADGE's rule compares at.
 
     Cycle 0, then cycles 1, 2, 4, 8, ... (labels of the start plus 2^k budgets) until
     the reference's mean score is above 0.99 of its last: later ones would count the
-    plateau again and again.
+    plateau again and again. Of scores whose lowest is the best, until it is below 1.01
+    of its last.
 
     Args:
       reference: [cycles], mean scores of random selection.
+      lowest_best: the lowest score is the best.
     """
     found, cycle = [0], 1
-    while cycle < len(reference) and reference[cycle] <= STOP * reference[-1]:
+    while cycle < len(reference) and (
+        reference[cycle] >= (2 - STOP) * reference[-1]
+        if lowest_best
+        else reference[cycle] <= STOP * reference[-1]
+    ):
         found.append(cycle)
         cycle *= 2
     return found
+
+
+def stop_words(lowest_best: bool) -> str:
+    """Where the rule stops: the reference is ..."""
+    side, share = ("below", 2 - STOP) if lowest_best else ("above", STOP)
+    return f"{side} {share:.0%} of its last score"
 
 
 def penalty_matrix(scores: np.ndarray, cycles: Sequence[int]) -> np.ndarray:
@@ -43,7 +55,7 @@ def penalty_matrix(scores: np.ndarray, cycles: Sequence[int]) -> np.ndarray:
     pairs under three have no p-value and no penalty, the script takes two.
 
     Args:
-      scores: [methods, seeds, cycles], NaN where there is none.
+      scores: [methods, seeds, cycles], the higher the better; NaN where there is none.
       cycles: what to compare at, as `checkpoints` gives them.
     """
     count = len(scores)

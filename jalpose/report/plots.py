@@ -1,162 +1,204 @@
-"""Curves and scatters as PNG files."""
+"""Plots over methods that are no curves: matrices, scores, maps, costs.
+
+Every function takes plain numbers and gives a figure; `canvas.save` writes it. Colour
+is never alone: dots have forms, heatmaps their numbers written in.
+"""
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from jalpose.report.canvas import COLOURS, GREY, INK, look, new_figure, save, style
+from jalpose.report.canvas import (
+    COLOURS,
+    GREY,
+    INK,
+    SINGLE,
+    legend_below,
+    look,
+    new_figure,
+    new_panels,
+    style,
+)
+from jalpose.report.curves import half_interval
 
-Curve = Sequence[tuple[int, float | None]]
 
-
-def plot_learning_curves(
-    path: str | os.PathLike[str],
-    curves: Mapping[str, Curve],
+def matrix(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
     *,
     title: str,
+    xlabel: str = "",
+    ylabel: str = "",
+    write: Callable[[float], str] = "{:.2f}".format,
+    limits: tuple[float, float] | None = None,
+    dark_is_low: bool = False,
+    unit: str = "",
+) -> Figure:
+    """A heatmap with its numbers written in; what is not finite stays empty.
+
+    Args:
+      values: [rows, columns].
+      write: a number as words.
+      limits: of the colours; None: of the values.
+      dark_is_low: small values are the dark ones, as for p-values.
+      unit: beside the bar of colours.
+    """
+    values = np.asarray(values, np.float64)
+    wide = 1.9 + 0.62 * max(len(columns), 3) + 0.06 * max(map(len, rows), default=0)
+    figure = new_figure((max(wide, 4.0), 1.9 + 0.42 * max(len(rows), 2)))
+    axes = figure.add_subplot()
+    known = values[np.isfinite(values)]
+    low, high = limits or (known.min(initial=np.inf), known.max(initial=-np.inf))
+    # One hue from light to dark reads in grey and by every eye.
+    shade = "Blues_r" if dark_is_low else "Blues"
+    high = max(high, low + 1e-9)
+    drawn = axes.imshow(values, cmap=shade, vmin=low, vmax=high, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            share = (value - low) / (high - low)
+            dark = (1 - share if dark_is_low else share) > 0.55
+            where: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
+            ink = "white" if dark else INK
+            axes.text(column, row, write(float(value)), color=ink, **where)
+    style(axes, title, xlabel, ylabel)
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(columns)), columns, **turned)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.02)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.set_label(unit, fontsize=9, color=INK)
+    return figure
+
+
+def scores_against_losses(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> Figure:
+    """Scatter scores against true losses, a panel for each method.
+
+    Args:
+      panels: scores [N], losses [N] and selected bool [N] by the panel's title.
+    """
+    figure, places = new_panels(len(panels), height=2.7, width=3.1)
+    for axes, (name, (scores, losses, selected)) in zip(
+        places, panels.items(), strict=False
+    ):
+        scores, losses = (np.asarray(v, np.float64) for v in (scores, losses))
+        known = np.isfinite(scores) & np.isfinite(losses)
+        _scatter(axes, scores, losses, known, np.asarray(selected, bool))
+        style(axes, f"{name}\n{spearman_text(scores[known], losses[known])}", "", "")
+        for v, set_scale in ((scores, axes.set_xscale), (losses, axes.set_yscale)):
+            v = v[known]
+            # Heavy tails only: ranks do not change.
+            if len(v) and v.min() > 0 and v.max() > 20 * np.median(v):
+                set_scale("log")
+    figure.supxlabel("acquisition score", fontsize=10, color=INK)
+    figure.supylabel("true loss", fontsize=10, color=INK)
+    _legend_above(figure, places)
+    return figure
+
+
+def spearman_text(first: np.ndarray, second: np.ndarray) -> str:
+    """Spearman's correlation as a label, or that there is none."""
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return "Spearman undefined"
+    return f"Spearman {stats.spearmanr(first, second).statistic:.2f}"
+
+
+def embedding_maps(
+    panels: Mapping[str, tuple[Mapping[str, np.ndarray], tuple[float, float]]],
+) -> Figure:
+    """Maps of embeddings, a panel for each method.
+
+    Args:
+      panels: places [N, 2] by pool, labelled and selected, and the two shares of
+        variance.
+    """
+    figure, drawn = new_panels(len(panels), height=2.7, width=3.1)
+    for axes, (name, (groups, shares)) in zip(drawn, panels.items(), strict=False):
+        for group, places in groups.items():
+            if len(places):
+                _dots(axes, places[:, 0], places[:, 1], group)
+        style(axes, name, f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    _legend_above(figure, drawn)
+    return figure
+
+
+def cost_against_gain(
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
     ylabel: str,
-    baseline: float | None = None,
-) -> None:
-    """Draw scores over the number of labelled images, a curve for each method.
+) -> Figure:
+    """Place methods by the seconds they cost and the points they gain.
 
     Args:
-      path: of the PNG file.
-      curves: (number labelled, score as a fraction) of each method, by its label;
-        a score that is None or NaN leaves a gap.
-      ylabel: what the score is; "(%)" is added.
-      baseline: the score of predicting the mean pose: a dotted line, or a note in the
-        corner where the line would squeeze the curves.
+      points: seconds and gains of the seeds by the method; the mean is drawn, and the
+        interval of the mean gain.
     """
-    figure, axes = _figure((7.2, 4.3))
-    percents = {label: _percent(curve) for label, curve in curves.items()}
-    for index, (label, (x, y)) in enumerate(percents.items()):
-        axes.plot(x, y, label=label, **look(index))
-    style(axes, title, "labelled images", f"{ylabel} (%)")
-    _integer_ticks(
-        axes, np.concatenate([np.zeros(0), *(x for x, _ in percents.values())])
-    )
-    if baseline is not None and math.isfinite(baseline):
-        heights = [y[np.isfinite(y)] for _, y in percents.values()]
-        _draw_baseline(axes, 100 * baseline, np.concatenate([np.zeros(0), *heights]))
-    _draw_legend(axes, {label: y for label, (_, y) in percents.items()})
-    save(figure, path)
-
-
-def plot_score_against_loss(
-    path: str | os.PathLike[str],
-    scores: np.ndarray,
-    losses: np.ndarray,
-    selected: np.ndarray | Sequence[int],
-) -> None:
-    """Scatter acquisition scores against true losses, the selected examples marked.
-
-    Args:
-      path: of the PNG file.
-      scores: [N]; examples without a score or a loss (NaN) are left out.
-      losses: [N], the true loss of each.
-      selected: bool [N], or the positions in `scores` of those selected.
-    """
-    scores, losses = np.asarray(scores, np.float64), np.asarray(losses, np.float64)
-    chosen = np.zeros(scores.shape, bool)
-    if len(selected):
-        chosen[np.asarray(selected)] = True
-    known = np.isfinite(scores) & np.isfinite(losses)
-    figure, axes = _figure((5.6, 4.4))
-    rest, best = known & ~chosen, known & chosen
-    plain: dict[str, Any] = {"s": 12, "color": GREY, "alpha": 0.45, "linewidths": 0}
-    label = f"not selected ({rest.sum()})"
-    axes.scatter(scores[rest], losses[rest], label=label, **plain)
-    marked: dict[str, Any] = {"s": 26, "marker": "D", "edgecolors": INK}
-    marked |= {"color": COLOURS[1], "linewidths": 0.6}
-    label = f"selected ({best.sum()})"
-    axes.scatter(scores[best], losses[best], label=label, **marked)
-    title = _spearman_title(scores[known], losses[known])
-    style(axes, title, "acquisition score", "true loss")
-    _choose_scales(axes, scores[known], losses[known])
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    save(figure, path)
-
-
-# Parts of the curves
-
-
-def _percent(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    ordered = sorted(curve, key=lambda point: point[0])
-    x = np.array([number for number, _ in ordered], np.float64)
-    return x, 100 * np.array([score for _, score in ordered], np.float64)
-
-
-def _draw_legend(axes: Axes, percents: dict[str, np.ndarray]) -> None:
-    """List the curves beside the plot, the one that ends highest first."""
-    handles, labels = axes.get_legend_handles_labels()
-
-    def last(position: int) -> float:
-        known = percents[labels[position]]
-        known = known[np.isfinite(known)]
-        return known[-1] if len(known) else -math.inf
-
-    order = sorted(range(len(labels)), key=last, reverse=True)
-    if order:
-        axes.legend(
-            [handles[i] for i in order],
-            [f"{labels[i]}  {last(i):.1f}".replace("-inf", "-") for i in order],
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            frameon=False,
-            fontsize=9,
-            handlelength=3.2,
+    figure = new_figure(SINGLE)
+    axes = figure.add_subplot()
+    for index, (name, (seconds, gains)) in enumerate(points.items()):
+        pen = {**look(index), "linestyle": "none", "markersize": 8}
+        half = half_interval(np.asarray(gains, np.float64))
+        axes.errorbar(
+            float(np.mean(seconds)),
+            float(np.mean(gains)),
+            None if math.isnan(half) else half,
+            capsize=3,
+            label=name,
+            **pen,
         )
+    axes.axhline(0.0, color=GREY, linestyle=":", linewidth=1.2)
+    means = [float(np.mean(seconds)) for seconds, _ in points.values()]
+    wide = min(means) > 0 and max(means) > 5 * min(means)
+    note = " (log)" if wide else ""
+    style(axes, "Cost against gain", f"acquisition, seconds a run{note}", ylabel)
+    if wide:
+        axes.set_xscale("log")
+    legend_below(figure, *axes.get_legend_handles_labels())
+    return figure
 
 
-def _integer_ticks(axes: Axes, numbers: np.ndarray) -> None:
-    """Ticks at the numbers that occur where they are few and apart, else round ones."""
-    unique = np.unique(numbers)
-    gap = np.diff(unique).min(initial=np.inf)
-    if 0 < len(unique) <= 12 and gap >= np.ptp(unique) / 14:
-        axes.set_xticks(unique, [f"{number:.0f}" for number in unique])
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+# Parts
+
+_MOST_SHAPES = 10_000  # in a PDF
+
+# Told apart by form as well as by colour.
+_DOTS: dict[str, dict[str, Any]] = {
+    "pool": {"s": 11, "color": GREY, "alpha": 0.5, "linewidths": 0},
+    "labelled": {"s": 17, "marker": "x", "color": COLOURS[0], "linewidths": 0.8},
+    "selected": {
+        "s": 24,
+        "marker": "D",
+        "edgecolors": INK,
+        "color": COLOURS[1],
+        "linewidths": 0.6,
+    },
+}
 
 
-def _draw_baseline(axes: Axes, baseline: float, heights: np.ndarray) -> None:
-    """A dotted line, unless it is so far below that it would squeeze the curves."""
-    text = f"mean pose {baseline:.1f}"
-    note: dict[str, Any] = {"fontsize": 9, "color": INK}
-    low, high = heights.min(initial=np.inf), heights.max(initial=-np.inf)
-    if low - baseline > max(high - low, 5.0) and len(heights):
-        text += " (below the axis)"
-        note["bbox"] = {"color": "white", "pad": 1.5}
-        axes.text(0.985, 0.025, text, ha="right", transform=axes.transAxes, **note)
-        return
-    axes.axhline(baseline, color=INK, linestyle=":", linewidth=1.3)
-    note |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(text, (1.0, baseline), xytext=(-4, 3), ha="right", **note)
+def _scatter(axes: Axes, x, y, known, selected) -> None:
+    for group, rows in (("pool", known & ~selected), ("selected", known & selected)):
+        _dots(axes, x[rows], y[rows], group)
 
 
-# Parts of the scatter
+def _dots(axes: Axes, x, y, group: str) -> None:
+    # Of a large pool an image: as shapes they are megabytes a viewer labours over.
+    many = len(x) > _MOST_SHAPES
+    axes.scatter(x, y, label=group, rasterized=many, **_DOTS[group])
 
 
-def _spearman_title(scores: np.ndarray, losses: np.ndarray) -> str:
-    if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(losses) == 0:
-        return f"Spearman correlation undefined (n = {len(scores)})"
-    correlation = stats.spearmanr(scores, losses).statistic
-    return f"Spearman correlation {correlation:.2f} (n = {len(scores)})"
-
-
-def _choose_scales(axes: Axes, scores: np.ndarray, losses: np.ndarray) -> None:
-    """Logarithmic where values are positive and heavy-tailed: ranks do not change."""
-    for values, set_scale in ((scores, axes.set_xscale), (losses, axes.set_yscale)):
-        if len(values) and values.min() > 0 and values.max() > 20 * np.median(values):
-            set_scale("log")
-
-
-def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = new_figure(size)
-    return figure, figure.add_subplot()
+def _legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
+    if panels:
+        handles, labels = panels[0].get_legend_handles_labels()
+        where: dict[str, Any] = {"loc": "outside upper left", "frameon": False}
+        figure.legend(handles, labels, ncols=len(labels), fontsize=9, **where)

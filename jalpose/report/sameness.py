@@ -4,8 +4,13 @@ Configs and records as plain objects in; keys, labels and sentences out.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from jalpose.report import scoring as scores
+from jalpose.settings import differences
+from jalpose.settings.checks import ConfigError
+from jalpose.storage import cycles
 
 # Of a config: who and where a run is, not how it is run.
 _IDENTITY = (
@@ -38,21 +43,11 @@ BUYING = (
     "training.base_epochs",
     "training.base_steps",
 )
-_SCORING = ("pck_name", "pck_threshold", "pck_reference", "pck_joints", "num_images")
 
 
-def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def protocol(config: dict, *, ignore: Iterable[str] = ()) -> dict[str, Any]:
+def protocol(
+    config: Mapping[str, Any], *, ignore: Iterable[str] = ()
+) -> dict[str, Any]:
     """The keys of a config that have to be equal in all runs of a table.
 
     All but seeds, names, the method, every section of `acquisition` (the methods'
@@ -65,18 +60,25 @@ def protocol(config: dict, *, ignore: Iterable[str] = ()) -> dict[str, Any]:
     below = tuple(f"{key}." for key in ignored)
     return {
         key: value
-        for key, value in flatten(config).items()
+        for key, value in differences.modern(config).items()
         if not f"{key}.".startswith(below) and not key.endswith("_seed")
     }
 
 
-def scoring(cycles: Sequence[dict]) -> dict[str, Any]:
+def scoring(run: Any) -> dict[str, Any]:
     """How the records say that a run was scored, and on how many images."""
-    metrics = cycles[0]["metrics"] if cycles else {}
-    return {f"metrics.{key}": metrics[key] for key in _SCORING if key in metrics}
+    try:
+        keys = scores.keys_of(run.task)
+    except ConfigError:  # a task that is not known here is refused as such
+        return {}
+    metrics = cycles.metrics(run.cycles[0]) if run.cycles else {}
+    found = scores.how(metrics, keys)
+    return {f"metrics.{key}": value for key, value in found.items()}
 
 
-def labels(configs: Sequence[dict], cycles: Sequence[Sequence[dict]]) -> list[str]:
+def labels(
+    configs: Sequence[dict], records: Sequence[Sequence[cycles.Record]]
+) -> list[str]:
     """A label for each run: its method and the options in which runs of it differ.
 
     An engine is an option of the methods whose records name one; its sketch's of
@@ -85,8 +87,8 @@ def labels(configs: Sequence[dict], cycles: Sequence[Sequence[dict]]) -> list[st
     methods = [config["acquisition"]["method"] for config in configs]
     with_engine = {
         method
-        for method, run in zip(methods, cycles, strict=True)
-        if any((record.get("acquisition") or {}).get("engine") for record in run)
+        for method, run in zip(methods, records, strict=True)
+        if any(cycles.acquisition(record).get("engine") for record in run)
     }
     options = [
         _options(config, method, method in with_engine)
@@ -105,7 +107,7 @@ def labels(configs: Sequence[dict], cycles: Sequence[Sequence[dict]]) -> list[st
 
 def _options(config: dict, method: str, engine: bool) -> dict[str, Any]:
     """Options of a run's method by their short names, sorted."""
-    flat, own = flatten(config), f"acquisition.{method}."
+    flat, own = differences.modern(config), f"acquisition.{method}."
     taken = {k.removeprefix(own): v for k, v in flat.items() if k.startswith(own)}
     more = [_DROPOUT, *(_ENGINE if engine else ())]
     if engine and flat.get("acquisition.engine") == "sketch":
@@ -127,7 +129,7 @@ def cautions(runs: Sequence[Any]) -> list[str]:
     A GPU's model alone can change which method is best (Ji et al., WACV 2023).
 
     Args:
-      runs: with `method`, `seed`, `config`, `about` and `cycles`, sorted.
+      runs: with `method`, `seed`, `task`, `config`, `about` and `cycles`, sorted.
     """
     found = []
     for what, of in (
@@ -147,14 +149,15 @@ def cautions(runs: Sequence[Any]) -> list[str]:
 
 
 def _unlike_bases(runs: Sequence[Any]) -> list[str]:
-    scores: dict[int, dict[float, list[str]]] = {}
+    found: dict[int, dict[float, list[str]]] = {}
     for run in runs:
+        key = scores.keys_of(run.task).key
         for record in run.cycles:
-            pck = record["metrics"].get("pck")
-            if record["cycle"] == 0 and pck is not None:
-                same = scores.setdefault(run.seed, {}).setdefault(pck, [])
+            score = cycles.metrics(record).get(key)
+            if record["cycle"] == 0 and score is not None:
+                same = found.setdefault(run.seed, {}).setdefault(score, [])
                 same.append(run.method)
-    unlike = [seed for seed, found in sorted(scores.items()) if len(found) > 1]
+    unlike = [seed for seed, bases in sorted(found.items()) if len(bases) > 1]
     if not unlike:
         return []
     which = "seed" if len(unlike) == 1 else "seeds"

@@ -1,31 +1,15 @@
-"""What methods chose and what it cost: overlap, measures, time, memory, joints."""
+"""What methods chose and what it cost: overlap, time, memory, and scores of parts."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jalpose.report.gather import Gathered, Run
-from jalpose.report.grid import make_grid, pck_percent, score_name, summary
+from jalpose.report.grid import score_grid, summary
 from jalpose.report.tables import Column
 from jalpose.report.text_formats import MeanSd, Table, mark_best
-from jalpose.storage import records
-
-# Key of the measures, its heading, format and factor.
-MEASURES = (
-    ("selected_pck", "PCK selected", ".1f", 100),
-    ("pool_pck", "PCK scored", ".1f", 100),
-    ("ranking_accuracy", "ranking accuracy", ".3f", 1),
-    ("pearson", "Pearson", ".2f", 1),
-    ("spearman", "Spearman", ".2f", 1),
-    ("loss_overlap", "top losses %", ".1f", 100),
-    ("sq_norm_overlap", "top norms %", ".1f", 100),
-    ("chance_overlap", "chance %", ".1f", 100),
-    ("mean_distance", "mean distance", ".3g", 1),
-    ("smallest_distance", "smallest distance", ".2g", 1),
-    ("near_duplicates", "near duplicates", ".1f", 1),
-)
-
+from jalpose.storage import cycles, records
 
 # Overlap of selections
 
@@ -134,7 +118,7 @@ def _selections(gathered: Gathered) -> tuple[_Selections, list[str]]:
     found, damaged = {}, []
     for run in gathered.runs:
         for record in run.cycles:
-            if record.get("acquisition") is None:
+            if not cycles.chose(record):
                 continue
             try:
                 rows = run.selection(record["cycle"])
@@ -160,99 +144,58 @@ def _chance_note(gathered: Gathered) -> list[str]:
     """What two selections at random have in common in cycle 0."""
     chances = set()
     for run in gathered.runs:
-        acquisition = (run.record(0) or {}).get("acquisition") or {}
-        if acquisition.get("num_scored"):
-            chances.add(acquisition["budget"] / acquisition["num_scored"])
+        chosen = cycles.acquisition(run.record(0) or {})
+        if chosen.get("num_scored"):
+            chances.add(chosen["budget"] / chosen["num_scored"])
     if len(chances) != 1:
         return []
     return [f"Two random selections of cycle 0 have {chances.pop():.3f} in common."]
 
 
-# Measures, joints, cost
+# Parts, cost
 
 
-def measures_table(gathered: Gathered) -> Table:
-    """What the papers measure about each acquisition, mean and deviation over seeds."""
-    grids = {
-        key: make_grid(gathered, _measure(key, factor))
-        for key, _, _, factor in MEASURES
+def parts_table(gathered: Gathered) -> Table:
+    """Score of each part at the last budget, of the methods that have reached it.
+
+    A part is a joint, a class, ...; without scores of parts there are no rows.
+    """
+    grid, scoring = score_grid(gathered), gathered.scoring
+    cycle, part = len(grid.labelled) - 1, scoring.keys.part
+    there = {
+        m: [record for r in gathered.by(m) if (record := r.record(cycle))]
+        for m in grid.methods
     }
-    rows = []
-    for cycle, method in itertools.product(
-        range(len(next(iter(grids.values())).labelled)), gathered.methods
-    ):
-        found = {k: summary(grid.of(method)[:, cycle]) for k, grid in grids.items()}
-        if any(v is not None for k, v in found.items() if k not in _OF_THE_POOL):
-            labelled = int(grids["pool_pck"].labelled[cycle])
-            rows.append({"labelled": labelled, "method": method, **found})
-    columns = [
-        Column(key, format_, heading)
-        for key, heading, format_, _ in MEASURES
-        if any(row[key] is not None for row in rows)
-    ]
-    return Table(
-        "measures",
-        "Measures of each acquisition: mean±standard deviation over runs",
-        (Column("labelled"), Column("method"), *columns),
-        tuple(rows),
-        (
-            "PCK in percent of the images selected and of all scored, before training "
-            "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
-            "with the true losses. Top losses and norms: share of the selected among "
-            "as many of truly highest loss or gradient norm. Distances: between "
-            "embeddings of the selected.",
-        ),
-    )
-
-
-_OF_THE_POOL = ("pool_pck", "chance_overlap", "near_duplicates")
-
-
-def _measure(key: str, factor: int) -> Callable[[dict], float | None]:
-    def read(record: dict) -> float | None:
-        value = (record.get("measures") or {}).get(key)
-        return None if value is None else factor * value
-
-    return read
-
-
-def joints_table(gathered: Gathered) -> Table:
-    """PCK of each joint at the last budget, of the methods that have reached it."""
-    grid = make_grid(gathered, pck_percent)
-    cycle = len(grid.labelled) - 1
-    there = {m: [r for r in gathered.by(m) if r.record(cycle)] for m in grid.methods}
-    methods = [method for method, runs in there.items() if runs]
+    methods = [method for method, found in there.items() if found]
     names: dict[str, None] = {}
-    for runs in there.values():
-        for run in runs:
-            names |= dict.fromkeys(_joints(run, cycle))
+    for found in there.values():
+        for record in found:
+            names |= dict.fromkeys(scoring.parts(record))
     rows: list[dict] = []
     for name in names:
-        row: dict = {"joint": name}
+        row: dict = {part: name}
         for method in methods:
-            values = [_joints(run, cycle).get(name) for run in there[method]]
-            row[method] = _summary([100 * v for v in values if v is not None])
+            values = [scoring.parts(record).get(name) for record in there[method]]
+            row[method] = _summary([v for v in values if v is not None])
         rows.append(row)
     bold = set()
     for place, row in enumerate(rows):
         below = [{"score": row[method]} for method in methods]
-        bold |= {(place, methods[index]) for index, _ in mark_best(below, ["score"])}
-    rows.append({"joint": "all", **{m: summary(grid.of(m)[:, cycle]) for m in methods}})
-    counts = ", ".join(f"{method} {len(runs)}" for method, runs in there.items())
+        best = mark_best(below, ["score"], lowest=scoring.sign < 0)
+        bold |= {(place, methods[index]) for index, _ in best}
+    if rows:
+        whole = {m: summary(grid.of(m)[:, cycle]) for m in methods}
+        rows.append({part: "all", **whole})
+    counts = ", ".join(f"{method} {len(found)}" for method, found in there.items())
     return Table(
-        "joints",
-        f"{score_name(gathered)} in percent of each joint with {grid.labelled[cycle]} "
+        f"{part}s" if not part.endswith("s") else f"{part}es",
+        f"{scoring.in_unit} of each {part} with {grid.labelled[cycle]} "
         "labelled images: mean±standard deviation over runs",
-        (Column("joint"), *(Column(name, ".1f") for name in methods)),
+        (Column(part), *(Column(name, scoring.digits(1)) for name in methods)),
         tuple(rows),
         (f"Runs: {counts}.",),
         bold=frozenset(bold),
     )
-
-
-def _joints(run: Run, cycle: int) -> dict[str, float | None]:
-    record = run.record(cycle)
-    return (record["metrics"].get("pck_per_joint") or {}) if record else {}
 
 
 def cost_table(gathered: Gathered) -> Table:
@@ -260,12 +203,11 @@ def cost_table(gathered: Gathered) -> Table:
     rows = []
     for method in gathered.methods:
         runs = gathered.by(method)
-        taken = [[r["acquisition"] for r in run.cycles if r.get("acquisition")]
-                 for run in runs]  # fmt: skip
+        taken = [cycles.choices(run.cycles) for run in runs]
         first = [run[0]["seconds"] for run in taken if run]
         later = [np.mean([a["seconds"] for a in run[1:]]) for run in taken if run[1:]]
-        peaks = [a["peak_bytes"] / 2**20 for run in taken for a in run]
-        engines = {a.get("engine") for run in taken for a in run} - {None}
+        peaks = [cycles.peak_mib(a) for run in taken for a in run]
+        engines = {a["engine"] for run in taken for a in run if a.get("engine")}
         training = [_mean_training(run) for run in runs]
         rows.append(
             {
@@ -303,8 +245,9 @@ def cost_table(gathered: Gathered) -> Table:
 
 
 def _mean_training(run: Run) -> float | None:
-    seconds = [r["seconds"] for r in run.cycles if r["cycle"] > 0 and "seconds" in r]
-    return float(np.mean(seconds)) if seconds else None
+    later = [cycles.training_seconds(r) for r in run.cycles if r["cycle"] > 0]
+    known = [seconds for seconds in later if seconds is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _summary(values: Sequence[float]) -> MeanSd | None:

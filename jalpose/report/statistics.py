@@ -225,7 +225,7 @@ def minimal_detectable_difference(
 
 @functools.cache  # the same for every cell of a table
 def _noncentrality(freedom: int, level: float, power: float) -> float:
-    """Of a two-tailed t-test with that power."""
+    """Noncentrality at which a two-tailed t-test has that power."""
     critical = float(stats.t.ppf(1 - level / 2, freedom))
 
     def missing(noncentrality: float) -> float:

@@ -1,12 +1,15 @@
 """Runs side by side as plain-text tables, from their records alone."""
 
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jalpose.storage import records
+from jalpose.report.scoring import Scoring, how, scoring_of
+from jalpose.storage import cycles, records
+from jalpose.tasks import registry
 
 Workdirs = Mapping[str, str | os.PathLike[str]]
 
@@ -29,23 +32,6 @@ SPENT_COLUMNS = (
     Column("engine"),
 )
 
-MEASURE_COLUMNS = (
-    Column("run"),
-    Column("cycle"),
-    Column("seconds", ".1f"),
-    Column("peak_mib", ".0f", "MiB"),
-    Column("selected_pck", ".1f", "PCK chosen"),
-    Column("pool_pck", ".1f", "of all"),
-    Column("ranking_accuracy", ".2f", "ranking"),
-    Column("pearson", "+z.2f"),
-    Column("spearman", "+z.2f"),
-    Column("loss_overlap", ".0f", "top loss %"),
-    Column("sq_norm_overlap", ".0f", "top norm %"),
-    Column("chance_overlap", ".0f", "chance %"),
-    Column("mean_distance", ".3g", "distance"),
-    Column("smallest_distance", ".2g", "smallest"),
-    Column("near_duplicates", "d", "near"),
-)
 WIDEST = 4  # runs side by side; more are one below the other
 
 
@@ -53,8 +39,8 @@ def compare_runs(workdirs: Workdirs, *, reference: str | None = None) -> list[di
     """One row for each cycle any run has reached.
 
     A row holds `cycle`, `num_labelled` (of the run with most: a control without new
-    labels stands beside those that bought them) and, under each label, PCK in
-    percent; from two runs on also, under `{label} - {reference}`, the points above
+    labels stands beside those that bought them) and, under each label, the score as it
+    is shown; from two runs on also, under `{label} - {reference}`, the difference to
     `reference` (by default the first label). What a run has no record of is None.
 
     Raises:
@@ -62,75 +48,64 @@ def compare_runs(workdirs: Workdirs, *, reference: str | None = None) -> list[di
     """
     if workdirs and reference is not None and reference not in workdirs:
         raise ValueError(f"unknown {reference=}; known: {', '.join(workdirs)}")
-    cycles = {label: _cycles(path) for label, path in workdirs.items()}
-    _check_scored_alike(cycles)
-    scores = {label: _scores(run) for label, run in cycles.items()}
+    found = {label: read_cycles(path) for label, path in workdirs.items()}
+    scoring = scoring_of_runs(workdirs)
+    _check_scored_alike(found, scoring)
+    scores = {
+        label: {record["cycle"]: scoring.value(record) for record in run}
+        for label, run in found.items()
+    }
     first = next(iter(scores), "") if reference is None else reference
-    labelled: dict[int, int] = {}
-    for record in (record for run in cycles.values() for record in run):
-        number = labelled.get(record["cycle"], 0)
-        labelled[record["cycle"]] = max(number, record["num_labelled"])
+    labelled = cycles.most_labelled(list(found.values()))
     rows = []
     for cycle in sorted({cycle for run in scores.values() for cycle in run}):
         row: dict[str, Any] = {label: run.get(cycle) for label, run in scores.items()}
         for label in scores:
             if label != first:
                 known = row[label] is not None and row[first] is not None
-                points = row[label] - row[first] if known else None
-                row[f"{label} - {first}"] = points
+                row[f"{label} - {first}"] = row[label] - row[first] if known else None
         rows.append({"cycle": cycle, "num_labelled": labelled[cycle], **row})
     return rows
 
 
+def scoring_of_runs(workdirs: Workdirs) -> Scoring:
+    """How the score of runs is read and spoken of."""
+    configs = [records.read_config(path) or {} for path in workdirs.values()]
+    tasks = [registry.recorded_in(config.get("config") or {}) for config in configs]
+    task = tasks[0] if tasks else registry.USUAL
+    return scoring_of(task, itertools.chain(*map(read_cycles, workdirs.values())))
+
+
 def comparison_columns(
-    labels: Sequence[str], reference: str | None = None
+    labels: Sequence[str], reference: str | None = None, digits: str = ".1f"
 ) -> list[Column]:
-    """The columns of `compare_runs`: scores, then signed differences."""
+    """The columns of `compare_runs`: scores, then signed differences.
+
+    Args:
+      labels: of the runs.
+      reference: one of them.
+      digits: format of the scores, see `Scoring.digits`.
+    """
     reference = labels[0] if reference is None and labels else reference
     others = [label for label in labels if label != reference]
     return [
         Column("cycle"),
         Column("num_labelled", heading="labelled"),
-        *(Column(label, ".1f") for label in labels),
-        *(Column(f"{label} - {reference}", "+z.1f") for label in others),
+        *(Column(label, digits) for label in labels),
+        *(Column(f"{label} - {reference}", f"+z{digits}") for label in others),
     ]
 
 
-def runs_below_each_other(rows: Sequence[Mapping], labels: Sequence[str]):
+def runs_below_each_other(
+    rows: Sequence[Mapping], labels: Sequence[str], digits: str = ".1f"
+) -> tuple[list[dict], list[Column]]:
     """The scores of `compare_runs` with a row a run: rows and columns."""
     below = [
         {"run": label, **{str(row["num_labelled"]): row[label] for row in rows}}
         for label in labels
     ]
     counts = [str(row["num_labelled"]) for row in rows]
-    return below, [Column("run"), *(Column(count, ".1f") for count in counts)]
-
-
-def measures_table(workdirs: Workdirs) -> list[dict]:
-    """One row for each acquisition of each run: what it cost and what it chose.
-
-    Fractions are in percent, except the ranking accuracy. Shown with
-    `format_table(rows, MEASURE_COLUMNS)`.
-    """
-    percent = "selected_pck", "pool_pck", "loss_overlap", "sq_norm_overlap"
-    rows = []
-    for label, path in workdirs.items():
-        for record in _cycles(path):
-            acquisition = record.get("acquisition")
-            if acquisition is None:
-                continue
-            row = {
-                "run": label,
-                "cycle": record["cycle"],
-                **(record.get("measures") or {}),
-            }
-            for key in (*percent, "chance_overlap"):
-                if row.get(key) is not None:
-                    row[key] = 100 * row[key]
-            row["seconds"] = acquisition["seconds"]
-            row["peak_mib"] = acquisition["peak_bytes"] / 2**20
-            rows.append(row)
-    return rows
+    return below, [Column("run"), *(Column(count, digits) for count in counts)]
 
 
 def spent_table(workdirs: Workdirs) -> list[dict]:
@@ -141,7 +116,7 @@ def spent_table(workdirs: Workdirs) -> list[dict]:
     """
     rows = []
     for label, path in workdirs.items():
-        run = [_spent(label, record) for record in _cycles(path)]
+        run = [_spent(label, record) for record in read_cycles(path)]
         rows += run
         if len(run) > 1:
             sums: dict[str, Any] = {"run": label, "cycle": "all"}
@@ -181,42 +156,35 @@ def _text(value: Any, spec: str) -> str:
     return value if isinstance(value, str) else format(value, spec)
 
 
-def _cycles(workdir: str | os.PathLike[str]) -> list[dict]:
+def read_cycles(workdir: str | os.PathLike[str]) -> list[dict]:
+    """The records of a run; WorkdirError where there is no such folder."""
     if not Path(workdir).is_dir():
         raise records.WorkdirError(f"{workdir} is not the workdir of a run: no folder")
     return records.read_cycles(workdir)
 
 
-def _scores(cycles: list[dict]) -> dict[int, float | None]:
-    """PCK in percent by the cycle."""
-    scores = {}
-    for record in cycles:
-        pck = (record.get("metrics") or {}).get("pck")
-        scores[record["cycle"]] = None if pck is None else 100 * pck
-    return scores
-
-
-def _check_scored_alike(cycles: dict[str, list[dict]]) -> None:
-    for key in ("pck_threshold", "pck_reference", "num_images"):
-        seen: dict[Any, str] = {}
-        for label, run in cycles.items():
-            for record in run:
-                value = (record.get("metrics") or {}).get(key)
+def _check_scored_alike(runs: dict[str, list[dict]], scoring: Scoring) -> None:
+    seen: dict[str, dict[Any, str]] = {}
+    for label, run in runs.items():
+        for record in run:
+            found = how(cycles.metrics(record), scoring.keys)
+            for key, value in found.items():
                 if value is not None:
-                    seen.setdefault(value, label)
-        if len(seen) > 1:
-            found = ", ".join(f"{value} in {label}" for value, label in seen.items())
-            raise ValueError(f"runs that differ in {key} cannot be compared: {found}")
+                    seen.setdefault(key, {}).setdefault(value, label)
+    for key, holders in seen.items():
+        if len(holders) > 1:
+            named = ", ".join(f"{value} in {label}" for value, label in holders.items())
+            raise ValueError(f"runs that differ in {key} cannot be compared: {named}")
 
 
 def _spent(label: str, record: dict) -> dict:
-    acquisition = record.get("acquisition") or {}
+    chosen = cycles.acquisition(record)
     return {
         "run": label,
         "cycle": record["cycle"],
         "num_labelled": record.get("num_labelled"),
-        "seconds": record.get("seconds"),
-        "acquisition": acquisition.get("seconds"),
-        "method": acquisition.get("method"),
-        "engine": acquisition.get("engine"),
+        "seconds": cycles.training_seconds(record),
+        "acquisition": cycles.choosing_seconds(record),
+        "method": chosen.get("method"),
+        "engine": chosen.get("engine"),
     }

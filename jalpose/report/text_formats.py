@@ -87,12 +87,12 @@ class Table:
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Of the columns, without their groups."""
+        """Headings of the columns, without their groups."""
         return tuple(c.key if c.heading is None else c.heading for c in self.columns)
 
     @property
     def full_headings(self) -> tuple[str, ...]:
-        """Of the columns, each after its group."""
+        """Headings of the columns, each after its group."""
         groups = self.groups or ("",) * len(self.columns)
         pairs = zip(groups, self.headings, strict=True)
         return tuple(f"{group} {heading}".strip() for group, heading in pairs)

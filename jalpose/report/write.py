@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from jalpose.report import (
     contents,
     engine_plots,
     evidence,
-    galleries,
-    images,
     interpret,
     origins,
     page,
     page_tables,
+    pictured,
     text_formats,
 )
 from jalpose.report.evidence import Plot
@@ -28,8 +27,11 @@ from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import choose_reference
 from jalpose.report.page import Markup, Section
 from jalpose.storage import records
+from jalpose.storage.arrays import EMBEDDINGS, LABELLED_EMBEDDINGS
+from jalpose.tasks import registry
 
 PAGE, LABEL_CHECK = "index.html", "label_check.csv"
+_LARGEST = {EMBEDDINGS, LABELLED_EMBEDDINGS}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class Options:
     Attributes:
       reference: the method that others are compared with; None: random or, where
         that is not there, the first.
-      photographs: False leaves out every image of the data, poses are still drawn.
+      photographs: False leaves out every image of the data; what is predicted is
+        still drawn.
       data_dir: stands in for the data folder that the runs recorded.
     """
 
@@ -68,7 +71,12 @@ class Report:
         self.folders = [Path(folder) for folder in folders]
         self.reference = choose_reference(found.methods, options.reference)
         self.warnings = list(found.warnings)
-        self.album = galleries.Album(options.photographs, options.data_dir)
+        task = registry.pictures_of(found.task)
+        self.pictured = None
+        if task is not None:
+            self.pictured = pictured.Sections(
+                task, found, self.reference, options.photographs, options.data_dir
+            )
         self._newest: tuple[Any, dict[str, np.ndarray]] = (None, {})
 
     def write(self) -> Path:
@@ -83,7 +91,7 @@ class Report:
             self._engines(),
             *self._interpretation(),
             self._label_check(),
-            self._terms(),
+            None if self.pictured is None else self.pictured.terms(),
             Section("provenance", "Provenance", origins.provenance(runs)),
         ]
         sections = [part for part in parts if part is not None]
@@ -100,35 +108,41 @@ class Report:
             try:
                 self._newest = name, run.arrays(cycle)
             except records.WorkdirError as error:
-                self._warn(f"{error}: left out")
+                self.warn(f"{error}: left out")
                 self._newest = name, {}
         return self._newest[1]
 
-    def _warn(self, line: str) -> None:
+    def warn(self, line: str) -> None:
+        """Tell of a problem on the page, once."""
         if line not in self.warnings:
             self.warnings.append(line)
 
     # Head of the page
 
     def _title(self) -> str:
-        names = sorted(
-            {str(run.config.get("data", {}).get("name")) for run in self.found.runs}
-        )
-        sets = {"lsp": "LSP/LSPET", "mpii": "MPII", "figures": "drawn figures"}
-        where = ", ".join(sets.get(name, name) for name in names)
-        return f"Active learning for human pose estimation: {where}"
+        names = {str(run.config.get("data", {}).get("name")) for run in self.found.runs}
+        if self.pictured is None:
+            return f"Active learning for {self.found.task}: {', '.join(sorted(names))}"
+        return f"Active learning for {self.pictured.title(names)}"
 
     def _lead(self) -> Markup:
         methods, seeds = self.found.methods, self.found.seeds
+        bare = (
+            f" Examples are not drawn: the task {self.found.task} has no pictures."
+            if self.pictured is None
+            else ""
+        )
         return page.paragraph(
             f"{_count(len(methods), 'method')}, {_count(len(seeds), 'seed')}, "
             f"{_count(len(self.found.runs), 'run')}; written by jalpose.report from "
-            "the records of these runs alone.",
+            f"the records of these runs alone.{bare}",
             class_="lead",
         )
 
     def _state(self) -> Section:
-        warnings = [*self.warnings, *self.album.problems, *self.album.unreadable()]
+        warnings = list(self.warnings)
+        if self.pictured is not None:
+            warnings += self.pictured.problems()
         boxes = [
             page.element(
                 "div", page.element("h3", title), page.bullets(lines), class_="warnings"
@@ -178,7 +192,7 @@ class Report:
         places = [run.path for run in (*self.found.runs, *self.found.bases)]
         found, problems = evidence.comparisons([*self.folders, *places])
         for problem in problems:
-            self._warn(problem)
+            self.warn(problem)
         parts = []
         for number, comparison in enumerate(found):
             parts.append(self._comparison(comparison, f"engines_{number}"))
@@ -218,55 +232,21 @@ class Report:
 
     # Interpretation
 
-    def _interpretation(self) -> list[Section | None]:
+    def _interpretation(self) -> list[Section]:
+        if self.pictured is None:
+            return []
         # Not with the largest, which no picture needs: those of all methods are held.
         choices = [
-            (run, cycle, {k: v for k, v in arrays.items() if "embeddings" not in k})
+            (run, cycle, {k: v for k, v in arrays.items() if k not in _LARGEST})
             for run, cycle, arrays in evidence.first_choices(self.found, self.arrays)
         ]
-        both = {"neighbour_ids", "neighbour_probabilities"}
-        parts: list[Section | None] = []
-        legend = galleries.legend()
-
-        # Most methods start from one base model: the reference stands for them.
-        first = [c for c in choices if c[0].method == self.reference]
-        confident = [*first, *choices]
-
-        def add(anchor, title, draw: Callable, needed: set[str], chosen=choices):
-            fitting = [c for c in chosen if needed <= c[2].keys()]
-            if fitting:
-                body = page.join([legend, draw(fitting)])
-                parts.append(Section(anchor, title, self._with_terms(body)))
-
-        if choices:
-            body = page.join([legend, galleries.chosen(choices, self.album)])
-            parts.append(
-                Section("chosen", "First examples chosen", self._with_terms(body))
-            )
-        add(
-            "neighbours",
-            "Expected gradient norms explained",
-            lambda fitting: galleries.neighbours(fitting[0], self.album),
-            both,
-        )
-        peaks = {"peak_positions", "scores"}
-        add(
-            "peaks",
-            "Heatmaps and their peaks",
-            lambda fitting: galleries.peaks(fitting, self.album),
-            peaks,
-        )
-        add(
-            "confidence",
-            "Most and least confident",
-            lambda fitting: galleries.confidences(fitting[0], self.album),
-            {"peaks"},
-            confident,
-        )
-        return parts
+        return self.pictured.explanations(choices)
 
     def _label_check(self) -> Section | None:
-        bought = interpret.bought_labels(_Reading(self, run) for run in self.found.runs)
+        drawn = self.pictured
+        readings = [_Reading(self, run) for run in self.found.runs]
+        names = () if drawn is None else drawn.prediction
+        bought = interpret.bought_labels(readings, names)
         rows = interpret.label_check_rows(bought)
         if not rows:
             return None
@@ -277,34 +257,17 @@ class Report:
         writer.writeheader()
         writer.writerows(rows)
         records.atomic_write_text(self.out / LABEL_CHECK, text.getvalue())
-        runs = {(run.method, run.seed): run for run in self.found.runs}
+        what = "an example" if drawn is None else drawn.one
         intro = page.paragraph(
             "Examples whose labels were bought, ranked by the norm of the gradient "
             "and by the loss that their labels gave the model which chose them. "
-            "A wrong label makes both high, and so does a pose the model does not "
+            f"A wrong label makes both high, and so does {what} the model does not "
             f"know: look before correcting. All {_count(len(rows), 'example')} are in ",
             page.element("code", LABEL_CHECK),
             ", for annotators.",
         )
-        pictures = galleries.label_check(bought, runs, self.album)
-        body = page.join([intro, galleries.legend(), pictures])
-        return Section("labels", "Label check", self._with_terms(body))
-
-    def _with_terms(self, body: Markup) -> Markup:
-        """The line under a gallery on whose pictures it shows."""
-        if not self.options.photographs:
-            lines: list[Any] = [
-                "Photographs are left out (--no-images): poses alone are drawn."
-            ]
-        else:
-            more = page.element("a", "Terms", href="#terms")
-            lines = [page.join([line, " ", more]) for line, _ in self.album.terms()]
-        below = [page.paragraph(line, class_="note terms") for line in lines]
-        return page.join([body, *below])
-
-    def _terms(self) -> Section | None:
-        lines = [page.paragraph(rest) for _, rest in self.album.terms()]
-        return self._section("terms", "Whose photographs these are", lines)
+        body = intro if drawn is None else drawn.label_check(intro, bought)
+        return Section("labels", "Label check", body)
 
     # Parts
 
@@ -340,7 +303,8 @@ class _Reading:
 
     @property
     def drawn(self) -> int | None:
-        return images.drawn_seed(self.run.config)
+        drawn = self.report.pictured
+        return None if drawn is None else drawn.drawn_seed(self.run)
 
     @property
     def cycles(self) -> list[dict]:
@@ -353,7 +317,7 @@ class _Reading:
         try:
             return self.run.selection(cycle)
         except records.WorkdirError as error:
-            self.report._warn(f"{error}: left out")
+            self.report.warn(f"{error}: left out")
             return []
 
 

@@ -189,7 +189,7 @@ class FolderJournal(Journal):
             self._unsynced.clear()
 
     def copy(self) -> "FolderJournal":
-        """The same one: what is in the folder would come out the same again."""
+        """A journal as it is: what is in its folder would come out the same again."""
         return self
 
     def _file(self, name: str, key: str) -> Path:

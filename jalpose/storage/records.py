@@ -164,32 +164,6 @@ def read_config(workdir: PathLike) -> dict | None:
     return record
 
 
-def config_differences(old: dict, new: dict, ignore: Iterable[str] = ()) -> list[str]:
-    """Lines `acquisition.budget: 100 -> 200` for every key that differs.
-
-    `ignore` are dotted keys left out, each with everything below it.
-    """
-    sides = [config_leaves(_plain(side, infinite=True)) for side in (old, new)]
-    ignored = tuple(f"{name}." for name in ignore)
-    lines = []
-    for key in sorted(sides[0].keys() | sides[1].keys()):
-        was, now = (json.dumps(s[key]) if key in s else "(absent)" for s in sides)
-        if was != now and not f"{key}.".startswith(ignored):
-            lines.append(f"{key}: {was} -> {now}")
-    return lines
-
-
-def config_leaves(value: dict, prefix: str = "") -> dict[str, Any]:
-    """What nested dicts hold, by dotted key."""
-    leaves: dict[str, Any] = {}
-    for key, item in value.items():
-        deeper = isinstance(item, dict) and item
-        leaves |= (
-            config_leaves(item, f"{prefix}{key}.") if deeper else {prefix + key: item}
-        )
-    return leaves
-
-
 def read_cycles(workdir: PathLike) -> list[dict]:
     """The records of all finished cycles, in order; none where there is no file."""
     path = Path(workdir) / CYCLES

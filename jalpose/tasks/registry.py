@@ -1,11 +1,14 @@
 """Tasks by name: a new one is a folder beside this and a line here.
 
 The folder has `settings` (keys, scales, protocols, checks), `sources` (data sets by
-name), `labels` (the NumPy half) and `task` (the JAX half). They are imported when they
-are asked for, by name, since the report knows labels and must not import JAX.
+name), `labels` (the NumPy half), `task` (the JAX half) and, where reports are to show
+examples, `pictures`. They are imported when they are asked for, by name, since the
+report knows labels and pictures and must not import JAX.
 """
 
 import importlib
+import importlib.util
+from collections.abc import Mapping
 from types import ModuleType
 
 from jalpose.settings.checks import one_of
@@ -33,6 +36,19 @@ def labels_of(name: str) -> ModuleType:
 def task_of(name: str) -> ModuleType:
     """Module with `make_task(config, dataset) -> Task`."""
     return _part(name, "task")
+
+
+def pictures_of(name: str) -> ModuleType | None:
+    """Module with what `jalpose.tasks.pictures` lists; None where a task has none."""
+    one_of("task", name, TASKS)
+    if importlib.util.find_spec(f"{TASKS[name]}.pictures") is None:
+        return None
+    return _part(name, "pictures")
+
+
+def recorded_in(config: Mapping) -> str:
+    """The task of a recorded config of any age."""
+    return config.get("task", USUAL)
 
 
 def _part(name: str, part: str) -> ModuleType:

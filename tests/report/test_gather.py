@@ -8,8 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jalpose.report.contents import make_tables
 from jalpose.report.gather import GatherError, gather
+from jalpose.report.text_formats import markdown
 from jalpose.storage import records
+from jalpose.tasks import registry
 from tests.support.recorded_runs import metrics, write_experiment, write_run
 
 CURVE = (0.5, 0.6, 0.7)
@@ -310,3 +313,42 @@ def test_one_that_differs_in_more_than_labels_is_left_out(experiment):
     assert (
         "it differs from the others in data.size, model.channels" in (found.warnings[0])
     )
+
+
+# Tasks
+
+
+def test_a_record_without_a_task_is_of_poses(tmp_path):
+    write_run(tmp_path / "a", "random", 0, CURVE)
+    config = records.read_config(tmp_path / "a")["config"]
+    assert "task" not in config  # as records were
+    found = gather([tmp_path])
+    assert found.task == found.runs[0].task == "pose"
+    assert found.scoring.name == "PCK@0.2" and found.scoring.sign == 1
+    assert found.scoring.value(found.runs[0].cycles[0]) == 50.0
+
+
+def test_records_with_and_without_a_task_are_of_one_table(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, task in ((old, None), (new, "pose")):
+        write_run(folder / "random", "random", 0, CURVE, task=task)
+        write_run(folder / "eglpp", "eglpp", 0, (0.5, 0.65, 0.7), task=task)
+    for first, second in zip(
+        make_tables(gather([old])), make_tables(gather([new])), strict=True
+    ):
+        assert markdown(first) == markdown(second)
+    mixed = gather([old / "random", new / "eglpp"])
+    assert mixed.methods == ("eglpp", "random") and mixed.warnings == ()
+
+
+def test_runs_of_two_tasks_are_refused(tmp_path, monkeypatch):
+    task = {"brightness": "tests.support.brightness"}
+    monkeypatch.setattr(registry, "TASKS", registry.TASKS | task)
+    write_run(tmp_path / "a", "random", 0, CURVE)
+    write_run(tmp_path / "b", "eglpp", 0, CURVE, task="brightness")
+    with pytest.raises(GatherError, match=r'task: "pose" in .*/a; "brightness" in'):
+        gather([tmp_path])
+    assert gather([tmp_path / "b"]).task == "brightness"
+    monkeypatch.undo()
+    with pytest.raises(GatherError, match=r"/b cannot be read here: .*brightness"):
+        gather([tmp_path / "b"])

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from jalpose.report import canvas, curves, evidence
+from jalpose.report import canvas, curves, evidence, plots
 from jalpose.report.curves import Point
 from jalpose.report.gather import gather
-from tests.support import fake_runs
+from tests.support import fake_runs, recorded_runs
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +111,62 @@ def test_curves_differ_in_more_than_colour():
     assert len({line.get_linestyle() for line in lines}) >= 3
 
 
+# Runs side by side
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs of one seed, one a cycle behind, and one that has nothing yet."""
+    scores = {"random": (0.5, 0.55, 0.58), "EGL++": (0.5, 0.6), "not run": ()}
+    for name, found in scores.items():
+        recorded_runs.write_run(tmp_path / name, name, 0, found, cycles=2)
+    return {name: tmp_path / name for name in scores}
+
+
+def test_the_end_of_a_run_shows_its_curves(runs):
+    figure = evidence.progress(runs)
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "PCK@0.2 (%)"
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks == ["1000", "1100", "1200"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["EGL++  60.0", "random  58.0", "not run  -"]
+    assert [text.get_text() for text in axes.texts] == ["mean pose 20.0 (off the axis)"]
+    assert axes.get_ylim()[0] > 40  # not squeezed
+    looks = {(line.get_marker(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == len({line.get_color() for line in axes.lines}) == 3
+
+
+def test_a_run_alone_and_none_are_drawn(runs):
+    assert len(evidence.progress({"random": runs["random"]}).axes[0].lines) == 1
+    assert evidence.progress({"not run": runs["not run"]}).axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("level", [48.0, 62.0], ids=["below", "above"])
+def test_a_level_in_reach_is_a_line(level):
+    points = [Point(10, 50.0, math.nan, True), Point(20, 60.0, math.nan, True)]
+    figure = curves.learning_curves(
+        {"random": points}, title="", ylabel="", levels={"mean pose": level}
+    )
+    axes = figure.axes[0]
+    assert axes.lines[-1].get_linestyle() == ":"
+    low, high = axes.get_ylim()
+    assert low < level < high
+
+
+def test_many_numbers_of_labels_have_whole_ticks():
+    points = [Point(number, 50.0, math.nan, True) for number in range(10, 40)]
+    figure = curves.learning_curves({"a": points}, title="", ylabel="")
+    ticks = figure.axes[0].get_xticks()
+    assert (ticks == np.round(ticks)).all()
+
+
 # Matrices
 
 
 def test_numbers_stand_in_a_heatmap_and_none_where_there_is_none():
     values = np.array([[np.nan, 0.25], [0.5, np.nan]])
-    figure = curves.matrix(values, "ab", "ab", title="Title")
+    figure = plots.matrix(values, "ab", "ab", title="Title")
     texts = {t.get_position(): t.get_text() for t in figure.axes[0].texts}
     assert texts == {(1, 0): "0.25", (0, 1): "0.50"}
 
@@ -181,7 +231,7 @@ def test_one_run_alone_has_its_curve_and_no_comparison(tmp_path):
 def test_a_plot_is_the_same_bytes_again(tmp_path, kind):
     files = []
     for name in ("a", "b"):
-        figure = curves.matrix(np.eye(2), "ab", "ab", title="Title")
+        figure = plots.matrix(np.eye(2), "ab", "ab", title="Title")
         canvas.save(figure, tmp_path / f"{name}.{kind}")
         files.append((tmp_path / f"{name}.{kind}").read_bytes())
     assert len(files[0]) > 500
@@ -206,7 +256,7 @@ def test_a_damaged_comparison_is_named_and_left_out(tmp_path):
 def test_dots_of_a_large_pool_are_an_image_in_a_pdf(count, shapes):
     rng = np.random.default_rng(0)
     groups = {"pool": rng.normal(size=(count, 2)), "selected": rng.normal(size=(5, 2))}
-    figure = curves.embedding_maps({"random": (groups, (0.6, 0.4))})
+    figure = plots.embedding_maps({"random": (groups, (0.6, 0.4))})
     pool, selected = figure.axes[0].collections
     assert pool.get_rasterized() != shapes
     assert not selected.get_rasterized()

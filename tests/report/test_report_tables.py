@@ -1,7 +1,4 @@
-import csv
-import io
 import math
-import re
 
 import numpy as np
 import pytest
@@ -9,23 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jalpose.report import comparison_tables, paper_tables, selection_tables
+from jalpose.report import (
+    comparison_tables,
+    measures,
+    paper_tables,
+    selection_tables,
+)
 from jalpose.report.contents import make_tables
 from jalpose.report.gather import GatherError, gather
-from jalpose.report.grid import choose_reference, make_grid, pck_percent
-from jalpose.report.statistics import Interval
-from jalpose.report.tables import Column
-from jalpose.report.text_formats import (
-    MeanSd,
-    PValue,
-    Table,
-    csv_text,
-    latex,
-    mark_best,
-    markdown,
-    plain_text,
-    write_tables,
-)
+from jalpose.report.grid import choose_reference, score_grid
+from jalpose.report.text_formats import MeanSd, csv_text, latex, markdown, plain_text
 from tests.support.recorded_runs import write_experiment, write_run
 
 # EGL++ Table 1, MPII: mean and deviation at 2000, 3000, 4000, 5000 and 6000.
@@ -126,7 +116,7 @@ def test_the_layout_of_llpp_table_3(tmp_path):
     for name in LLPP_3A:
         selected, test = (made_up(t[name], name) for t in (LLPP_3A, LLPP_3B))
         for seed in range(5):
-            options = {"selected_pck": selected[seed].tolist(), "budget": 1000}
+            options = {"selected": selected[seed].tolist(), "budget": 1000}
             scores = [0.75, *test[seed].tolist()]
             write_run(tmp_path / name / str(seed), name, seed, scores, **options)
     found = gather([tmp_path])
@@ -272,7 +262,7 @@ def test_the_level_of_all_labels_is_told(tmp_path, full):
     assert (row["labelled"], row["runs"]) == (2000, len(full))
     assert row["score"].mean == pytest.approx(100 * np.mean(full))
     assert not any(place == len(table.rows) - 1 for place, _ in table.bold)
-    grid = make_grid(found, pck_percent)
+    grid = score_grid(found)
     shares = 100 * grid.means[:, -1] / row["score"].mean
     assert f"random {shares[1]:.0f}%, eglpp {shares[0]:.0f}%." in saved
     assert "Shares of that at 1200 labels: random" in saved
@@ -348,16 +338,16 @@ def test_overlaps_by_hand(tmp_path):
 
 def test_joints_measures_and_cost(tmp_path):
     found = paired(tmp_path, 2)
-    joints = selection_tables.joints_table(found)
+    joints = selection_tables.parts_table(found)
     assert [row["joint"] for row in joints.rows] == ["head", "neck", "all"]
     head, _, whole = joints.rows
     assert head["eglpp"].mean == pytest.approx(whole["eglpp"].mean + 5)
     assert {key for _, key in joints.bold} == {"eglpp"}
-    measures = selection_tables.measures_table(found)
-    assert len(measures.rows) == 4  # two acquisitions of two methods
-    assert measures.rows[0]["ranking_accuracy"] == MeanSd(0.75, 0.0)
-    assert measures.rows[1]["ranking_accuracy"] is None
-    assert "pearson" not in [column.key for column in measures.columns]
+    table = measures.measures_table(found)
+    assert len(table.rows) == 4  # two acquisitions of two methods
+    assert table.rows[0]["ranking_accuracy"] == MeanSd(0.75, 0.0)
+    assert table.rows[1]["ranking_accuracy"] is None
+    assert "pearson" not in [column.key for column in table.columns]
     cost = selection_tables.cost_table(found)
     row = cost.rows[0]
     assert row["first"] == row["later"] == MeanSd(2.5, pytest.approx(math.sqrt(0.5)))
@@ -397,113 +387,3 @@ def test_references(tmp_path):
     found = paired(tmp_path, 1)
     with pytest.raises(GatherError, match=r"unknown reference method 'egl'. Known: eg"):
         make_tables(found, reference="egl")
-
-
-# Formats
-
-TABLE = Table(
-    "made_up",
-    "50 % of a_b & c",
-    (
-        Column("name"),
-        Column("score", ".1f", "PCK"),
-        Column("range", "+.1f"),
-        Column("p", "", "p"),
-        Column("count"),
-    ),
-    (
-        {
-            "name": "a|b_c",
-            "score": MeanSd(12.345678901234567, 0.25),
-            "range": Interval(-1.5, math.inf),
-            "p": PValue(0.0004),
-            "count": 3,
-        },
-        {"name": "plain", "score": MeanSd(-1.0, None), "p": PValue(0.04321)},
-    ),
-    ("Note with p < 0.05.",),
-    ("", "of the test", "of the test", "", ""),
-    frozenset({(0, "score")}),
-)
-
-
-def test_markdown_golden():
-    assert markdown(TABLE) == (
-        "**50 % of a_b & c**\n\n"
-        "| name | of the test PCK | of the test range | p | count |\n"
-        "| --- | ---: | ---: | ---: | ---: |\n"
-        "| a\\|b_c | **12.3±0.2** | \\[-1.5, +inf] | \\<0.001 | 3 |\n"
-        "| plain | -1.0 | - | 0.043 | - |\n"
-        "\n- Note with p \\< 0.05.\n"
-    )
-
-
-def test_latex_golden():
-    body = latex(TABLE).split("\\label{tab:made_up}\n")[1]
-    assert r"\caption{50 \% of a\_b \& c}" in latex(TABLE)
-    assert body == (
-        "  \\begin{tabular}{lrrrr}\n"
-        "    \\toprule\n"
-        "     & \\multicolumn{2}{c}{of the test} &  &  \\\\\n"
-        "    \\cmidrule(lr){2-3}\n"
-        "    name & PCK & range & p & count \\\\\n"
-        "    \\midrule\n"
-        "    a$|$b\\_c & \\textbf{12.3$\\pm$0.2} & [$-$1.5, +inf] & $<$0.001 & 3 \\\\\n"
-        "    plain & $-$1.0 & -- & 0.043 & -- \\\\\n"
-        "    \\bottomrule\n"
-        "  \\end{tabular}\n"
-        "  \\par\\smallskip\\footnotesize\n"
-        "  Note with p $<$ 0.05.\\par\n"
-        "\\end{table}\n"
-    )
-
-
-def test_csv_holds_every_digit():
-    rows = list(csv.reader(io.StringIO(csv_text(TABLE))))
-    assert rows == [
-        [
-            "name",
-            "of the test PCK mean",
-            "of the test PCK sd",
-            "of the test range low",
-            "of the test range high",
-            "p",
-            "count",
-        ],
-        ["a|b_c", "12.345678901234567", "0.25", "-1.5", "inf", "0.0004", "3"],
-        ["plain", "-1.0", "", "", "", "0.04321", ""],
-    ]
-
-
-def test_every_format_is_written(tmp_path):
-    paths = write_tables([TABLE], tmp_path / "tables")["made_up"]
-    assert [path.name for path in paths] == ["made_up.md", "made_up.tex", "made_up.csv"]
-    assert paths[0].read_text(encoding="utf-8") == markdown(TABLE)
-    assert "12.3±0.2" in plain_text(TABLE)
-
-
-@pytest.mark.parametrize(
-    "value, spec, text",
-    [
-        (MeanSd(0.43, 0.017), "!.3f", ".430±.017"),
-        (MeanSd(-0.5, 1.5), "!.1f", "-.5±1.5"),
-        (PValue(0.001), "", "0.001"),
-        (PValue(1.0), "", "1.000"),
-        (PValue(0.5), ".1f", "0.5"),
-    ],
-)
-def test_cells(value, spec, text):
-    assert format(value, spec) == text
-
-
-def test_the_best_is_marked():
-    rows = [{"a": 1.0, "b": MeanSd(2.0, None)}, {"a": 1.001, "b": None}, {"a": 0.5}]
-    assert mark_best(rows, ["a", "b"]) == {(1, "a")}
-    assert mark_best(rows, ["a"], digits=".1f") == {(0, "a"), (1, "a")}
-    assert mark_best(rows, ["a"], lowest=True) == {(2, "a")}
-    assert mark_best(rows[:2], ["a"], digits=".1f") == frozenset()  # all alike
-
-
-def test_groups_must_fit():
-    with pytest.raises(ValueError, match=re.escape("t: 1 groups, 2 columns")):
-        Table("t", "", (Column("a"), Column("b")), (), groups=("x",))

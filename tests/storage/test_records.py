@@ -195,7 +195,6 @@ def test_config_round_trip(tmp_path):
     assert text.index('"a"') < text.index('"b"') and text.endswith("}\n")
     back = records.read_config(tmp_path)
     assert back == {"a": [1, 2], "b": {"clip": "inf", "rate": 2.5e-4}}
-    assert records.config_differences(back, config) == []
 
 
 @pytest.mark.parametrize("damage", [b'{"a": 1', b"\xff\xfe", b"[1]", b""])
@@ -203,29 +202,6 @@ def test_a_damaged_config_is_named(tmp_path, damage):
     (tmp_path / "config.json").write_bytes(damage)
     with pytest.raises(WorkdirError, match=r"config\.json is damaged"):
         records.read_config(tmp_path)
-
-
-def test_config_differences():
-    old = {
-        "acquisition": {"budget": 100, "method": "eglpp", "options": {}},
-        "seed": 1,
-        "versions": {"jax": "1", "os": {"name": "x"}},
-        "gone": None,
-    }
-    new = {
-        "acquisition": {"budget": 200, "method": "eglpp", "options": {"k": 3}},
-        "seed": 1,
-        "versions": {"jax": "2", "os": {"name": "y"}},
-        "versions_too": [1, 2],
-    }
-    assert records.config_differences(old, new, ignore=("versions",)) == [
-        "acquisition.budget: 100 -> 200",
-        "acquisition.options: {} -> (absent)",
-        "acquisition.options.k: (absent) -> 3",
-        "gone: null -> (absent)",
-        "versions_too: (absent) -> [1, 2]",
-    ]
-    assert records.config_differences({"a": 1}, {"a": "1"}) == ['a: 1 -> "1"']
 
 
 # Cycles

@@ -6,7 +6,8 @@ The examples are drawn figures of a config, so that reports can draw them.
 import numpy as np
 
 from jalpose.storage import records
-from jalpose.tasks.pose.figures import FigureSource
+from jalpose.storage.arrays import DECLARED
+from jalpose.tasks.pose import figures
 
 INITIAL, POOL, TEST, RARE = 12, 30, 8, 0.4
 BUDGET = 6
@@ -47,12 +48,9 @@ def write_run(folder, method, seed, *, done=None, cycles=2, gain=0.0, **options)
     whole = config(method, seed, cycles, **options)
     records.write_config(folder, {**about, "config": whole})
     rng = np.random.default_rng([seed, len(method)])
-    figures = [
-        FigureSource(INITIAL, seed, 0.0, name="labelled").annotations,
-        FigureSource(POOL + TEST, seed, RARE, start=INITIAL).annotations,
-    ]
-    keys = [key for part in figures for key in part.keys]
-    joints = np.concatenate([part.joints for part in figures])
+    sources, _ = figures.benchmark(DATA, seed)
+    keys = [key for source in sources for key in source.annotations.keys]
+    joints = np.concatenate([source.annotations.joints for source in sources])
     labelled = np.arange(INITIAL)
     done = cycles + 1 if done is None else done
     for cycle in range(done):
@@ -134,5 +132,5 @@ def choose(rng, method, ids, labelled, joints):
         ends = np.argsort(-scores)[[0, 1, 2, 3, -4, -3, -2, -1]]
         arrays["heatmap_ids"] = np.sort(ids[ends])
         heatmaps = rng.uniform(-1.0, 30.0, size=(8, 8, 8, 14))
-        arrays["heatmaps"] = heatmaps.astype(np.float16)
-    return arrays
+        arrays["heatmaps"] = heatmaps
+    return {name: a.astype(DECLARED[name].dtype) for name, a in arrays.items()}

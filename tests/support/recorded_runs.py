@@ -1,14 +1,23 @@
 """Runs of any scores, finished or not, made up of records alone.
 
-For tables and statistics: every config is whole, nothing can be drawn.
+For tables and statistics: every config is whole, nothing can be drawn. Configs are as
+they were recorded before tasks had names; `task` gives them one.
 """
 
+import json
+import pathlib
 from unittest import mock
 
 import numpy as np
 
-from jalpose.settings.keys import default
 from jalpose.storage import records
+from jalpose.tasks import registry
+
+
+def config():
+    """Every key of a run, as `config.json` had them before tasks had names."""
+    path = pathlib.Path(__file__).with_name("recorded_config.json")
+    return json.loads(path.read_text("utf-8"))
 
 
 # As slow as the disk, and a hundred files are written.
@@ -24,35 +33,40 @@ def write_run(
     labelled=None,
     selections=None,
     changes=None,
-    selected_pck=None,
+    selected=None,
     about=None,
+    task=None,
 ):
-    """A run with `scores` (fractions) from cycle 0 on, that is to have `cycles`.
+    """A run with `scores` (as recorded) from cycle 0 on, that is to have `cycles`.
 
     Args:
       selections: ids chosen in each cycle; by default `budget` of 1000 at random.
       changes: of the config, by dotted key.
+      selected: score of what each cycle chose; by default half the test's.
+      task: in the config; None: a record of before.
     """
     cycles = len(scores) - 1 if cycles is None else cycles
-    config = default().to_dict()
-    config |= {"seed": seed, "name": f"made_up_{method}"}
-    config["acquisition"] |= {"method": method, "budget": budget}
-    config["loop"]["cycles"] = cycles
+    keys = registry.labels_of(task or registry.USUAL).KEYS
+    whole = config()
+    whole |= {"seed": seed, "name": f"made_up_{method}"}
+    whole |= {} if task is None else {"task": task}
+    whole["acquisition"] |= {"method": method, "budget": budget}
+    whole["loop"]["cycles"] = cycles
     for key, value in (changes or {}).items():
         *sections, last = key.split(".")
-        section = config
+        section = whole
         for name in sections:
             section = section[name]
         section[last] = value
     about = {"device": {"kind": "cpu"}, "git": "abc", "versions": {}} | (about or {})
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_config(folder, {"config": config, **about})
+    records.write_config(folder, {"config": whole, **about})
     rng = np.random.default_rng([seed, *method.encode()])
     for cycle, score in enumerate(scores):
         record = {
             "cycle": cycle,
             "num_labelled": labelled[cycle] if labelled else 1000 + cycle * budget,
-            "metrics": metrics(score),
+            "metrics": metrics(score, keys),
             "acquisition": None,
             "seconds": 60.0 + seed,
         }
@@ -73,10 +87,10 @@ def write_run(
                 "microbatch": None,
                 "seconds": 2.0 + seed,
             }
-            picked = selected_pck[cycle] if selected_pck else score / 2
+            picked = selected[cycle] if selected else score / 2
             record["measures"] = {
-                "selected_pck": picked if len(rows) else None,
-                "pool_pck": score,
+                f"selected_{keys.key}": picked if len(rows) else None,
+                f"pool_{keys.key}": score,
                 "ranking_accuracy": 0.75 if method == "eglpp" else None,
                 "chance_overlap": 0.1,
                 "near_duplicates": 2,
@@ -85,19 +99,31 @@ def write_run(
     return folder
 
 
-def metrics(score):
-    """Of a test on 1000 images; the head is five points above the mean."""
-    return {
-        "pck": score,
-        "pck_name": "PCK@0.2",
-        "pck_threshold": 0.2,
-        "pck_reference": "torso",
-        "pck_joints": "all",
-        "pck_per_joint": {"head": score + 0.05, "neck": score - 0.05},
+POSE = registry.labels_of("pose").KEYS
+
+
+def metrics(score, keys=POSE):
+    """Of a test on 1000 images; the first part is .05 above the mean, the second below.
+
+    Poses are said to be scored as they are; other tasks have a name alone.
+    """
+    found = {
+        keys.key: score,
+        f"{keys.key}_name": keys.usual_name,
+        keys.parts: {"first": score + 0.05, "second": score - 0.05},
         "num_images": 1000,
-        "mean_pose_pck": 0.2,
+        keys.baseline: 0.2,
         "test_loss": 1.0,
     }
+    if keys is POSE:
+        found |= {
+            "pck_name": "PCK@0.2",
+            "pck_threshold": 0.2,
+            "pck_reference": "torso",
+            "pck_joints": "all",
+            "pck_per_joint": {"head": score + 0.05, "neck": score - 0.05},
+        }
+    return found
 
 
 def write_experiment(folder, scores, **options):

@@ -99,10 +99,12 @@ def test_every_method_it_allows_runs_from_one_base_model_to_a_report(squares, tm
         ]
         for record in cycles:
             metrics = record["metrics"]
-            assert 0 < metrics["error"] < metrics["mean_error"]
-            assert set(metrics["error_per_range"]) == {"dark", "bright"}
+            error = metrics["brightness_error"]
+            assert 0 < error < metrics["mean_brightness_error"]
+            assert set(metrics["error_per_class"]) == {"dark", "bright"}
         measures = cycles[0]["measures"]
-        assert ("selected_error" in measures) and measures["pool_error"] > 0
+        assert "selected_brightness_error" in measures
+        assert measures["pool_brightness_error"] > 0
         arrays = records.read_arrays(workdir, 0)
         assert arrays["brightness"].shape == arrays["scores"].shape == (24,)
         assert arrays["test_brightness"].shape == (24,)

@@ -9,12 +9,11 @@ import dataclasses
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from jalpose.tasks import sheets
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE, Skeleton
-
-SUPERSAMPLE = 4
-PAPER, INK, GREY = (255, 255, 255), (34, 34, 34), (128, 128, 128)
+from jalpose.tasks.sheets import CASING, GREY, INK, PAPER, SUPERSAMPLE, checked, disc
 
 Colour = tuple[int, int, int]
 
@@ -35,7 +34,7 @@ class Style:
     ring_radius: float
     ring_width: float
     casing_width: float
-    casing: Colour = (20, 20, 20)
+    casing: Colour = CASING
 
 
 PREDICTED = Style(
@@ -71,7 +70,7 @@ def draw_pose(
       joints: [J, 2], (x, y), pixel centres at whole numbers; NaN is never drawn.
       status: [J], VISIBLE, OCCLUDED or ABSENT; None takes all joints as visible.
     """
-    size = np.array(_checked(image).shape[1::-1])
+    size = np.array(checked(image).shape[1::-1])
     points = np.array(joints, np.float64)
     if points.shape != (skeleton.num_joints, 2):
         raise ValueError(f"expected {skeleton.num_joints} joints, got {points.shape=}")
@@ -104,73 +103,14 @@ def draw_prediction(
     None. An image that is not square stands in the middle of a dark square. Lines of
     the caption too long for the picture are cut; without a caption there is no strip.
     """
-    height, width = _checked(image).shape[:2]
-    scale = size / max(height, width)
-    fitted = max(1, round(width * scale)), max(1, round(height * scale))
-    corner = (size - fitted[0]) // 2, (size - fitted[1]) // 2
-    square = Image.new("RGB", (size, size), INK)
-    square.paste(Image.fromarray(image).resize(fitted), corner)
-    picture = np.asarray(square)
+    picture, scale, corner = sheets.fitted(image, size)
     for pose, known, style in ((predicted, None, PREDICTED), (joints, status, TRUE)):
         if pose is not None:
             moved = (np.asarray(pose, np.float64) + 0.5) * scale - 0.5 + corner
             picture = draw_pose(picture, moved, known, skeleton, style=style)
-    return np.concatenate([picture, _caption(caption, size)]) if caption else picture
-
-
-# Of a heatmap, from nothing to its maximum; ever lighter, so it reads in grey as well.
-_RAMP = np.array([(20, 10, 60), (150, 30, 110), (235, 95, 60), (255, 240, 140)], float)
-
-
-def draw_heatmap(
-    image: np.ndarray, values: np.ndarray, places: np.ndarray
-) -> np.ndarray:
-    """Draw a heatmap over a darkened grey copy of a square image, and its peaks.
-
-    Args:
-      image: uint8 [S, S, 3].
-      values: [h, w]; drawn from 0 to their maximum, what is not finite as 0.
-      places: [P, 2], (x, y) in pixels of `values`: a ring round each, the first thick.
-
-    Returns:
-      uint8 [S, S, 3].
-    """
-    size, values = len(_checked(image)), np.nan_to_num(values.astype(np.float32))
-    shares = np.clip(values / max(float(values.max()), 1e-9), 0, 1)
-    smooth = Image.fromarray(shares).resize((size, size), Image.Resampling.BILINEAR)
-    share = np.asarray(smooth, np.float64)
-    stops = np.linspace(0, 1, len(_RAMP))
-    colour = np.stack([np.interp(share, stops, c) for c in _RAMP.T], axis=-1)
-    grey = 0.55 * image.mean(axis=2, keepdims=True)
-    weight = np.sqrt(share)[..., None]  # faint flanks are seen too
-    mixed = np.round(weight * colour + (1 - weight) * grey).astype(np.uint8)
-    canvas = Image.fromarray(mixed).resize((size * SUPERSAMPLE,) * 2)
-    draw, unit = ImageDraw.Draw(canvas), SUPERSAMPLE * size / 256
-    stride = size * SUPERSAMPLE / len(values)
-    for rank, place in enumerate(np.asarray(places, np.float64)):
-        at, radius = (place + 0.5) * stride - 0.5, (9 if rank == 0 else 7) * unit
-        width = (3.0 if rank == 0 else 1.8) * unit
-        _disc(draw, at, radius + unit, outline=PREDICTED.casing, width=round(2 * width))
-        _disc(draw, at, radius, outline=PAPER, width=round(width))
-    return np.asarray(canvas.reduce(SUPERSAMPLE))
-
-
-def contact_sheet(
-    images: list[np.ndarray], columns: int = 6, pad: int = 8
-) -> np.ndarray:
-    """Put images of any sizes into rows of `columns`, `pad` pixels apart, on white."""
-    if not images or columns < 1:
-        raise ValueError(f"need images and columns, got {len(images)=}, {columns=}")
-    columns = min(columns, len(images))
-    height, width = (
-        max(image.shape[axis] for image in images) + pad for axis in (0, 1)
-    )
-    shape = -(-len(images) // columns) * height + pad, columns * width + pad, 3
-    sheet = np.full(shape, PAPER, np.uint8)
-    for position, image in enumerate(images):
-        y, x = pad + position // columns * height, pad + position % columns * width
-        sheet[y : y + image.shape[0], x : x + image.shape[1]] = _checked(image)
-    return sheet
+    if not caption:
+        return picture
+    return np.concatenate([picture, sheets.caption(caption, size)])
 
 
 def legend(width: int = 800, size: int = 256) -> np.ndarray:
@@ -185,21 +125,14 @@ def legend(width: int = 800, size: int = 256) -> np.ndarray:
         _legend_entry("true", TRUE, (0, 1), VISIBLE, size),
         _legend_entry("true, hidden in the image", TRUE, (0, 1), OCCLUDED, size),
     ]
-    blank = np.full((entries[0].shape[0], width, 3), PAPER, np.uint8)
-    lines, x = [blank.copy()], 0
-    for entry in entries:
-        if x and x + entry.shape[1] > width:
-            lines, x = [*lines, blank.copy()], 0
-        lines[-1][:, x : x + entry.shape[1]] = entry[:, : width - x]
-        x += entry.shape[1]
-    return np.concatenate(lines)
+    return sheets.wrap(entries, width)
 
 
 def _legend_entry(
     text: str, style: Style, limb: tuple[int, int], status: int, size: int
 ) -> np.ndarray:
     """One limb of LSP on grey, as on a photograph, and what it stands for."""
-    font, width, height, gap = _font(size), size // 6, size // 10, size // 32
+    font, width, height, gap = sheets.font(size), size // 6, size // 10, size // 32
     joints = np.full((LSP.num_joints, 2), np.nan)
     joints[limb, :] = (width * 0.22, height / 2 - 0.5), (width * 0.78, height / 2 - 0.5)
     square = np.full((size, size, 3), GREY, np.uint8)
@@ -210,12 +143,6 @@ def _legend_entry(
     place = width + 2 * gap, gap + height / 2
     ImageDraw.Draw(entry).text(place, text, fill=INK, font=font, anchor="lm")
     return np.asarray(entry)
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected uint8 [H, W, 3], got {image.dtype} {image.shape}")
-    return image
 
 
 def _colour(joints: tuple[int, ...], skeleton: Skeleton, style: Style) -> Colour:
@@ -242,7 +169,7 @@ def _draw_limbs(draw, points, status, skeleton, style, unit):
             fill = casing or colour
             draw.line([*ends[0], *ends[1]], fill=fill, width=max(1, round(width)))
             for end in ends:
-                _disc(draw, end, width / 2, fill=fill)
+                disc(draw, end, width / 2, fill=fill)
 
 
 def _draw_joints(draw, points, status, skeleton, style, unit):
@@ -252,32 +179,8 @@ def _draw_joints(draw, points, status, skeleton, style, unit):
         at, colour = points[joint], _colour((joint,), skeleton, style)
         if status[joint] == OCCLUDED:
             inner, outer = (max(1, round((ring + c) * unit)) for c in (0, 2 * casing))
-            _disc(draw, at, (radius + casing) * unit, outline=style.casing, width=outer)
-            _disc(draw, at, radius * unit, outline=colour, width=inner)
+            disc(draw, at, (radius + casing) * unit, outline=style.casing, width=outer)
+            disc(draw, at, radius * unit, outline=colour, width=inner)
         else:
-            _disc(draw, at, (style.joint_radius + casing) * unit, fill=style.casing)
-            _disc(draw, at, style.joint_radius * unit, fill=colour)
-
-
-def _disc(draw, centre, radius, **look):
-    draw.ellipse([*(centre - radius), *(centre + radius)], **look)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(max(9.0, size * 0.052))
-
-
-def _caption(text: str, size: int) -> np.ndarray:
-    """A white strip with the lines of `text`, each cut to its width."""
-    font, margin, step = _font(size), size // 40, round(max(9.0, size * 0.052) * 1.3)
-    lines = text.split("\n")
-    strip = Image.new("RGB", (size, step * len(lines) + 2 * margin), PAPER)
-    for row, line in enumerate(lines):
-        line = line.encode("ascii", "replace").decode()  # the font has no more
-        if font.getlength(line) > size - 2 * margin:
-            while line and font.getlength(line + "...") > size - 2 * margin:
-                line = line[:-1]
-            line = line.rstrip() + "..."
-        place = margin, margin + step * (row + 0.5)
-        ImageDraw.Draw(strip).text(place, line, fill=INK, font=font, anchor="lm")
-    return np.asarray(strip)
+            disc(draw, at, (style.joint_radius + casing) * unit, fill=style.casing)
+            disc(draw, at, style.joint_radius * unit, fill=colour)

@@ -10,6 +10,9 @@ exchanged is again a valid example.
 Example i of a source depends on (seed, start + i) alone.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from jalpose.tasks.pose import figure_drawing, figure_poses, skeletons
@@ -110,6 +113,28 @@ class FigureSource:
         )
         number = self._start + index
         return figure, np.random.default_rng([self._seed, number, _LOOK])
+
+
+def benchmark(
+    data: Mapping[str, Any], seed: int
+) -> tuple[tuple[FigureSource, FigureSource], list[np.ndarray]]:
+    """The drawn benchmark: its sources, to be laid end to end, and its parts.
+
+    The labelled figures are in common poses; pool and test hold rare ones as well.
+
+    Args:
+      data: the config's section, with initial, pool, test (0: 1000 and 300) and rare.
+      seed: of the figures.
+
+    Returns:
+      The sources, and the ids of the examples labelled at the start, of the pool and
+      of the test set.
+    """
+    initial, pool, test = data["initial"], data["pool"] or 1000, data["test"] or 300
+    labelled = FigureSource(initial, seed, 0.0, name="labelled")
+    other = FigureSource(pool + test, seed, data["rare"], start=initial)
+    ids = np.arange(initial + pool + test)
+    return (labelled, other), np.split(ids, [initial, initial + pool])
 
 
 def _extent(points, radii):

@@ -9,17 +9,10 @@ from jalpose.tasks.pose.windows import crop_windows
 
 
 def _figures(data, seed: int):
-    from jalpose.tasks.pose.figures import FigureSource
+    from jalpose.tasks.pose import figures
 
-    pool, test = data.pool or 1000, data.test or 300
-    # The labelled figures are common poses; pool and test hold rare ones as well.
-    labelled = FigureSource(data.initial, seed, 0.0, name="labelled")
-    other = FigureSource(
-        pool + test, seed, data.rare, name="figures", start=data.initial
-    )
-    ids = np.arange(data.initial + pool + test)
-    parts = np.split(ids, [data.initial, data.initial + pool])
-    return (labelled, other), *parts
+    sources, parts = figures.benchmark(data, seed)
+    return sources, *parts
 
 
 def _lsp(data, seed: int):

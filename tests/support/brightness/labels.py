@@ -9,14 +9,14 @@ from jalpose.tasks.labels import Score, ScoreKeys
 from jalpose.tasks.sheets import caption as strip
 
 KEYS = ScoreKeys(
-    key="error",
-    parts="error_per_range",
-    baseline="mean_error",
+    key="brightness_error",
+    parts="error_per_class",
+    baseline="mean_brightness_error",
     baseline_name="mean brightness",
-    part="range",
+    part="class",
     percent=False,
     higher_is_better=False,
-    usual_name="error",
+    usual_name="MAE",
 )
 
 
@@ -46,7 +46,7 @@ class SquareLabels:
             for name, part in (("dark", ~bright), ("bright", bright))
         }
         return Score(
-            name="error",
+            name="MAE",
             value=float(error[known].mean()),
             parts=parts,
             num_scored=int(known.sum()),
@@ -58,15 +58,15 @@ class SquareLabels:
 
     def metrics(self, score, baseline):
         return {
-            "error": score.value,
-            "error_name": score.name,
-            "error_per_range": score.parts,
+            "brightness_error": score.value,
+            "brightness_error_name": score.name,
+            "error_per_class": score.parts,
             "num_images": score.num_scored,
-            "mean_error": baseline.value,
+            "mean_brightness_error": baseline.value,
         }
 
     def summary(self, metrics):
-        return f"error {metrics['error']:.3f} on {metrics['num_images']} squares"
+        return f"MAE {metrics['brightness_error']:.3f} on {metrics['num_images']} squares"
 
     def verdicts(self, predicted, truth):
         error = np.abs(predicted["brightness"] - truth["brightness"])

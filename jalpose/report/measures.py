@@ -1,0 +1,156 @@
+"""Measures of choices: their keys, headings and formats, and both tables of them.
+
+The recorder keeps them in a cycle's record (`measures`). Two are of the task's score:
+`selected_<key>` of the images selected and `pool_<key>` of all scored, before training
+on them.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+from jalpose.report import tables
+from jalpose.report.gather import Gathered
+from jalpose.report.grid import make_grid, summary
+from jalpose.report.scoring import Scoring
+from jalpose.report.tables import Column, Workdirs
+from jalpose.report.text_formats import Table
+from jalpose.storage import cycles
+from jalpose.tasks.labels import ScoreKeys
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One measure of a choice.
+
+    Attributes:
+      key: in the records.
+      heading: in the report.
+      form: of its values there.
+      short: heading on the screen.
+      short_form: of its values there.
+      percent: a share of one, shown in percent.
+      of_choice: it is there only where something was chosen.
+    """
+
+    key: str
+    heading: str
+    form: str
+    short: str
+    short_form: str
+    percent: bool = False
+    of_choice: bool = True
+
+    def value(self, record: cycles.Record) -> float | None:
+        """The measure of a cycle as it is shown; None where there is none."""
+        value = cycles.measures(record).get(self.key)
+        return 100 * value if value is not None and self.percent else value
+
+
+def selected_key(keys: ScoreKeys) -> str:
+    """Key of the score of the images selected."""
+    return f"selected_{keys.key}"
+
+
+def measures_of(scoring: Scoring) -> tuple[Measure, ...]:
+    """All measures, in the order of the tables."""
+    keys, name = scoring.keys, scoring.keys.usual_name
+    form = scoring.digits(1)
+    of_score: dict[str, Any] = {"short_form": form, "percent": keys.percent}
+    return (
+        Measure(
+            selected_key(keys), f"{name} selected", form, f"{name} chosen", **of_score
+        ),
+        Measure(
+            f"pool_{keys.key}",
+            f"{name} scored",
+            form,
+            "of all",
+            of_choice=False,
+            **of_score,
+        ),
+        Measure("ranking_accuracy", "ranking accuracy", ".3f", "ranking", ".2f"),
+        Measure("pearson", "Pearson", ".2f", "pearson", "+z.2f"),
+        Measure("spearman", "Spearman", ".2f", "spearman", "+z.2f"),
+        Measure("loss_overlap", "top losses %", ".1f", "top loss %", ".0f", True),
+        Measure("sq_norm_overlap", "top norms %", ".1f", "top norm %", ".0f", True),
+        Measure("chance_overlap", "chance %", ".1f", "chance %", ".0f", True, False),
+        Measure("mean_distance", "mean distance", ".3g", "distance", ".3g"),
+        Measure("smallest_distance", "smallest distance", ".2g", "smallest", ".2g"),
+        Measure(
+            "near_duplicates", "near duplicates", ".1f", "near", "d", of_choice=False
+        ),
+    )
+
+
+def measures_table(gathered: Gathered) -> Table:
+    """What the papers measure about each acquisition, mean and deviation over seeds."""
+    scoring = gathered.scoring
+    listed = measures_of(scoring)
+    grids = [make_grid(gathered, measure.value) for measure in listed]
+    labelled = grids[0].labelled.tolist()
+    rows: list[dict[str, Any]] = []
+    for cycle, method in itertools.product(range(len(labelled)), gathered.methods):
+        found = {
+            measure.key: summary(grid.of(method)[:, cycle])
+            for measure, grid in zip(listed, grids, strict=True)
+        }
+        if any(found[m.key] is not None for m in listed if m.of_choice):
+            rows.append({"labelled": labelled[cycle], "method": method, **found})
+    columns = [
+        Column(measure.key, measure.form, measure.heading)
+        for measure in listed
+        if any(row[measure.key] is not None for row in rows)
+    ]
+    keys = scoring.keys
+    in_unit = f"{keys.usual_name} in percent" if keys.percent else keys.usual_name
+    return Table(
+        "measures",
+        "Measures of each acquisition: mean±standard deviation over runs",
+        (Column("labelled"), Column("method"), *columns),
+        tuple(rows),
+        (
+            f"{in_unit} of the images selected and of all scored, before training "
+            "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
+            "with the true losses. Top losses and norms: share of the selected among "
+            "as many of truly highest loss or gradient norm. Distances: between "
+            "embeddings of the selected.",
+        ),
+    )
+
+
+def rows_of_runs(workdirs: Workdirs) -> list[dict]:
+    """One row for each acquisition of each run: what it cost and what it chose.
+
+    Shown with `format_table(rows, columns_of_runs(workdirs))`.
+    """
+    rows = []
+    listed = measures_of(tables.scoring_of_runs(workdirs))
+    for label, path in workdirs.items():
+        for record in tables.read_cycles(path):
+            if cycles.chose(record):
+                chosen = cycles.acquisition(record)
+                rows.append(
+                    {
+                        "run": label,
+                        "cycle": record["cycle"],
+                        "seconds": chosen["seconds"],
+                        "peak_mib": cycles.peak_mib(chosen),
+                        **{measure.key: measure.value(record) for measure in listed},
+                    }
+                )
+    return rows
+
+
+def columns_of_runs(workdirs: Workdirs) -> list[Column]:
+    """Columns of `rows_of_runs`."""
+    return [
+        Column("run"),
+        Column("cycle"),
+        Column("seconds", ".1f"),
+        Column("peak_mib", ".0f", "MiB"),
+        *(
+            Column(measure.key, measure.short_form, measure.short)
+            for measure in measures_of(tables.scoring_of_runs(workdirs))
+        ),
+    ]

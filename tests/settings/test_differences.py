@@ -1,0 +1,34 @@
+from jalpose.settings import differences
+
+
+def test_every_key_that_differs_has_a_line():
+    old = {
+        "training": {"budget": 100, "method": "eglpp", "options": {}},
+        "seed": 1,
+        "versions": {"jax": "1", "os": {"name": "x"}},
+        "gone": None,
+    }
+    new = {
+        "training": {"budget": 200, "method": "eglpp", "options": {"k": 3}},
+        "seed": 1,
+        "versions": {"jax": "2", "os": {"name": "y"}},
+        "versions_too": [1, 2],
+    }
+    assert differences.differences(old, new, ignore=("versions",)) == [
+        "gone: null -> (absent)",
+        "training.budget: 100 -> 200",
+        "training.options: {} -> (absent)",
+        "training.options.k: (absent) -> 3",
+        "versions_too: (absent) -> [1, 2]",
+    ]
+    assert differences.differences({"a": 1}, {"a": "1"}) == ['a: 1 -> "1"']
+
+
+def test_infinities_are_those_of_a_record():
+    record, now = {"clip": "inf", "rate": "nan"}, {"clip": float("inf")}
+    assert differences.differences(record, now | {"rate": float("nan")}) == []
+
+
+def test_a_record_without_a_task_is_of_poses():
+    assert differences.modern({"seed": 1}) == {"task": "pose", "seed": 1}
+    assert differences.differences({"seed": 1}, {"seed": 1, "task": "pose"}) == []
