@@ -14,6 +14,8 @@ import jaxlib
 import jaxtyping
 import pytest
 
+from tests.support import annotations
+
 # Packages whose annotations are checked at every call, shapes and all.
 CHECKED = [
     "jalpose.pergrad",
@@ -21,7 +23,7 @@ CHECKED = [
     "jalpose.models",
     "jalpose.scoring",
 ]
-jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+jaxtyping.install_import_hook(CHECKED, f"{annotations.__name__}.checked")
 
 # Networks are tiny here: compiling them takes longer than running them. XLA's older
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag

@@ -1,12 +1,13 @@
 """Which joints of a label count: one rule, for NumPy and for JAX."""
 
+from typing import Any
+
 from jaxtyping import Bool, Float, Int
 
-from jalpose.runtime.shapes import AnyArray
 from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE
 
 
-def annotated(status: Int[AnyArray, "*n j"], occluded: bool) -> Bool[AnyArray, "*n j"]:
+def annotated(status: Int[Any, "*n j"], occluded: bool) -> Bool[Any, "*n j"]:
     """Joints that a label is taken to have: bool, of the shape of `status`.
 
     Args:
@@ -16,7 +17,7 @@ def annotated(status: Int[AnyArray, "*n j"], occluded: bool) -> Bool[AnyArray, "
     return status != ABSENT if occluded else status == VISIBLE
 
 
-def inside(joints: Float[AnyArray, "*n j 2"], size: int) -> Bool[AnyArray, "*n j"]:
+def inside(joints: Float[Any, "*n j 2"], size: int) -> Bool[Any, "*n j"]:
     """Joints that lie on a pixel of the crop: bool [..., J].
 
     Args:
@@ -27,12 +28,12 @@ def inside(joints: Float[AnyArray, "*n j 2"], size: int) -> Bool[AnyArray, "*n j
 
 
 def counted(
-    joints: Float[AnyArray, "*n j 2"],
-    status: Int[AnyArray, "*n j"],
+    joints: Float[Any, "*n j 2"],
+    status: Int[Any, "*n j"],
     *,
     occluded: bool,
     size: int,
-) -> Bool[AnyArray, "*n j"]:
+) -> Bool[Any, "*n j"]:
     """Joints that are drawn, trained on and compared with: bool [..., J].
 
     They are annotated and in the crop: what was moved or cut out of it cannot be seen.

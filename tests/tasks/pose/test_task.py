@@ -90,7 +90,7 @@ def test_targets_are_the_drawn_maps_of_what_counts():
     wanted = heatmaps.render_heatmaps(given["joints"], present, **SPEC._asdict())
     np.testing.assert_allclose(maps, wanted, rtol=1e-6)
     assert TASK.known((maps, present))
-    assert not TASK.known((maps, np.zeros(JOINTS, bool)))
+    assert not TASK.known((maps, jnp.zeros(JOINTS, bool)))
 
 
 def test_the_loss_is_that_of_heatmaps():
@@ -187,9 +187,7 @@ def test_a_predicted_target_is_what_the_network_says_of_the_joints_that_count():
 
 @pytest.mark.parametrize("posterior", heatmaps.POSTERIORS)
 def test_the_expectation_over_candidates_is_the_sum_over_all_combinations(posterior):
-    skeleton = dataclasses.replace(
-        LSP, joints=LSP.joints[:3], flip_pairs=(), limbs=(), torso=()
-    )
+    skeleton = dataclasses.replace(LSP, joints=LSP.joints[:3], flip_pairs=(), limbs=())
     task = PoseTask(skeleton=skeleton, spec=SPEC)
     options = CandidateOptions(
         peaks=2, min_distance=1.0, posterior=posterior, temperature=5.0
