@@ -14,6 +14,7 @@ import time
 
 import jax
 from absl import app
+from jalpose.tasks.pose.benchmarks import load_dataset
 from ml_collections import config_flags
 
 from jalpose.data.packed import PackedCrops
@@ -21,7 +22,6 @@ from jalpose.loop import cycle, run
 from jalpose.runtime import sharding
 from jalpose.settings.keys import seed_of
 from jalpose.settings.validation import validate
-from jalpose.tasks.pose.benchmarks import load_dataset
 from jalpose.training.trainer import arrays_only
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app
+from jalpose.tasks.pose.benchmarks import load_dataset
 from ml_collections import config_flags
 
 from jalpose.acquisition.parts import kcenter
@@ -25,7 +26,6 @@ from jalpose.scoring.passes import Passes
 from jalpose.scoring.probe import Functions, _norms
 from jalpose.settings.keys import seed_of
 from jalpose.settings.validation import validate
-from jalpose.tasks.pose.benchmarks import load_dataset
 from jalpose.training.trainer import arrays_only
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")

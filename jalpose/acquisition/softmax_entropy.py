@@ -59,8 +59,10 @@ def _entropies(task, temperature):
     def entropies(output, key):
         del key
         logs = task.posterior(output.prediction, "softmax", temperature, log=True)
+        # Values first: summed in their order, where XLA would sum rows in pieces.
+        logs = logs.T
         # A NaN or an infinity anywhere among a site's values makes its sum NaN.
-        return {"entropies": -jnp.sum(jnp.exp(logs) * logs, axis=1)}
+        return {"entropies": -jnp.sum(jnp.exp(logs) * logs, axis=0)}
 
     # The probe's journal goes by this name.
     entropies.__name__ = f"softmax_entropy_{temperature}"

@@ -45,6 +45,7 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
         "Means over seeds with 95 % t intervals; a hollow marker stands for a mean "
         "that not all seeds have reached; a single seed has no interval."
     )
+    lower = " The lower a score the better." if scoring.sign < 0 else ""
     figure = curves.learning_curves(
         scores,
         title="Test score over the labels bought",
@@ -54,7 +55,7 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
         **_scale(scoring),
     )
     level = "" if full is None else _LEVEL
-    drawn = [Plot("learning_curves", figure, "Learning curves", how + level)]
+    drawn = [Plot("learning_curves", figure, "Learning curves", how + lower + level)]
     gains = {
         method: points
         for method in grid.methods
@@ -75,7 +76,7 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
             "model is worth falls out. " + how
         )
         if scoring.sign < 0:
-            caption += " The lower a score the better: above 0 a method is better."
+            caption += f"{lower[:-1]}: above 0 a method is better."
         title = scoring.gain("").strip()
         alt = f"{title[0].upper()}{title[1:]}"
         drawn.append(Plot("gain_curves", figure, alt, caption))

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jalpose.tasks.pose.benchmarks import load_dataset
 
 from jalpose.data.source import DataError
 from jalpose.experiments import locks, loop, outlook
@@ -31,7 +32,6 @@ from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
 from jalpose.settings.keys import ConfigError, assemble
 from jalpose.storage import records
-from jalpose.tasks.pose.benchmarks import load_dataset
 from tests.support import small
 
 ROOT = Path(__file__).parents[2]

@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jalpose.loop.cycle import AwaitingLabels, Done, Training
 
 from jalpose.loop import checkpoints, cycle
-from jalpose.loop.cycle import AwaitingLabels, Done, Training
 from jalpose.runtime import sharding
 from jalpose.storage.journal import Journal
 from jalpose.training.plan import Stage

@@ -5,9 +5,9 @@ import io
 import json
 
 import pytest
+from jalpose.loop.cycle import Event
 
 from jalpose.loop import run
-from jalpose.loop.cycle import Event
 from jalpose.runtime.profiler import Traces
 from jalpose.runtime.screen import Screen
 from tests.support import small

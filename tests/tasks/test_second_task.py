@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jalpose.acquisition.registry import METHODS, method_of
 from jalpose.loop import advance, checkpoints, configs, run
 from jalpose.loop.context import make_context
-from jalpose.loop.events import LabelsCame, Selected
+from jalpose.loop.events import LabelsCame, StepsTaken
 from jalpose.loop.programs import Programs
 from jalpose.models.registry import MODELS
 from jalpose.runtime import sharding
@@ -121,16 +121,16 @@ def test_it_resumes_to_the_bit_from_every_saved_state(squares, tmp_path):
     context = context_of(config)
     state, events, store = advance.start(context), [], None
     whole = []
-    while not events or events[-1].cycle < 1 or not isinstance(events[-1], Selected):
+    while not events or events[-1].cycle < 2 or not isinstance(events[-1], StepsTaken):
         state, event = advance.advance(state, context)
         events.append(event)
-        if isinstance(event, LabelsCame | Selected):
+        if isinstance(event, LabelsCame):  # in scoring the journal goes with it
             folder = tmp_path / f"{len(events)}"
             store = checkpoints.StateStore(folder)
             store.save(len(events), state, {})
             store.close()
             whole.append((folder, len(events)))
-    for folder, number in whole[:-1]:
+    for folder, number in whole:
         store = checkpoints.StateStore(folder)
         found, again, _ = store.restore(context_of(config))
         store.close()
@@ -138,8 +138,7 @@ def test_it_resumes_to_the_bit_from_every_saved_state(squares, tmp_path):
         for expected in events[number:]:
             again, event = advance.advance(again, context)
             assert type(event) is type(expected)
-        for name, values in expected.arrays.items():
-            np.testing.assert_array_equal(event.arrays[name], values)
+        assert event.means == expected.means
         assert again.answers.keys() == {"brightness"}
 
 

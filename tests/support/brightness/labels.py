@@ -66,7 +66,8 @@ class SquareLabels:
         }
 
     def summary(self, metrics):
-        return f"MAE {metrics['brightness_error']:.3f} on {metrics['num_images']} squares"
+        error, count = metrics["brightness_error"], metrics["num_images"]
+        return f"MAE {error:.3f} on {count} squares"
 
     def verdicts(self, predicted, truth):
         error = np.abs(predicted["brightness"] - truth["brightness"])
