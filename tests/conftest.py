@@ -14,6 +14,8 @@ import jaxlib
 import jaxtyping
 import pytest
 
+from tests.support import annotations
+
 # Packages whose annotations are checked at every call, shapes and all.
 CHECKED = [
     "jalpose.pergrad",
@@ -21,7 +23,7 @@ CHECKED = [
     "jalpose.models",
     "jalpose.scoring",
 ]
-jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+jaxtyping.install_import_hook(CHECKED, f"{annotations.__name__}.checked")
 
 # Networks are tiny here: compiling them takes longer than running them. XLA's older
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag
@@ -68,3 +70,25 @@ def figures():
     delta = {"data.name": "figures"}
     config = assemble("scale=tiny", name="figures", delta=delta)
     return load_dataset(config.data, config.seed)
+
+
+@pytest.fixture(scope="session")
+def miniature_data(tmp_path_factory):
+    """The data section of a config for LSP and LSPET in miniature."""
+    from jalpose.loop.configs import default
+    from tests.support.miniature import NUM_LSP, NUM_LSPET, write_miniature
+
+    folder = tmp_path_factory.mktemp("miniature")
+    write_miniature(folder, NUM_LSP, NUM_LSPET)
+    data = default().data
+    data.dir, data.cache_dir = str(folder), str(folder / "cache")
+    data.initial = NUM_LSP // 2
+    return data
+
+
+@pytest.fixture(scope="session")
+def people(miniature_data):
+    """LSP and LSPET in miniature."""
+    from jalpose.tasks.pose.sources import load_dataset
+
+    return load_dataset(miniature_data, 0)

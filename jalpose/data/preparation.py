@@ -34,7 +34,7 @@ from jalpose.data.source import Annotations, DataError
 
 BUILDER_VERSION = "1.0.0"  # part of the folder name: raise it if records change
 SPLIT = "full"
-_LOG_EVERY_SECONDS = 10
+LOG_EVERY_SECONDS = 10
 _TFDS_LOCK = threading.Lock()
 _logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def _generate_examples(
     logged = time.monotonic()
     for record in tqdm.tqdm(records, recipe.name, disable=not bar):
         index = record["index"]
-        if not bar and time.monotonic() - logged > _LOG_EVERY_SECONDS:
+        if not bar and time.monotonic() - logged > LOG_EVERY_SECONDS:
             logged = time.monotonic()
             _logger.info("preparing %s: %d of %d images", recipe.name, index, total)
         image = recipe.read(raw_dir, record["file"], index)

@@ -19,7 +19,7 @@ USUAL = "pose"  # of configs written before tasks had names
 
 
 def settings_of(name: str) -> ModuleType:
-    """Module with `add_keys(config)`, `SCALES`, `PROTOCOLS`, `check(config)`."""
+    """Module with `add_keys(config)`, `SCALES`, `BENCHMARKS`, `check(config)`."""
     return _part(name, "settings")
 
 

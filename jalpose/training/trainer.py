@@ -106,6 +106,9 @@ class Trainer:
       config: of the steps.
       mesh: batches are split over it.
       head: trained beside the network, or None.
+
+    Attributes:
+      optimizer: clipping and Adam, without the learning rate.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Trainer:
         self.model, self.task, self.config, self.mesh = model, task, config, mesh
         self.head = head
         clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-        self._optimizer = optax.chain(*clip, optax.scale_by_adam())
+        self.optimizer = optax.chain(*clip, optax.scale_by_adam())
         self._plateau = optax.contrib.reduce_on_plateau(
             factor=config.plateau_factor,
             patience=config.plateau_patience,
@@ -167,9 +170,9 @@ class Trainer:
             step=jnp.int32(0),
             params=variables["params"],
             batch_stats=variables["batch_stats"],
-            opt_state=self._optimizer.init(variables["params"]),
+            opt_state=self.optimizer.init(variables["params"]),
             head=head,
-            head_opt_state=self._optimizer.init(head),
+            head_opt_state=self.optimizer.init(head),
             plateau=self._plateau.init({}),
             best=best,
             best_loss=jnp.float32(jnp.inf),
@@ -371,7 +374,7 @@ class Trainer:
         ), found
 
     def _updated(self, params, gradient, opt_state, rate):
-        updates, opt_state = self._optimizer.update(gradient, opt_state)
+        updates, opt_state = self.optimizer.update(gradient, opt_state)
         return jax.tree.map(lambda p, u: p + rate * u, params, updates), opt_state
 
     def _heldout_fn(self, variables, rows):

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from jalpose.tasks.pose.benchmarks import load_dataset
 
 from jalpose.data.packed import PackedCrops
+from jalpose.tasks.pose.sources import load_dataset
 from tests.support import miniature, small
 
 SIZE = 8

@@ -10,11 +10,12 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jalpose.models.heads import HEADS, AverageHead, LevelsHead, StackHead
-from jalpose.models.hourglass import Features, PoseOutput, StackedHourglass
+from jalpose.models.hourglass import StackedHourglass
+from jalpose.models.output import Features, Output
 
 
 def pose_output(sides, channels, batch=2, stacks=2, seed=0):
-    """A `PoseOutput` with random features; the levels have these sides."""
+    """A `Output` with random features; the levels have these sides."""
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
@@ -24,7 +25,7 @@ def pose_output(sides, channels, batch=2, stacks=2, seed=0):
     maps = tuple(draw(batch, *sides[0], channels) for _ in range(stacks))
     heatmaps = draw(batch, stacks, *sides[0], 3)
     embedding = maps[-1].mean(axis=(1, 2))
-    return PoseOutput(heatmaps, embedding, Features(maps, levels))
+    return Output(heatmaps, embedding, Features(maps, levels))
 
 
 def squares(*sides):

@@ -1,7 +1,9 @@
 """The stacked hourglass: its size, its wiring, and its convolutions."""
 
+import dataclasses
 import functools
 import math
+import re
 
 import flax.linen as nn
 import jax
@@ -20,8 +22,9 @@ from jalpose.models.hourglass import (
     max_pool,
     upsample_nearest,
 )
-from jalpose.models.registry import create_model
+from jalpose.models.registry import MODELS, HourglassOptions, Options, options_of
 from jalpose.pergrad import windows
+from jalpose.settings.checks import ConfigError
 
 
 def shapes_of(model, size=64, batch=1):
@@ -111,22 +114,17 @@ def test_convolutions_start_as_pytorchs_but_with_biases_of_zero():
     ],
 )
 def test_outputs_are_float32_at_a_quarter_the_size(height, width, dtype, convolution):
-    model = create_model(
-        "hourglass",
-        5,
-        stacks=2,
-        channels=8,
-        depth=2,
-        dtype=dtype,
-        convolution=convolution,
+    options = HourglassOptions(
+        stacks=2, channels=8, depth=2, dtype=dtype, convolution=convolution
     )
+    model = options.build(5)
     images = jax.ShapeDtypeStruct((3, height, width, 3), jnp.float32)
     output, variables = jax.eval_shape(
         model.init_with_output, jax.random.key(0), images
     )
-    assert output.heatmaps.shape == (3, 2, height // 4, width // 4, 5)
+    assert output.prediction.shape == (3, 2, height // 4, width // 4, 5)
     assert output.embedding.shape == (3, 8)
-    assert output.heatmaps.dtype == output.embedding.dtype == jnp.float32
+    assert output.prediction.dtype == output.embedding.dtype == jnp.float32
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
@@ -147,16 +145,38 @@ def test_bfloat16_is_used_inside():
             assert leaf.dtype == expected, name
 
 
-def test_the_registry_chooses_the_convolution():
-    options = {"stacks": 1, "channels": 8, "depth": 1, "dtype": "float32"}
+def test_the_options_choose_the_convolution():
     for name, expected in [
         ("auto", blocked_convolution),  # tests run on a CPU
         ("blocked", blocked_convolution),
         ("native", None),
     ]:
-        model = create_model("hourglass", 3, **options, convolution=name)
+        options = HourglassOptions(stacks=1, channels=8, depth=1, convolution=name)
+        model = options.build(3)
         assert model.convolve is expected
-        assert model.num_joints == 3
+        assert model.num_outputs == 3
+        # What engines read is the same network of the same variables.
+        traced = options.build(3, traced=True)
+        assert traced == model.clone(convolve=None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_options_of_a_config_build_a_network_that_knows_its_last_layer(name):
+    fields = {f.name: f.default for f in dataclasses.fields(MODELS[name])}
+    options = options_of({"name": name, **fields, **MODELS[name].scales["tiny"]})
+    assert isinstance(options, MODELS[name]) and isinstance(options, Options)
+    options.check(64)
+    model = options.build(5)
+    params = shapes_of(model)["params"]
+    assert any(key.startswith(options.last_layer) for key in params)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.stacks = 3
+
+
+def test_an_unknown_network_is_refused_with_those_there_are():
+    message = "unknown value of model.name: 'hourglas'. Did you mean 'hourglass'?"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        options_of({"name": "hourglas"})
 
 
 # Wiring. Two stacks, 8 channels, 3 joints, one level; 16 pixels.
@@ -222,7 +242,7 @@ def test_stacks_are_merged_as_newells(variables):
     images = images_of(1)
     output = apply(variables, images)
     heatmaps, embedding = by_hand(variables, images)
-    np.testing.assert_allclose(output.heatmaps, heatmaps, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(output.prediction, heatmaps, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(output.embedding, embedding, rtol=1e-4, atol=1e-5)
     # The published code adds to the feature map instead, which is another network.
     other, _ = by_hand(variables, images, merge="published")
@@ -240,12 +260,12 @@ def test_without_the_projections_the_next_stack_sees_the_same_input(variables):
     for name in ("merge_maps0", "merge_features0"):
         zero = jax.tree.map(np.zeros_like, changed["params"][name])
         changed["params"] = {**changed["params"], name: zero}
-    heatmaps = apply(changed, images_of(2)).heatmaps
+    heatmaps = apply(changed, images_of(2)).prediction
     np.testing.assert_allclose(heatmaps[:, 1], heatmaps[:, 0], rtol=1e-5, atol=1e-6)
     # Either projection alone changes it.
     for name in ("merge_maps0", "merge_features0"):
         params = {**changed["params"], name: variables["params"][name]}
-        heatmaps = apply({**changed, "params": params}, images_of(2)).heatmaps
+        heatmaps = apply({**changed, "params": params}, images_of(2)).prediction
         assert np.abs(heatmaps[:, 1] - heatmaps[:, 0]).max() > 1e-3
 
 
@@ -319,7 +339,7 @@ def test_training_mode_uses_and_updates_the_statistics_of_the_batch(variables):
     images = images.copy()  # the device may read the others still
     images[1] = 1 - images[1]
     other, _ = train(variables, images)
-    assert np.abs(other.heatmaps[0] - output.heatmaps[0]).max() > 1e-3
+    assert np.abs(other.prediction[0] - output.prediction[0]).max() > 1e-3
     # The first norm's input is the stem's convolution; momentum 0.9.
     conv = nn.Conv(2, (7, 7), (2, 2), padding=[(3, 3), (3, 3)])
     params = variables["params"]["stem"]["conv"]

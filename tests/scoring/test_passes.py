@@ -1,15 +1,15 @@
-"""Passes over examples: blocks, order, what is compiled, and what is evaluated."""
+"""Passes over examples: blocks, order, what is compiled."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalpose.data.crops import from_crop
 from jalpose.pergrad.memory import compiled_bytes
+from jalpose.runtime.throughput import Meter
 from jalpose.scoring.passes import Passes, collect, example_keys, num_blocks
 from jalpose.tasks.pose import losses
-from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED
+from jalpose.tasks.pose.skeletons import ABSENT
 from jalpose.training.trainer import scale_images
 from tests.support import small
 
@@ -19,14 +19,7 @@ IDS = np.array([3, 41, 7, 0, 99, 12, 55, 13, 90, 2, 60])  # two blocks of 8, 5 p
 @pytest.fixture
 def walker():
     """Fresh passes over eight devices, nothing compiled yet."""
-    return Passes(
-        small.FLAT,
-        small.dataset(),
-        small.SPEC,
-        refine="parabola",
-        mesh=small.mesh(8),
-        threads=2,
-    )
+    return Passes(small.FLAT, small.TASK, mesh=small.mesh(8), threads=2)
 
 
 class Counted:
@@ -43,8 +36,10 @@ class Counted:
         return found
 
 
-def walk(walker, fn, ids=IDS, block=8, **options):
-    return list(walker.walk(fn, {}, ids, block=block, **options))
+def walk(walker, fn, ids=IDS, block=8, meter=None, **options):
+    meter, examples = meter or Meter(), small.examples()
+    found = walker.walk(fn, {}, examples, ids, block=block, meter=meter, **options)
+    return list(found)
 
 
 def test_a_walk_keeps_order_and_removes_padding(walker):
@@ -100,16 +95,68 @@ def test_another_function_is_another_program(walker):
 
 
 def test_compiled_bytes_are_counted_and_the_peak_kept(walker):
-    assert walker.peak_bytes == 0
-    walk(walker, Counted())
-    peak = walker.peak_bytes
+    meter = Meter()
+    assert meter.peak_bytes == 0
+    walk(walker, Counted(), meter=meter)
+    peak = meter.peak_bytes
     # At least the images of one device's part of a block.
     assert peak >= 32 * 32 * 3
-    walk(walker, Counted(), block=64)
-    assert walker.peak_bytes > peak
-    peak = walker.peak_bytes
-    walk(walker, Counted(), block=8)
-    assert walker.peak_bytes == peak
+    walk(walker, Counted(), block=64, meter=meter)
+    assert meter.peak_bytes > peak
+    peak = meter.peak_bytes
+    walk(walker, Counted(), block=8, meter=meter)
+    assert meter.peak_bytes == peak
+
+
+def test_what_goes_through_is_counted_by_whoever_asks(walker):
+    fn, first, second = Counted(), Meter(), Meter()
+    walk(walker, fn, meter=first)
+    walk(walker, fn, ids=IDS[:3], meter=second)
+    assert first.scoring.take()["images"] == len(IDS)
+    assert second.scoring.take()["images"] == 3
+    assert not first.training.take()["images"]
+
+
+def test_passes_of_one_network_serve_every_dataset_of_its_task(walker):
+    fn, other = Counted(), small.load_figures(small.configure().data, 5)
+    walk(walker, fn)
+    before = fn.traces
+    examples, options = small.examples(other), {"block": 8, "meter": Meter()}
+    found = collect(walker.walk(fn, {}, examples, IDS, **options))
+    images = np.stack([other.crop(i, 32) for i in IDS]).astype(np.float32)
+    np.testing.assert_allclose(found["mean"], images.mean(axis=1), rtol=1e-5)
+    assert fn.traces == before
+
+
+def test_labels_are_read_only_where_they_may_be_seen(walker):
+    def keys(variables, rows):
+        seen.append(sorted(rows))
+        return {"id": rows["id"]}
+
+    seen = []
+    for labels in (True, False):
+        examples, options = small.examples(labels=labels), {"block": 8}
+        list(walker.walk(keys, {}, examples, IDS, meter=Meter(), **options))
+    assert seen[0] == ["id", "image", "label"] and seen[-1] == ["id", "image"]
+    variables, examples = small.flat_variables(), small.examples(labels=False)
+    blocks = walker.walk(
+        walker.describe, variables, examples, IDS[:3], block=8, meter=Meter()
+    )
+    assert set(collect(blocks)) == {"embedding", "joints", "peaks"}
+
+
+def test_a_test_may_stand_in_the_way_of_a_block():
+    names = []
+
+    def run_block(fn, run, variables, rows):
+        names.append(fn)
+        return run(variables, rows)
+
+    mesh = small.mesh(8)
+    passes = Passes(small.FLAT, small.TASK, mesh=mesh, threads=2, run_block=run_block)
+    fn = Counted()
+    assert len(collect(walk(passes, fn))["id"]) == len(IDS)
+    assert names == [fn, fn]
 
 
 def test_compiled_bytes_of_a_known_program():
@@ -148,70 +195,21 @@ def test_example_keys_depend_on_key_and_id_alone():
 
 def test_describe_equals_direct_application(walker):
     variables = small.flat_variables()
-    found = collect(walker.walk(walker.describe, variables, IDS, block=8))
-    rows = small.crops(IDS)
+    blocks = walker.walk(
+        walker.describe, variables, small.examples(), IDS, block=8, meter=Meter()
+    )
+    found, rows = collect(blocks), small.crops(IDS)
+    label = rows["label"]
     output = small.flat_apply(variables, scale_images(rows["image"]))
-    decode, render = jax.jit(walker.decode), jax.jit(small.SPEC.render)
+    decode, render = jax.jit(small.TASK.decode), jax.jit(small.SPEC.render)
     loss_of = jax.jit(losses.heatmap_loss)
     np.testing.assert_allclose(found["embedding"], output.embedding, rtol=1e-4)
     for i in range(len(IDS)):
-        present = rows["status"][i] != ABSENT
-        joints, peaks = decode(output.heatmaps[i, -1])  # the last stack's
-        np.testing.assert_allclose(found["joints"][i], joints, atol=1e-2)
-        np.testing.assert_allclose(found["peaks"][i], peaks, rtol=1e-4, atol=1e-5)
-        target = render(rows["joints"][i], present)
-        loss = loss_of(output.heatmaps[i], target, present)
+        present = label["status"][i] != ABSENT
+        said = decode(output.prediction[i])
+        np.testing.assert_allclose(found["joints"][i], said["joints"], atol=1e-2)
+        peaks = found["peaks"][i]
+        np.testing.assert_allclose(peaks, said["peaks"], rtol=1e-4, atol=1e-5)
+        target = render(label["joints"][i], present)
+        loss = loss_of(output.prediction[i], target, present)
         np.testing.assert_allclose(found["loss"][i], loss, rtol=1e-4)
-
-
-def slow_pck(problem, predicted, occluded, threshold):
-    """PCK of predictions in image pixels, one joint after the other."""
-    data = problem.dataset
-    diagonals = data.skeleton.torso
-    hits = {joint: [] for joint in data.skeleton.joints}
-    images = 0
-    for row, example in enumerate(data.test):
-        joints, status = data.joints[example], data.status[example]
-        lengths = [
-            float(np.hypot(*(joints[a].astype(float) - joints[b].astype(float))))
-            for a, b in diagonals
-            if ABSENT not in (status[a], status[b])
-        ]
-        if not lengths:
-            continue
-        images += 1
-        for j, name in enumerate(data.skeleton.joints):
-            if status[j] == ABSENT or (status[j] == OCCLUDED and not occluded):
-                continue
-            away = np.hypot(*(predicted[row, j].astype(float) - joints[j]))
-            hits[name].append(away < threshold * max(lengths))
-    per_joint = {name: float(np.mean(found)) for name, found in hits.items()}
-    return per_joint, images
-
-
-@pytest.mark.parametrize("occluded", [True, False])
-def test_evaluate_equals_a_slow_computation(occluded):
-    threshold = 0.5  # so that an untrained network has hits
-    changes = {"evaluation.threshold": threshold, "evaluation.occluded": occluded}
-    problem = small.problem(changes)
-    problem.passes = small.flat_passes()
-    metrics, arrays = problem.evaluate(small.flat_variables())
-
-    ids = problem.dataset.test
-    rows = small.crops(ids)
-    output = small.flat_apply(small.flat_variables(), scale_images(rows["image"]))
-    decode = jax.jit(problem.passes.decode)
-    joints = np.stack([decode(maps)[0] for maps in output.heatmaps[:, -1]])
-    predicted = from_crop(joints, problem.dataset.windows[ids], 32)
-    per_joint, images = slow_pck(problem, arrays["test_joints"], occluded, threshold)
-
-    np.testing.assert_array_equal(arrays["test_ids"], ids)
-    np.testing.assert_allclose(arrays["test_joints"], predicted, atol=0.05)
-    assert metrics["pck_per_joint"] == pytest.approx(per_joint)
-    assert metrics["pck"] == pytest.approx(np.mean(list(per_joint.values())))
-    assert 0 < metrics["pck"] < 1
-    assert metrics["num_images"] == images
-    assert metrics["num_images"] + metrics["num_left_out"] == len(ids)
-    assert metrics["pck_threshold"] == threshold
-    assert metrics["test_loss"] == pytest.approx(arrays["test_losses"].mean(), rel=1e-6)
-    assert 0 < metrics["mean_pose_pck"] < 1

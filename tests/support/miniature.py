@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 from jalpose.tasks.pose import skeletons
 from jalpose.tasks.pose.lsp import SHIPPED_ORDER
 
+NUM_LSP, NUM_LSPET = 24, 9  # of the sets of the whole suite
+
 # Standing figure in units of its height, origin at the hips, y downwards.
 # fmt: off
 _STANDING = np.array([

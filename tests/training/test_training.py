@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from jalpose.data import pipeline
-from jalpose.models.hourglass import PoseOutput
-from jalpose.models.registry import create_model
+from jalpose.loop.configs import default
+from jalpose.models.output import Output
+from jalpose.models.registry import HourglassOptions
 from jalpose.runtime import sharding
-from jalpose.settings.keys import default
+from jalpose.runtime.throughput import Flow
 from jalpose.tasks.pose import losses
-from jalpose.tasks.pose.augment import Ranges
+from jalpose.tasks.pose.augment import NO_AUGMENTATION, Ranges
+from jalpose.tasks.pose.heatmaps import HeatmapSpec
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
-from jalpose.training.trainer import HeatmapSpec, Trainer
+from jalpose.tasks.pose.task import PoseTask
+from jalpose.training.trainer import Optimisation, Trainer
+from tests.support import small
 from tests.support.small import FLAT
 
 SIZE, BATCH = 32, 8
@@ -111,23 +115,25 @@ def test_the_loss_of_bfloat16_maps_is_taken_in_float32():
 
 
 def hourglass(dtype):
-    return create_model(
-        "hourglass",
-        14,
+    options = HourglassOptions(
         stacks=1,
         channels=8,
         depth=1,
         dtype=dtype,
         convolution="native",  # compiled the fastest
     )
+    return options.build(14)
 
 
-def make_trainer(changes=None, *, model=FLAT, devices=None, ranges=RANGES):
+def make_trainer(
+    changes=None, *, model=FLAT, devices=None, ranges=RANGES, occluded=True
+):
     """Of a network that compiles in no time: what is tested is the training."""
     config = default().training
-    config.update({"learning_rate": 0.01, **(changes or {})})
+    config.update({"batch": BATCH, "learning_rate": 0.01, **(changes or {})})
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    return Trainer(model, config, ranges, LSP.mirror, SPEC, mesh)
+    task = PoseTask(skeleton=LSP, spec=SPEC, ranges=ranges, occluded=occluded)
+    return Trainer(model, task, Optimisation.of(config), mesh)
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +155,22 @@ def make_batch(seed=0):
     joints[status == ABSENT] = 0
     return {
         "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
-        "joints": joints,
-        "status": status,
+        "label": {"joints": joints, "status": status},
         "id": np.arange(BATCH),
     }
 
 
+def with_joints(batch, which, value):
+    """A copy of a batch whose joints of that status are somewhere else."""
+    label = batch["label"]
+    joints = label["joints"].copy()
+    joints[label["status"] == which] = value
+    return {**batch, "label": {**label, "joints": joints}}
+
+
 def run(trainer, state, batches, steps, total=100, key=KEY):
     """The state after `steps`, and the loss of each."""
-    state, history = trainer.run(state, iter(batches), key, steps, total)
+    state, history = trainer.run(state, iter(batches), key, steps, total, flow=Flow())
     assert list(history) == ["loss"]
     return state, history["loss"]
 
@@ -215,7 +228,7 @@ def test_cosine_falls_from_the_rate_to_nothing():
     ],
 )
 def test_clipping_bounds_what_adam_sees(clip_norm, seen):
-    optimizer = make_trainer({"clip_norm": clip_norm})._optimizer
+    optimizer = make_trainer({"clip_norm": clip_norm}).optimizer
     params = {"a": np.zeros(1, np.float32), "b": np.zeros(1, np.float32)}
     gradient = {"a": np.float32([3000]), "b": np.float32([4000])}
     _, state = optimizer.update(gradient, optimizer.init(params))
@@ -265,14 +278,13 @@ def test_the_key_decides_the_augmentation(trainer, variables):
 
 def test_absent_joints_have_no_part_in_training(trainer, variables):
     batch = make_batch()
-    moved = dict(batch, joints=batch["joints"].copy())
-    moved["joints"][batch["status"] == ABSENT] = 20.0
+    moved = with_joints(batch, ABSENT, 20.0)
     state, (loss,) = train(trainer, variables, [batch], 1)
     other, (same,) = train(trainer, variables, [moved], 1)
     assert loss == same
     assert_trees_equal(other.params, state.params)
     # A joint that is there has.
-    moved["joints"][batch["status"] == VISIBLE] = 20.0
+    moved = with_joints(batch, VISIBLE, 20.0)
     _, (different,) = train(trainer, variables, [moved], 1)
     assert loss != different
 
@@ -283,7 +295,7 @@ def test_the_reduction_on_a_plateau_scales_the_update(trainer, variables):
     state = trainer.restart(variables)
     scale = sharding.replicate(trainer.mesh, np.float32(0.25))
     state = state.replace(plateau=state.plateau._replace(scale=scale))
-    reduced, _ = trainer.run(state, iter([batch]), KEY, 1, 100)
+    reduced, _ = trainer.run(state, iter([batch]), KEY, 1, 100, flow=Flow())
 
     def compare(a, b, old):
         a, b = np.asarray(a), np.asarray(b)
@@ -295,7 +307,7 @@ def test_the_reduction_on_a_plateau_scales_the_update(trainer, variables):
 
 def test_a_state_is_spent_when_it_is_trained_on(trainer, variables):
     state = trainer.restart(variables)
-    new, _ = trainer.run(state, iter([make_batch()]), KEY, 1, 100)
+    new, _ = trainer.run(state, iter([make_batch()]), KEY, 1, 100, flow=Flow())
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
 
@@ -336,12 +348,12 @@ class Half(nn.Module):
     """A layer of each kind, computed in bfloat16."""
 
     @nn.compact
-    def __call__(self, images, train: bool = False) -> PoseOutput:
+    def __call__(self, images, train: bool = False) -> Output:
         x = nn.Conv(6, (4, 4), (4, 4), dtype=jnp.bfloat16)(images)
         x = nn.BatchNorm(not train, momentum=0.9, dtype=jnp.bfloat16)(x)
         maps = nn.Conv(14, (3, 3), dtype=jnp.bfloat16)(jnp.tanh(x))
         assert maps.dtype == jnp.bfloat16
-        return PoseOutput(10 * maps[:, None], jnp.mean(x, axis=(1, 2)))
+        return Output(10 * maps[:, None], jnp.mean(x, axis=(1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -352,7 +364,7 @@ class Half(nn.Module):
     ],
 )
 def test_bfloat16_trains_float32_weights(model):
-    options = {"model": model, "ranges": Ranges(), "devices": 1}
+    options = {"model": model, "ranges": NO_AUGMENTATION, "devices": 1}
     half = make_trainer({"schedule": "constant"}, **options)
     variables = sharding.to_host(half.init(jax.random.key(0)).variables)
     state, history = train(half, variables, itertools.repeat(make_batch()), 15)
@@ -370,26 +382,31 @@ def test_a_step_can_be_lowered_from_shapes(trainer):
 
 
 def heldout_blocks(figures, ids):
-    source = pipeline.CropSource(figures, ids, SIZE)
-    return pipeline.blocks_in_order(source, block=8, threads=2)
+    return pipeline.blocks_in_order(labelled_source(figures, ids), block=8, threads=2)
+
+
+def labelled_source(figures, ids):
+    labels = small.labels_of(figures, ids, SIZE)
+    return pipeline.CropSource(figures, ids, SIZE, labels)
 
 
 def test_heldout_loss_is_the_slow_loop(trainer, variables, figures):
     # 11 examples in blocks of 8: five rows of padding do not count.
     ids = figures.test[:11]
-    source = pipeline.CropSource(figures, ids, SIZE)
+    source = labelled_source(figures, ids)
     apply, render = jax.jit(trainer.model.apply), jax.jit(SPEC.render)
     for occluded, counted in ((True, [VISIBLE, OCCLUDED]), (False, [VISIBLE])):
         values = []
         for n in range(len(source)):
             row = source[n]
             image = np.float32(row["image"][None]) / 255
-            maps = np.asarray(apply(variables, image).heatmaps)[0]  # [S, h, w, J]
-            present = np.isin(row["status"], counted)
-            target = np.asarray(render(row["joints"], present))
+            maps = np.asarray(apply(variables, image).prediction)[0]  # [S, h, w, J]
+            label = row["label"]
+            present = np.isin(label["status"], counted)
+            target = np.asarray(render(label["joints"], present))
             each = np.square(maps - target).mean(axis=(0, 1, 2))
             values.append(each[present].mean())
-        other = trainer if occluded else make_trainer({"occluded": False})
+        other = trainer if occluded else make_trainer(occluded=False)
         loss = other.heldout_loss(variables, heldout_blocks(figures, ids))
         assert loss == pytest.approx(np.mean(values), rel=1e-5)
 

@@ -170,7 +170,8 @@ def _part_capsules(figure: Figure):
         yield int(part), np.flatnonzero(part == CAPSULE_PART)
 
 
-def _draw_body(pen: _Pen, figure: Figure, rng) -> None:
+def draw_body(pen: _Pen, figure: Figure, rng) -> None:
+    """Paint the parts of a figure, clothed, the farthest first."""
     clothes = _clothes(rng)
     dark = rng.uniform(0.45, 0.75)
     for part, capsules in _part_capsules(figure):
@@ -227,7 +228,7 @@ def draw(figure: Figure, size: int, rng: np.random.Generator) -> np.ndarray:
     canvas = Image.fromarray(ground).resize((size * _FINE, size * _FINE))
     pen = _Pen(canvas, _FINE)
     _clutter(pen, size, rng)
-    _draw_body(pen, figure, rng)
+    draw_body(pen, figure, rng)
     _draw_occluders(pen, figure, rng)
     image = np.asarray(canvas.reduce(_FINE), np.float32)
     grain = rng.standard_normal(image.shape, np.float32)

@@ -62,7 +62,7 @@ _RARE: dict[str, _Pose] = {
     },
     "back": {"yaw": (180, 0, 30)},
 }
-_LENGTHS = {
+LENGTHS = {  # of a body's parts, in statures
     "trunk": 0.32, "neck": 0.105, "head": 0.08, "shoulder": 0.115, "hip": 0.075,
     "upper arm": 0.175, "forearm": 0.16, "thigh": 0.205, "shin": 0.195, "girth": 1.0,
 }
@@ -74,10 +74,11 @@ _DEPTH_BIAS = {
 # fmt: on
 KINDS = (*_COMMON, *_RARE)
 NUM_COMMON = len(_COMMON)
-NUM_NORMALS = len(ANGLES) + len(_LENGTHS)
+NUM_NORMALS = len(ANGLES) + len(LENGTHS)
 NUM_UNIFORMS = 4
 _POSES = [_REST | pose for pose in (_COMMON | _RARE).values()]
-_TABLE = np.array([[p[a.split()[-1]] for a in ANGLES] for p in _POSES], float)
+# Of each kind the (mean, antisymmetric part, spread) of each angle: [K, A, 3].
+TABLE = np.array([[p[a.split()[-1]] for a in ANGLES] for p in _POSES], float)
 
 _LIMBS = ("upper arm", "forearm", "thigh", "shin", "foot")
 PARTS = ("torso", "pelvis", "head", *(f"{s} {limb}" for s in SIDES for limb in _LIMBS))
@@ -174,15 +175,15 @@ def _sample(normals, uniforms, rare_fraction):
     sign = np.where(uniforms[:, 2:4] < 0.5, -1.0, 1.0)  # root, limbs
     half = len(ARM + LEG)
     signs = np.repeat(np.c_[sign, -sign[:, 1]], (len(ROOT), half, half), axis=1)
-    mean, anti, spread = np.moveaxis(_TABLE[kind], -1, 0)
+    mean, anti, spread = np.moveaxis(TABLE[kind], -1, 0)
     values = mean + signs * anti + spread * normals[:, : len(ANGLES)]
     angles = dict(zip(ANGLES, values.T, strict=True))
     for name in angles:
         if "elbow" in name or "knee" in name:
             angles[name] = np.abs(angles[name])
     scale = 1.0 + 0.08 * normals[:, len(ANGLES) :]
-    means = np.array(list(_LENGTHS.values()))
-    lengths = dict(zip(_LENGTHS, (means * scale).T[..., None], strict=True))
+    means = np.array(list(LENGTHS.values()))
+    lengths = dict(zip(LENGTHS, (means * scale).T[..., None], strict=True))
     return angles, lengths, rare
 
 
@@ -260,7 +261,7 @@ def pose_bodies(
     member = CAPSULE_PART[:, None] == np.arange(len(PARTS))
     depths = along @ (member / member.sum(0)) + _BIAS
     girth = np.where(
-        _IS_SKULL, lengths["head"] / _LENGTHS["head"], lengths["girth"] ** 2
+        _IS_SKULL, lengths["head"] / LENGTHS["head"], lengths["girth"] ** 2
     )
     radii = _RADII * girth[..., None]
     return Bodies(points=points, radii=radii, depths=depths, rare=rare)

@@ -96,7 +96,7 @@ class FigureSource:
         figure, rng = self._figure(index)
         return figure_drawing.draw(figure, self._size, rng)
 
-    def _part_map(self, index: int) -> np.ndarray:
+    def part_map(self, index: int) -> np.ndarray:
         """Part seen at each pixel, int [H, W]: see `figure_drawing.draw_parts`."""
         figure, _ = self._figure(index)
         return figure_drawing.draw_parts(figure, self._size)
@@ -219,7 +219,7 @@ def _top_parts(bodies):
     return top
 
 
-def _covered(joints, rects):
+def covered(joints, rects):
     """Which joints lie under a rectangle: [N, J, 2], [N, K, 5] -> bool [N, J]."""
     delta = joints[:, :, None] - rects[:, None, :, :2]  # [N, J, K, 2]
     cos, sin = np.cos(rects[:, None, :, 4]), np.sin(rects[:, None, :, 4])
@@ -235,7 +235,7 @@ def _label(bodies, occluders, keys, size) -> Annotations:
     joints = bodies.points[:, :_NUM_JOINTS, :2]
     top = _top_parts(bodies)
     in_sight = ATTACHED[np.arange(_NUM_JOINTS), top] | (top < 0)
-    in_sight &= ~_covered(joints, occluders)
+    in_sight &= ~covered(joints, occluders)
     outside = ((joints < 0) | (joints > size - 1)).any(-1)
     status = np.where(in_sight, skeletons.VISIBLE, skeletons.OCCLUDED)
     status = np.where(outside, skeletons.ABSENT, status)

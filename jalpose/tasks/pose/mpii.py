@@ -24,7 +24,7 @@ that people of one image are never on both sides.
 import json
 import logging
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -296,8 +296,8 @@ def _read_json(path: str) -> list[Person]:
     return people
 
 
-def _person_of(entry: dict, numbers: dict[str, int]) -> Person:
-    """One entry of HRNet's list; counts the people of an image in `numbers`."""
+def _person_of(entry: Any, numbers: dict[str, int]) -> Person:
+    """One entry of HRNet's list as read; counts the people of images in `numbers`."""
     image = str(entry["image"])
     joints = np.array(entry["joints"], np.float64)
     visible = np.array(entry["joints_vis"], np.float64).reshape(-1)

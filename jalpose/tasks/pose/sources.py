@@ -11,7 +11,7 @@ from jalpose.tasks.pose.windows import crop_windows
 def _figures(data, seed: int):
     from jalpose.tasks.pose import figures
 
-    sources, parts = figures.benchmark(data, seed)
+    sources, parts = figures.benchmark(data.to_dict(), seed)
     return sources, *parts
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jalpose.tasks.pose import augment
+from jalpose.tasks.pose import augment, counting
 from jalpose.tasks.pose.augment import Ranges
-from jalpose.tasks.pose.skeletons import LSP
+from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
 
 SIZE = 64
 CENTRE = (SIZE - 1) / 2
@@ -17,15 +17,13 @@ EVERYTHING = Ranges((0.75, 1.25), 45.0, 0.2, 0.5, 0.3, 0.4, 0.5)
 
 # Compiled once for all ranges, though the package has them static.
 @jax.jit
-def run(key, image, joints, present, ranges):
-    return augment.augment(
-        key, image, joints, present, ranges=ranges, mirror=LSP.mirror
-    )
+def run(key, image, joints, status, ranges):
+    return augment.augment(key, image, joints, status, ranges=ranges, mirror=LSP.mirror)
 
 
 @jax.jit
-def run_many(keys, image, joints, present, ranges):
-    return jax.vmap(lambda key: run(key, image, joints, present, ranges))(keys)
+def run_many(keys, image, joints, status, ranges):
+    return jax.vmap(lambda key: run(key, image, joints, status, ranges))(keys)
 
 
 warp = jax.jit(augment.warp)
@@ -35,8 +33,8 @@ def example(seed=0, size=SIZE):
     rng = np.random.default_rng(seed)
     image = rng.random((size, size, 3), np.float32)
     joints = rng.uniform(0, size - 1, (14, 2)).astype(np.float32)
-    present = rng.random(14) < 0.8
-    return image, joints, present
+    status = rng.choice([VISIBLE, OCCLUDED, ABSENT], 14).astype(np.int8)
+    return image, joints, status
 
 
 def blob(joint, sigma=2.5, size=SIZE):
@@ -53,24 +51,24 @@ def centroid(image):
 
 
 def test_ranges_that_allow_nothing_change_nothing():
-    image, joints, present = example()
-    got = run(jax.random.key(0), image, joints, present, Ranges())
+    image, joints, status = example()
+    got = run(jax.random.key(0), image, joints, status, Ranges())
     np.testing.assert_allclose(got[0], image, atol=1e-6)
     np.testing.assert_allclose(got[1], joints, atol=1e-4)
-    assert np.array_equal(got[2], present)
+    assert np.array_equal(got[2], status)
     assert got[0].dtype == got[1].dtype == np.float32
-    assert got[2].dtype == bool
+    assert got[2].dtype == np.int8
 
 
 def test_a_flip_mirrors_the_image_and_exchanges_left_and_right():
-    image, joints, present = example()
+    image, joints, status = example()
     left, right = LSP.joints.index("left wrist"), LSP.joints.index("right wrist")
-    present[left], present[right] = False, True
-    got = run(jax.random.key(0), image, joints, present, Ranges(flip=1.0))
+    status[left], status[right] = ABSENT, VISIBLE
+    got = run(jax.random.key(0), image, joints, status, Ranges(flip=1.0))
     np.testing.assert_allclose(got[0], image[:, ::-1], atol=1e-6)
     x, y = joints[right]
     np.testing.assert_allclose(got[1][left], [SIZE - 1 - x, y], atol=1e-4)
-    assert (got[2][left], got[2][right]) == (True, False)
+    assert (got[2][left], got[2][right]) == (VISIBLE, ABSENT)
     head = LSP.joints.index("head")
     x, y = joints[head]
     np.testing.assert_allclose(got[1][head], [SIZE - 1 - x, y], atol=1e-4)
@@ -78,12 +76,12 @@ def test_a_flip_mirrors_the_image_and_exchanges_left_and_right():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_two_flips_are_none(seed):
-    image, joints, present = example(seed)
-    once = run(jax.random.key(seed), image, joints, present, Ranges(flip=1.0))
+    image, joints, status = example(seed)
+    once = run(jax.random.key(seed), image, joints, status, Ranges(flip=1.0))
     twice = run(jax.random.key(seed + 9), *once, Ranges(flip=1.0))
     np.testing.assert_allclose(twice[0], image, atol=1e-6)
     np.testing.assert_allclose(twice[1], joints, atol=1e-4)
-    assert np.array_equal(twice[2], present)
+    assert np.array_equal(twice[2], status)
 
 
 @given(
@@ -109,13 +107,13 @@ def test_a_blob_and_its_joint_move_together(radius, direction, factor, angle, sh
 
 def test_what_augment_does_to_image_and_joints_is_the_same():
     joint = np.array([CENTRE + 5.3, CENTRE - 4.1], np.float32)
-    joints, present = np.tile(joint, (14, 1)), np.ones(14, bool)
+    joints, status = np.tile(joint, (14, 1)), np.full(14, OCCLUDED, np.int8)
     ranges = Ranges((0.8, 1.2), 90.0, 0.1, 0.5)
     keys = jax.random.split(jax.random.key(3), 24)
     images, moved, there = jax.device_get(
-        run_many(keys, blob(joint), joints, present, ranges)
+        run_many(keys, blob(joint), joints, status, ranges)
     )
-    assert there.all()
+    assert (there == OCCLUDED).all()
     found = np.array([centroid(image) for image in images])
     assert np.abs(found - moved[:, 0]).max() < 0.05
     assert np.ptp(found, axis=0).min() > 10
@@ -175,24 +173,26 @@ def slow_warp(image, joints, factor, angle, shift):
     return out, np.array(moved)
 
 
-def test_joints_that_leave_the_crop_become_absent():
+def test_joints_that_leave_the_crop_no_longer_count():
     image, joints, _ = example()
-    present = np.ones(14, bool)
-    present[5] = False
+    status = np.full(14, VISIBLE, np.int8)
+    status[5] = ABSENT
     # Twice as large: what was in the middle half stays. Pixels reach half a pixel
     # beyond their centres, so the crop is [-0.5, 63.5].
     joints[:6] = [(CENTRE, CENTRE), (1, 30), (30, 62), (15.6, 20), (15.4, 20), (30, 30)]
     ranges = Ranges(scale=(2.0, 2.0))
-    _, moved, there = run(jax.random.key(0), image, joints, present, ranges)
+    _, moved, kept = run(jax.random.key(0), image, joints, status, ranges)
+    assert np.array_equal(kept, status)
+    counted = counting.counted(moved, kept, occluded=True, size=SIZE)
     inside = ((moved >= -0.5) & (moved <= SIZE - 0.5)).all(axis=1)
-    assert there[:6].tolist() == [True, False, False, True, False, False]
-    assert np.array_equal(there, inside & present)
+    assert counted[:6].tolist() == [True, False, False, True, False, False]
+    assert np.array_equal(counted, inside & (status != ABSENT))
 
 
 def test_ground_beyond_the_crop_is_black():
-    image, joints, present = example()
+    image, joints, status = example()
     half = Ranges(scale=(0.5, 0.5))
-    small = np.asarray(run(jax.random.key(0), image + 0.1, joints, present, half)[0])
+    small = np.asarray(run(jax.random.key(0), image + 0.1, joints, status, half)[0])
     assert not small[:15].any()
     assert not small[:, -15:].any()
     assert small[17:-17, 17:-17].all()
@@ -208,9 +208,9 @@ def test_ground_beyond_the_crop_is_black():
     ],
 )
 def test_colours_stay_in_range(ranges):
-    image, joints, present = example(size=16)
+    image, joints, status = example(size=16)
     keys = jax.random.split(jax.random.key(1), 16)
-    images, moved, _ = jax.device_get(run_many(keys, image, joints, present, ranges))
+    images, moved, _ = jax.device_get(run_many(keys, image, joints, status, ranges))
     assert images.min() >= 0
     assert images.max() <= 1
     assert images.dtype == np.float32
@@ -242,7 +242,7 @@ def drawn(ranges, image=None, count=512):
         image = np.full((size, size, 3), 0.5, np.float32)
     keys = jax.random.split(jax.random.key(7), count)
     images, moved, _ = jax.device_get(
-        run_many(keys, image, joints, np.ones(14, bool), ranges)
+        run_many(keys, image, joints, np.zeros(14, np.int8), ranges)
     )
     return images, moved[:, 0] - centre, moved[:, 1] - moved[:, 0]
 

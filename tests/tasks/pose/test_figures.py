@@ -84,7 +84,7 @@ def test_status_is_what_the_drawing_shows(source):
     right: dict[int, list] = {VISIBLE: [], OCCLUDED: []}
     near = []
     for i in range(100):
-        parts = source._part_map(i)
+        parts = source.part_map(i)
         for joint in np.flatnonzero(labels.status[i] != ABSENT):
             x, y = np.rint(labels.joints[i, joint]).astype(int)
             own = [p + 1 for p in np.flatnonzero(figure_poses.ATTACHED[joint])]
@@ -102,7 +102,7 @@ def test_status_is_what_the_drawing_shows(source):
 
 def test_visible_joints_lie_on_drawn_pixels(source, monkeypatch):
     before = [source.image(i).astype(int) for i in range(40)]
-    monkeypatch.setattr(figure_drawing, "_draw_body", lambda *_: None)
+    monkeypatch.setattr(figure_drawing, "draw_body", lambda *_: None)
     changed, elsewhere = [], []
     for i, image in enumerate(before):
         # Clothes have drawn no random numbers here: the grain differs, a little.
@@ -110,7 +110,7 @@ def test_visible_joints_lie_on_drawn_pixels(source, monkeypatch):
         seen = source.annotations.status[i] == VISIBLE
         x, y = np.rint(source.annotations.joints[i, seen]).astype(int).T
         changed.extend(differs[y, x])
-        elsewhere.append(differs[source._part_map(i) == 0].mean())
+        elsewhere.append(differs[source.part_map(i) == 0].mean())
     assert np.mean(changed) > 0.85
     assert np.mean(elsewhere) < 0.1
 
@@ -120,7 +120,7 @@ def test_tables_and_poles_hide_what_lies_under_them():
     rects[0, 0] = (10, 10, 4, 1, np.pi / 2)  # upright: reaches y 6..14, x 9..11
     joints = np.array([[[10, 13], [13, 10], [0, 0]]], float)
     np.testing.assert_array_equal(
-        figures._covered(joints, rects), [[True, False, False]]
+        figures.covered(joints, rects), [[True, False, False]]
     )
 
 
@@ -154,7 +154,7 @@ def test_rare_poses_are_far_from_the_mean_common_pose():
 def test_left_is_on_the_right_of_a_figure_facing_the_viewer():
     def left_minus_right(yaw):
         normals = np.zeros((1, figure_poses.NUM_NORMALS))
-        spread = figure_poses._TABLE[0, 0, 2]
+        spread = figure_poses.TABLE[0, 0, 2]
         normals[0, 0] = yaw / spread
         uniforms = np.full((1, figure_poses.NUM_UNIFORMS), 0.0)
         points = figure_poses.pose_bodies(normals, uniforms, 0.0).points[0]
@@ -183,7 +183,7 @@ def test_limbs_keep_their_length_in_every_pose():
         ("left knee", "left ankle", "shin"),
     ):
         length = np.linalg.norm(points[:, index(a)] - points[:, index(b)], axis=-1)
-        np.testing.assert_allclose(length, figure_poses._LENGTHS[name], rtol=1e-9)
+        np.testing.assert_allclose(length, figure_poses.LENGTHS[name], rtol=1e-9)
 
 
 def test_labels_are_quick():

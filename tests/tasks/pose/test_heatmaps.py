@@ -50,8 +50,8 @@ def joints_strategy(low, high, count=3):
 def test_pixel_centres_are_aligned():
     # stride 4: heatmap pixel 0 covers crop pixels 0..3, whose centre is 1.5;
     # pixel 63 covers 252..255, centre 253.5.
-    crop = np.array([1.5, 253.5, 5.5])
-    heatmap = np.array([0.0, 63.0, 1.0])
+    crop = np.array([(1.5, 253.5), (5.5, 1.5)])
+    heatmap = np.array([(0.0, 63.0), (1.0, 0.0)])
     assert np.array_equal(heatmaps.crop_to_heatmap(crop, 256, 64), heatmap)
     assert np.array_equal(heatmaps.heatmap_to_crop(heatmap, 256, 64), crop)
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from jalpose.data import preparation
 from jalpose.data.source import DataError
-from jalpose.tasks.pose import lsp
+from jalpose.tasks.pose import lsp, prepared
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
 from tests.support import miniature
 
@@ -48,7 +48,29 @@ def numbered_joints(num_images):
 
 
 def open_lsp(raw, cache):
-    return preparation.open_source("lsp", str(raw), str(cache))
+    return prepared.open_source("lsp", str(raw), str(cache))
+
+
+def shipped_records(folder):
+    """The records of a prepared folder, as anybody can read them."""
+    import tensorflow_datasets as tfds
+
+    (info,) = pathlib.Path(folder).rglob("dataset_info.json")
+    builder = tfds.builder_from_directory(info.parent)
+    skip = {"image": tfds.decode.SkipDecoding()}
+    return builder.as_data_source(preparation.SPLIT, decoders=skip)
+
+
+def rewrite_records(folder, change):
+    """Put other records, as bytes, into the file of a prepared folder."""
+    from array_record.python import array_record_module
+
+    (path,) = pathlib.Path(folder).rglob("*array_record*")
+    found = array_record_module.ArrayRecordReader(str(path)).read_all()
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    for record in change(found):
+        writer.write(record)
+    writer.close()
 
 
 def prepared_folders(cache):
@@ -231,13 +253,13 @@ class TestAnnotationErrors:
 
     def test_unknown_set(self, raw, cache):
         with pytest.raises(DataError, match=r"name='lps'\. Known: lsp, lspet"):
-            preparation.open_source("lps", str(raw), str(cache))
+            prepared.open_source("lps", str(raw), str(cache))
 
 
 class TestImages:
     @pytest.mark.parametrize("name", ["lsp", "lspet"])
     def test_images_are_those_of_the_raw_folder(self, raw, cache, name):
-        source = preparation.open_source(name, str(raw), str(cache))
+        source = prepared.open_source(name, str(raw), str(cache))
         assert source.skeleton is LSP
         for index, file in enumerate(source.annotations.files):
             image = source.image(index)
@@ -296,7 +318,7 @@ class TestPreparation:
         assert before == after
 
     def test_folder_name_tells_set_version_and_fingerprint(self, raw, cache):
-        preparation.open_source("lspet", str(raw), str(cache))
+        prepared.open_source("lspet", str(raw), str(cache))
         (folder,) = cache.iterdir()
         assert re.fullmatch(r"lspet-1\.0\.0-[0-9a-f]{12}", folder.name)
 
@@ -309,9 +331,9 @@ class TestPreparation:
         assert len(prepared_folders(cache)) == 2
 
     def test_records_hold_the_labels_too(self, raw, cache):
-        source = preparation.open_source("lspet", str(raw), str(cache))
+        source = prepared.open_source("lspet", str(raw), str(cache))
         labels = source.annotations
-        record = preparation._open_records("lspet", source.prepared_dir)[2]
+        record = shipped_records(source.prepared_dir)[2]
         np.testing.assert_array_equal(record["joints"], labels.joints[2])
         np.testing.assert_array_equal(record["status"], labels.status[2])
         assert record["key"] == b"lspet/im00003"
@@ -332,7 +354,7 @@ class TestPreparation:
         path.write_bytes(content[: int(keep * len(content))])
         message = r"Cannot decode image '.*im00002\.jpg' \(index 1\), it is trunc.*Res"
         with pytest.raises(DataError, match=message):
-            preparation.open_source("lspet", str(raw), str(cache))
+            prepared.open_source("lspet", str(raw), str(cache))
         assert list(cache.iterdir()) == []
 
     def test_cache_that_cannot_be_written(self, raw, tmp_path):
@@ -363,14 +385,14 @@ class TestPreparation:
     def test_killed_process_leaves_nothing_that_is_used(self, raw, cache):
         script = f"""
             import os
-            from jalpose.data import builders, lsp
+            from jalpose.tasks.pose import lsp, prepared
             read = lsp.read_image_file
             def killed(data_dir, file, index):
                 if index == 3:
                     os._exit(7)
                 return read(data_dir, file, index)
             lsp.read_image_file = killed
-            builders.open_source("lsp", {str(raw)!r}, {str(cache)!r})
+            prepared.open_source("lsp", {str(raw)!r}, {str(cache)!r})
         """
         assert run_python(script).returncode == 7
         (left,) = cache.iterdir()
@@ -378,15 +400,17 @@ class TestPreparation:
         assert open_lsp(raw, cache).image(4).shape == (64, 48, 3)
         assert len(prepared_folders(cache)) == 1
 
-    def test_first_of_two_processes_wins(self, raw, cache, monkeypatch):
-        write = preparation._write_records
+    def test_first_of_two_processes_wins(self, raw, cache, tmp_path, monkeypatch):
+        theirs = pathlib.Path(open_lsp(raw, tmp_path / "theirs").prepared_dir)
+        read = lsp.read_image_file
 
-        def overtaken(name, *, data_dir, folder):
-            write(name, data_dir=data_dir, folder=folder)
-            shutil.copytree(folder, folder.split(".tmp-")[0])
-            (pathlib.Path(folder.split(".tmp-")[0]) / "theirs").touch()
+        def overtaken(data_dir, file, index):
+            if index == 3:  # the other process is done, and renames its folder
+                shutil.copytree(theirs, cache / theirs.name)
+                (cache / theirs.name / "theirs").touch()
+            return read(data_dir, file, index)
 
-        monkeypatch.setattr(preparation, "_write_records", overtaken)
+        monkeypatch.setattr(lsp, "read_image_file", overtaken)
         assert open_lsp(raw, cache).image(0).shape == (64, 48, 3)
         (folder,) = cache.iterdir()
         assert (folder / "theirs").exists()
@@ -416,23 +440,46 @@ class TestPreparation:
 
     def test_prepared_folder_of_another_count(self, raw, cache):
         folder = open_lsp(raw, cache).prepared_dir
-        labels = lsp.read_lsp_annotations(str(raw))
         miniature.save_joints(raw, "lsp", numbered_joints(3))
-        fewer = lsp.read_lsp_annotations(str(raw))
+        other = open_lsp(raw, cache).prepared_dir
+        shutil.rmtree(other)
+        shutil.copytree(folder, other)
         with pytest.raises(DataError, match=r"holds 5 images, joints.mat describes 3"):
-            preparation.LspSource(name="lsp", annotations=fewer, prepared_dir=folder)
-        preparation.LspSource(name="lsp", annotations=labels, prepared_dir=folder)
+            open_lsp(raw, cache)
 
     def test_records_in_another_order(self, raw, cache):
+        rewrite_records(
+            open_lsp(raw, cache).prepared_dir,
+            lambda records: [records[1], records[0], *records[2:]],
+        )
         source = open_lsp(raw, cache)
-        records = source._records
-        source._records = [records[1], {"image": b"?", "index": 1}, None]
         with pytest.raises(DataError, match=r"Found record 1 for image '.*im0001"):
             source.image(0)
+        assert source.image(4).shape == (64, 48, 3)
+
+    def test_a_record_whose_image_is_damaged(self, raw, cache):
+        start = (raw / "lsp" / "images" / "im0002.jpg").read_bytes()[:300]
+        assert start.startswith(b"\xff\xd8")
+
+        def damaged(records):
+            return [record.replace(start, bytes(300)) for record in records]
+
+        rewrite_records(open_lsp(raw, cache).prepared_dir, damaged)
+        source = open_lsp(raw, cache)
         with pytest.raises(DataError, match=r"Cannot decode .*im0002.*Delete"):
             source.image(1)
-        with pytest.raises(DataError, match=r"Cannot read image .*im0005.*Delete"):
-            source.image(4)
+
+    def test_records_that_are_damaged(self, raw, cache):
+        folder = open_lsp(raw, cache).prepared_dir
+        (path,) = pathlib.Path(folder).rglob("*array_record*")
+        content = bytearray(path.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 99] = bytes(99)
+        path.write_bytes(content)
+        source = open_lsp(raw, cache)
+        with pytest.raises(DataError, match=r"Cannot read image .*im000\d.*Delete"):
+            for index in range(5):
+                source.image(index)
 
     def test_quiet_but_for_one_line(self, raw, cache, capfd, caplog):
         level = logging.getLogger("absl").level
@@ -446,7 +493,7 @@ class TestPreparation:
         assert logging.getLogger("absl").level == level
 
     def test_slow_preparation_reports_progress(self, raw, cache, monkeypatch, caplog):
-        monkeypatch.setattr(preparation, "_LOG_EVERY_SECONDS", -1)
+        monkeypatch.setattr(preparation, "LOG_EVERY_SECONDS", -1)
         with caplog.at_level(logging.INFO):
             open_lsp(raw, cache)
         assert "preparing lsp: 3 of 5 images" in caplog.text
@@ -457,9 +504,9 @@ class TestPreparation:
             def refuse(*args, **kwargs):
                 raise AssertionError("network access")
             socket.socket.connect = socket.getaddrinfo = refuse
-            from jalpose.data import builders
+            from jalpose.tasks.pose import prepared
             assert "tensorflow_datasets" not in sys.modules
-            source = builders.open_source("lsp", {str(raw)!r}, {str(cache)!r})
+            source = prepared.open_source("lsp", {str(raw)!r}, {str(cache)!r})
             assert source.image(0).shape == (64, 48, 3)
             assert "tensorflow" not in sys.modules
         """
@@ -515,7 +562,7 @@ class TestRealData:
 
     def test_lsp_images(self, tmp_path):
         folder = real_data("lsp")
-        source = preparation.open_source("lsp", folder, str(tmp_path))
+        source = prepared.open_source("lsp", folder, str(tmp_path))
         for index in (0, 999, 1000, 1999):
             file = os.path.join(folder, source.annotations.files[index])
             image = source.image(index)
@@ -526,7 +573,7 @@ class TestRealData:
     @pytest.mark.slow
     def test_lspet_images(self, tmp_path):
         folder = real_data("lspet")
-        source = preparation.open_source("lspet", folder, str(tmp_path))
+        source = prepared.open_source("lspet", folder, str(tmp_path))
         for index in (0, len(source.annotations) - 1):
             file = os.path.join(folder, source.annotations.files[index])
             np.testing.assert_array_equal(

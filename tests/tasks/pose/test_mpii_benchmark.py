@@ -9,17 +9,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from jalpose.tasks.pose.benchmarks import load_dataset
 from PIL import Image
 
-from jalpose.data import pipeline, preparation
+from jalpose.data import pipeline
 from jalpose.data.source import DataError
-from jalpose.loop import run
-from jalpose.loop.context import Problem
-from jalpose.settings.keys import ConfigError, assemble
-from jalpose.settings.validation import validate
-from jalpose.tasks.pose import mpii, pck
+from jalpose.loop.context import make_context
+from jalpose.runtime.throughput import Meter
+from jalpose.settings.checks import ConfigError
+from jalpose.tasks.pose import mpii, pck, prepared
 from jalpose.tasks.pose.skeletons import ABSENT, MPII
+from jalpose.tasks.pose.sources import load_dataset
 from tests.support import small
 from tests.support.mpii_miniature import (
     NUM_IMAGES,
@@ -45,7 +44,6 @@ def raw(tmp_path_factory):
 
 def mpii_config(raw, **changes):
     delta = {
-        **small.DELTA,
         "data.name": "mpii",
         "data.dir": str(raw),
         "data.cache_dir": str(raw / "cache"),
@@ -62,21 +60,35 @@ def mpii_config(raw, **changes):
         "loop.cycles": 1,
         **changes,
     }
-    config = assemble("scale=tiny", name="mpii", delta=delta, scales={})
-    validate(config, run.KNOWN)
-    return config
+    return small.configure(delta)
 
 
 def load(raw, seed=0, **changes):
     return load_dataset(mpii_config(raw, **changes).data, seed)
 
 
+def evaluated(config, data):
+    """(context, metrics, arrays) of new weights on the test set."""
+    context = make_context(config, data, small.programs())
+    variables = context.trainer.init(jax.random.key(0)).variables
+    return context, *context.evaluator.evaluate(context.passes, variables, Meter())
+
+
 class TestSource:
-    def test_images_are_stored_once_and_found_by_everybody(self, raw):
-        source = preparation.open_source("mpii", str(raw), str(raw / "cache"))
+    def test_images_are_stored_once_and_found_by_everybody(
+        self, raw, tmp_path, monkeypatch
+    ):
+        reading, stored = mpii.read_image_file, []
+
+        def read(data_dir, file, index):
+            stored.append(file)
+            return reading(data_dir, file, index)
+
+        monkeypatch.setattr(mpii, "read_image_file", read)
+        source = prepared.open_source("mpii", str(raw), str(tmp_path))
         assert source.skeleton is MPII
         assert len(source.annotations) == NUM_IMAGES + 10
-        assert len(source._records) == NUM_IMAGES
+        assert len(set(stored)) == len(stored) == NUM_IMAGES
         for index, file in enumerate(source.annotations.files):
             expected = np.asarray(Image.open(raw / file))
             np.testing.assert_array_equal(source.image(index), expected)
@@ -93,7 +105,7 @@ class TestSource:
         cache = tmp_path / "cache"
         folders = set()
         for options in (mpii.Options(), mpii.Options(all_joints=True, head_shift=0.2)):
-            source = preparation.open_source("mpii", str(tmp_path), str(cache), options)
+            source = prepared.open_source("mpii", str(tmp_path), str(cache), options)
             folders.add(source.prepared_dir)
         (folder,) = folders
         assert re.fullmatch(r"mpii-1\.0\.0-[0-9a-f]{12}", os.path.basename(folder))
@@ -104,16 +116,16 @@ class TestSource:
     def test_missing_and_damaged_images(self, tmp_path):
         save_release(tmp_path, [image("a.jpg", person())])
         cache = str(tmp_path / "cache")
-        message = r"Cannot read image '.*a\.jpg' \(record 0\), which the annotations"
+        message = r"Cannot read image '.*a\.jpg' \(record 0\), which the annotation"
         with pytest.raises(DataError, match=message):
-            preparation.open_source("mpii", str(tmp_path), cache)
+            prepared.open_source("mpii", str(tmp_path), cache)
         (tmp_path / "mpii" / "images").mkdir()
         (tmp_path / "mpii" / "images" / "a.jpg").write_bytes(b"no image")
         message = (
             r"Cannot decode image '.*a\.jpg' \(record 0\).*mpii_human_pose_v1\.tar"
         )
         with pytest.raises(DataError, match=message):
-            preparation.open_source("mpii", str(tmp_path), cache)
+            prepared.open_source("mpii", str(tmp_path), cache)
 
 
 class TestBenchmark:
@@ -126,7 +138,7 @@ class TestBenchmark:
         assert sorted(train) == np.flatnonzero(numbers < 20).tolist()
         assert len(data.initial) == 12
         assert (np.diff(data.initial) > 0).all()
-        assert (data.head_sizes == 50).all()
+        assert (data.truth["head_size"] == 50).all()
 
     def test_the_first_labelled_are_drawn_by_the_seed(self, raw):
         first, again, other = load(raw), load(raw), load(raw, seed=1)
@@ -177,7 +189,8 @@ class TestBenchmark:
     def test_windows(self, raw, crop):
         data = load(raw, **{"data.crop": crop})
         if crop == "joints":
-            middle = (data.joints.min(axis=1) + data.joints.max(axis=1)) / 2
+            joints = data.truth["joints"]
+            middle = (joints.min(axis=1) + joints.max(axis=1)) / 2
             np.testing.assert_allclose(data.windows[:, :2], middle, rtol=1e-6)
         else:
             down = 3 if crop == "official" else 0  # 15 * 0.2
@@ -185,21 +198,17 @@ class TestBenchmark:
             np.testing.assert_allclose(data.windows[0], expected)
             assert (data.windows == data.windows[0]).all()
 
-    def test_pckh_goes_through_a_problem(self, raw):
-        config = mpii_config(raw)
-        problem = Problem(config, load(raw), small.mesh())
-        variables = problem.trainer.init(jax.random.key(0)).variables
-        metrics, arrays = problem.evaluate(variables)
-        ids = arrays["test_ids"]
-        data = problem.dataset
+    def test_pckh_goes_through_a_context(self, raw):
+        context, metrics, arrays = evaluated(mpii_config(raw), load(raw))
+        truth = context.dataset.truth_of(arrays["test_ids"])
         expected = pck.pck(
             arrays["test_joints"],
-            data.joints[ids],
-            data.status[ids],
+            truth["joints"],
+            truth["status"],
             MPII,
             threshold=0.5,
             reference="head",
-            head_sizes=data.head_sizes[ids],
+            head_sizes=truth["head_size"],
             average="official",
         )
         assert metrics["pck"] == pytest.approx(expected.mean)
@@ -218,7 +227,7 @@ class TestBenchmark:
         data = load_dataset(config.data, 0)
         message = r"evaluation\.reference=head needs head boxes.*reference=torso"
         with pytest.raises(ConfigError, match=message):
-            Problem(config, data, small.mesh())
+            make_context(config, data, small.programs())
 
 
 @pytest.mark.parametrize(
@@ -271,7 +280,7 @@ def real(tmp_path_factory):
 @pytest.mark.data
 class TestRealImages:
     def test_joints_lie_in_their_image(self, real):
-        source = preparation.open_source("mpii", str(real), str(real / "cache"))
+        source = prepared.open_source("mpii", str(real), str(real / "cache"))
         labels = source.annotations
         for index in range(NUM_REAL):
             height, width, _ = source.image(index).shape
@@ -296,11 +305,13 @@ class TestRealImages:
     @pytest.mark.parametrize(("crop", "window"), [("official", 1.25), ("joints", 1.75)])
     def test_crops_hold_the_whole_person(self, real, crop, window):
         data = load(real, **{"data.crop": crop, "data.window": window})
-        rows = pipeline.CropSource(data, np.arange(NUM_REAL), 64)
+        ids = np.arange(NUM_REAL)
+        labels = small.labels_of(data, ids, 64)
+        rows = pipeline.CropSource(data, ids, 64, labels)
         for index in range(NUM_REAL):
             row = rows[index]
-            there = row["status"] != ABSENT
-            joints = row["joints"][there]
+            there = row["label"]["status"] != ABSENT
+            joints = row["label"]["joints"][there]
             assert ((joints > 0) & (joints < 63)).all()
             # The person fills a good part of the crop.
             assert (joints.max(axis=0) - joints.min(axis=0)).max() > 0.4 * 64
@@ -310,11 +321,8 @@ class TestRealImages:
         changes = {"evaluation.reference": "torso", "acquisition.pool_subset": 0}
         data = load(real)
         assert (len(data.initial), len(data.pool), len(data.test)) == (12, 6, 12)
-        assert data.head_sizes is None
-        config = mpii_config(real, **changes)
-        problem = Problem(config, data, small.mesh())
-        variables = problem.trainer.init(jax.random.key(0)).variables
-        metrics, arrays = problem.evaluate(variables)
+        assert "head_size" not in data.truth
+        _, metrics, arrays = evaluated(mpii_config(real, **changes), data)
         assert arrays["test_joints"].shape == (12, 16, 2)
         assert (metrics["num_images"], metrics["num_left_out"]) == (12, 0)
         assert 0 < metrics["mean_pose_pck"] < 1

@@ -10,10 +10,10 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jalpose.data.crops import crop_windows
 from jalpose.tasks.pose import baseline, pck
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE, Skeleton
+from jalpose.tasks.pose.windows import crop_windows
 
 quick = settings(derandomize=True, deadline=None, max_examples=25)
 

@@ -22,7 +22,9 @@ def test_places_are_recorded_where_a_peak_was_found():
     assert kept.tolist() == [[[3, 4], [-1, -1]], [[-1, -1], [-1, -1]]]
 
 
-@functools.partial(jax.jit, static_argnames=("count", "distance", "border"))
+@functools.partial(
+    jax.jit, static_argnames=("count", "distance", "threshold", "border")
+)
 def peaks_of(maps, count=5, distance=5, threshold=None, border=0):
     return heatmaps.local_peaks(
         maps,
