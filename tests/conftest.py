@@ -9,8 +9,8 @@ import jax
 import jaxlib
 import pytest
 
-from jalpose.settings.keys import assemble
-from jalpose.tasks.pose.benchmarks import load_dataset
+from jalpose.loop import configs
+from jalpose.tasks.pose.sources import load_dataset
 
 # Networks are tiny here: compiling them takes longer than running them. XLA's older
 # way to write loops compiles in a third of the time. A jaxlib that does not know a flag
@@ -52,5 +52,5 @@ def pytest_sessionfinish(session):
 def figures():
     """The dataset of the scale `tiny`: 40 labelled, 60 pool and 24 test figures."""
     delta = {"data.name": "figures"}
-    config = assemble("scale=tiny", name="figures", delta=delta, scales={})
+    config = configs.assemble("scale=tiny", name="figures", delta=delta)
     return load_dataset(config.data, config.seed)

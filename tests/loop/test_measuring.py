@@ -5,11 +5,11 @@ import functools
 import jax
 import numpy as np
 import pytest
+from jalpose.loop.cycle import AwaitingLabels, Measuring, Scoring
 
 from jalpose.acquisition.method import Method, by_score
 from jalpose.evaluation import measures
 from jalpose.loop import cycle
-from jalpose.loop.cycle import AwaitingLabels, Measuring, Scoring
 from jalpose.storage.journal import Journal
 from jalpose.tasks.pose import losses, pck
 from jalpose.training.trainer import scale_images

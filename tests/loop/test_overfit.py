@@ -5,6 +5,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from jalpose.tasks.pose.benchmarks import load_dataset
 
 from configs import lsp_eglpp
 from jalpose.data import pipeline
@@ -12,7 +13,6 @@ from jalpose.data.crops import from_crop
 from jalpose.loop.context import Problem
 from jalpose.runtime import random_streams, sharding
 from jalpose.scoring.passes import collect
-from jalpose.tasks.pose.benchmarks import load_dataset
 from jalpose.tasks.pose.pck import pck
 from tests.support.miniature import real_data_dir
 
