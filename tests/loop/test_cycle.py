@@ -57,7 +57,7 @@ class Trace:
     events: list
 
     def restore(self, number, context):
-        """The state, and a context with the journal as it was, in a folder of its own."""
+        """The state, and a context with a journal as it was, in its own folder."""
         workdir = self.folder / str(number)
         again = Path(tempfile.mkdtemp(dir=self.folder))
         if (workdir / JOURNALS).exists():
