@@ -106,10 +106,29 @@ def cli(main: Callable[[list[str]], int]) -> None:
     try:
         check_config_file(sys.argv[1:])
         check_overrides(sys.argv[1:])
-        app.run(main)
+        app.run(main, flags_parser=parse_flags)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the flags as absl does; what a config file refuses is raised as it was.
+
+    Raises:
+      ConfigError: of the config file.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        # Round a ValueError ml_collections and absl wrap errors with its traceback.
+        found, cause = None, error.__context__
+        while cause is not None:
+            found = cause if isinstance(cause, ConfigError) else found
+            cause = cause.__context__
+        if found is not None:
+            raise found from None
+    return app.parse_flags_with_usage(argv)  # raises it again, and tells it
 
 
 def check_config_file(arguments: list[str]) -> None:

@@ -71,43 +71,52 @@ class Evaluator:
         return metrics, arrays
 
     def measure(
-        self, probe: Probe, labelled: Labelled, chosen, scores
+        self, probe: Probe, ids, chosen, scores, truth: Labelled | None
     ) -> tuple[dict, dict]:
-        """Measure a choice by the labels of all that was scored, in simulation.
+        """Measure a choice by the labels of all that was scored, where there are any.
 
         Args:
           probe: of the network that chose.
-          labelled: the true labels of what was scored, M examples.
+          ids: int64 [M], of what was scored.
           chosen: ids of what was chosen.
           scores: float32 [M].
+          truth: the true labels of what was scored, in simulation; else None.
 
         Returns:
-          Measures for the record (see `measures.summarise`), and arrays.
+          Measures for the record (see `measures.summarise`), and arrays. Outside a
+          simulation the measures that need labels are None, and named in `left_out`.
         """
-        ids = labelled.ids
         described = probe.describe(ids)
         predicted = self._place(described, ids)
-        norms = self._true_norms(probe, labelled) if self.true_norms else None
-        picked = np.isin(ids, chosen)
-        some = {name: values[picked] for name, values in predicted.items()}
         key = self.labels.keys.key
-        values = measures.summarise(
+        losses, norms = described.get("loss"), None
+        more: dict[str, float | None] = {f"selected_{key}": None, f"pool_{key}": None}
+        if truth is not None:
+            if self.true_norms:
+                norms = self._true_norms(probe, truth)
+            picked = np.isin(ids, chosen)
+            some = {name: values[picked] for name, values in predicted.items()}
+            more = {
+                f"selected_{key}": self._score(ids[picked], some),
+                f"pool_{key}": self._score(ids, predicted),
+            }
+        values: dict = measures.summarise(
             ids,
             scores,
             chosen,
-            described["loss"],
+            losses,
             sq_norms=norms,
             embeddings=described["embedding"],
-            more={
-                f"selected_{key}": self._score(ids[picked], some),
-                f"pool_{key}": self._score(ids, predicted),
-            },
+            more=more,
         )
         arrays = {
             "embeddings": described["embedding"],
             **{name: _recorded(values) for name, values in predicted.items()},
-            "true_losses": described["loss"],
         }
+        if truth is None:
+            values["left_out"] = [*measures.OF_LABELS, *more]
+        else:
+            arrays["true_losses"] = losses
         if norms is not None:
             arrays["true_squared_norms"] = norms
         return values, arrays

@@ -1,6 +1,6 @@
 """What the papers measure about one acquisition: ranking, overlap and spread.
 
-All need the true values of the images scored, which only a simulation knows. Images
+Most need the true values of the images scored, which only a simulation knows. Images
 are named by their ids, rows of the arrays belong to `ids`, and NaN stands for what is
 not known.
 """
@@ -210,12 +210,16 @@ def summarise(
     return {name: _finite_or_none(value) for name, value in found.items()}
 
 
-_NAMES = (
+# Those of `summarise` that need labels nobody bought.
+OF_LABELS = (
     "ranking_accuracy",
     "pearson",
     "spearman",
     "loss_overlap",
     "sq_norm_overlap",
+)
+_NAMES = (
+    *OF_LABELS,
     "chance_overlap",
     "mean_distance",
     "smallest_distance",

@@ -187,9 +187,10 @@ def _measure(state, phase: Measuring, context: RunContext):
     ids, meter = context.unlabelled(state.labelled, state.cycle), Meter()
     probe = context.probe(phase.variables, phase.journal, meter)
     evaluator = context.evaluator
+    truth = context.true_labels(ids) if context.oracle.simulated else None
     try:
         values, arrays = evaluator.measure(
-            probe, context.true_labels(ids), phase.chosen, phase.scores
+            probe, ids, phase.chosen, phase.scores, truth
         )
         arrays |= evaluator.illustrate(
             probe, state.labelled, ids, phase.scores, context.config.output.images
@@ -220,7 +221,9 @@ def _take_labels(state, phase: AwaitingLabels, context: RunContext):
         return state, Waiting(cycle=state.cycle, count=len(phase.chosen))
     cycle, count = state.cycle + 1, len(phase.chosen)
     first = context.plan.of(cycle)[0]
-    if state.answers:
+    if count == 0:
+        answers = state.answers
+    elif state.answers:
         answers = {
             name: np.concatenate([values, answers[name]])
             for name, values in state.answers.items()

@@ -30,7 +30,7 @@ def test_sheet(
 
 
 def chosen_sheet(
-    dataset: Dataset, labels: Labels, arrays: dict, count: int
+    dataset: Dataset, labels: Labels, arrays: dict, count: int, *, truth: bool = True
 ) -> np.ndarray | None:
     """The first chosen images with what the model predicted before training.
 
@@ -39,6 +39,7 @@ def chosen_sheet(
       labels: of the task.
       arrays: of a finished acquisition: ids, selected, scores and predictions.
       count: images.
+      truth: the data set knows the labels of what was chosen, and they are drawn.
 
     Returns:
       uint8 [H, W, 3], or None where nothing was chosen.
@@ -55,14 +56,16 @@ def chosen_sheet(
         )
     ]
     predicted = {name: arrays[name][rows] for name in labels.recorded}
-    return _sheet(dataset, labels, chosen, predicted, captions)
+    return _sheet(dataset, labels, chosen, predicted, captions, truth)
 
 
-def _sheet(dataset: Dataset, labels: Labels, ids, predicted, captions):
+def _sheet(dataset: Dataset, labels: Labels, ids, predicted, captions, known=True):
     tiles = []
     for row, (example, caption) in enumerate(zip(ids, captions, strict=True)):
         window = None if dataset.windows is None else dataset.windows[example]
-        truth = {name: values[example] for name, values in dataset.truth.items()}
+        truth = None
+        if known:
+            truth = {name: values[example] for name, values in dataset.truth.items()}
         said = {name: values[row] for name, values in predicted.items()}
         image = dataset.image(example)
         tiles.append(labels.draw(image, window, truth, said, caption))

@@ -166,7 +166,11 @@ class Recorder:
             names = ("ids", "selected", "scores", *labels.recorded)
             arrays = records.read_arrays(self._workdir, event.cycle, names)
             sheet = pictures.chosen_sheet(
-                self._context.dataset, labels, arrays, self._config.output.images
+                self._context.dataset,
+                labels,
+                arrays,
+                self._config.output.images,
+                truth=self._context.oracle.simulated,
             )
             if sheet is not None:
                 step = self._steps_before(event.cycle + 1)

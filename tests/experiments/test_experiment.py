@@ -1,5 +1,7 @@
 """Experiments: plans, shares, what they write, how they go on, and what they refuse."""
 
+import contextlib
+import functools
 import importlib.util
 import io
 import os
@@ -13,7 +15,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jalpose.tasks.pose.benchmarks import load_dataset
 
 from jalpose.data.source import DataError
 from jalpose.experiments import locks, loop, outlook
@@ -26,18 +27,21 @@ from jalpose.experiments.plan import (
     parse_shard,
     with_bases,
 )
-from jalpose.loop import checkpoints, run
-from jalpose.loop.context import Problem
+from jalpose.loop import advance, checkpoints, configs, run
+from jalpose.loop.context import make_context
 from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
-from jalpose.settings.keys import ConfigError, assemble
+from jalpose.settings.checks import ConfigError
+from jalpose.settings.differences import differences
 from jalpose.storage import records
+from jalpose.tasks.pose import sources
 from tests.support import small
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "experiments").glob("*.py"))
 METHODS = ("random", "coreset", "learning_loss")
 SEEDS = (0, 3)
+LOAD_DATASET = run.load_dataset  # before `quick`
 DELTA = {
     **small.DELTA,
     "data.size": 32,
@@ -60,20 +64,21 @@ def quick():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
-        patch.setattr(Problem, "_network", lambda self, convolution: small.FLAT)
         patch.setattr(loop, "WAIT", 0.01)
+        patch.setattr(run, "load_dataset", small.drawn_dataset)
         for module in (run, loop):
-            patch.setattr(module, "load_dataset", small.load_figures)
+            flat = functools.partial(make_context, network=small.FLAT)
+            patch.setattr(module, "make_context", flat)
         yield
 
 
 def configure(changes=None):
     delta = {**DELTA, **(changes or {})}
-    return assemble("scale=tiny", name="small", delta=delta, scales={})
+    return configs.assemble("scale=tiny", name="small", delta=delta)
 
 
 def plan(workdir="runs/x", changes=None):
-    return Plan(configure(changes), os.fspath(workdir), run.KNOWN)
+    return Plan(configure(changes), os.fspath(workdir), configs.check)
 
 
 def perform(workdir, changes=None, shard=None):
@@ -89,9 +94,9 @@ def finished(tmp_path_factory):
     workdir, order = tmp_path_factory.mktemp("runs") / "whole", []
     original = run.run_one
 
-    def noted(problem, folder, screen):
+    def noted(context, folder, screen):
         order.append(Path(folder))
-        original(problem, folder, screen)
+        original(context, folder, screen)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "run_one", noted)
@@ -178,7 +183,7 @@ def test_units_differ_in_seed_method_and_base_alone():
         assert config["acquisition"]["method"] == ("random" if base else unit.name)
     first, *others = configs.values()
     for config in others:
-        for key in records.config_differences(first, config):
+        for key in differences(first, config):
             name = key.partition(":")[0]
             assert name in ("seed", "base", "loop.cycles", "acquisition.method")
 
@@ -217,7 +222,7 @@ def test_a_seed_in_the_argument_of_the_config_is_refused():
     config = configure()
     config.seed = 2
     with pytest.raises(ConfigError, match=r"seed=2 is not .* set experiment\.seeds"):
-        Plan(config, "x", run.KNOWN)
+        Plan(config, "x", configs.check)
 
 
 def test_a_single_run_refuses_methods_and_seeds(tmp_path):
@@ -236,7 +241,7 @@ def test_shipped_experiments_are_valid_and_say_how_they_are_run(path, scale):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(f"scale={scale}")
-    found = Plan(config, "x", run.KNOWN)
+    found = Plan(config, "x", configs.check)
     assert (config.name, config.scale) == (path.stem, scale)
     assert "random" in found.methods and len(found.seeds) >= 3
     assert config.experiment.full
@@ -277,7 +282,7 @@ def test_a_second_start_does_nothing(finished, monkeypatch):
     workdir, _ = finished
     before = contents(workdir)
     monkeypatch.setattr(run, "run_one", None)
-    monkeypatch.setattr(run, "make_problem", None)
+    monkeypatch.setattr(loop, "make_context", None)
     assert "6 of 6 runs are finished" in perform(workdir)
     assert contents(workdir) == before
 
@@ -286,7 +291,7 @@ def test_a_moved_experiment_and_one_with_more_methods_go_on(finished, monkeypatc
     monkeypatch.chdir(finished[0].parent)
     more = {"experiment.methods": (*METHODS, "softmax_entropy")}
     begun = []
-    monkeypatch.setattr(run, "run_one", lambda problem, folder, s: begun.append(folder))
+    monkeypatch.setattr(run, "run_one", lambda c, folder, s: begun.append(folder))
     printed = perform("whole", more)
     # Nothing is finished here: each is tried a second time, as after a wait.
     assert begun == 2 * [Path(f"whole/seed_{s}/softmax_entropy") for s in SEEDS]
@@ -322,7 +327,7 @@ def test_a_run_on_all_labels_differs_from_a_base_model_in_labels_and_length_alon
         found.config_of(Unit(3, name)).to_dict() | {"experiment": {}}
         for name in (BASE, FULL)
     )
-    assert records.config_differences(base, full) == [
+    assert differences(base, full) == [
         'data.labelled: "initial" -> "all"',
         'name: "small" -> "small_full"',
         "training.base_steps: 4 -> 6",
@@ -384,20 +389,26 @@ def test_it_is_added_to_a_finished_experiment_and_is_a_run_of_its_own(
     assert "4 of 4 runs are finished" in perform(tmp_path / "more", changes)
 
 
+def make_no_context(patch):
+    """Nothing is loaded nor built for the runs, which `run_one` stands in for."""
+    patch.setattr(loop, "make_context", lambda *_, **__: None)
+    patch.setattr(checkpoints, "load_model", lambda *_: None)
+
+
 def test_it_does_not_wait_for_a_base_model_nor_for_one_that_diverged(
     tmp_path, monkeypatch
 ):
     changes = {**ON_ALL, "experiment.methods": ("random",), "experiment.seeds": (0,)}
     found, begun = plan(tmp_path, changes), []
 
-    def note(problem, folder, screen):
+    def note(context, folder, screen):
         begun.append(folder.name)
         if folder.name == BASE:
             raise FloatingPointError("nan in step 7")
         records.write_cycle(folder, {"cycle": 0})
 
     monkeypatch.setattr(run, "run_one", note)
-    monkeypatch.setattr(loop.Worker, "_problem_of", lambda self, unit: None)
+    make_no_context(monkeypatch)
     worker = loop.Worker(found, Screen(io.StringIO()))
     with locks.hold(found.folder(Unit(0, BASE))):
         worker.work(found.units, wait=False)
@@ -471,10 +482,10 @@ def test_weights_that_diverge_end_their_run_alone(tmp_path, monkeypatch):
     found = plan(tmp_path, changes)
     run_one = run.run_one
 
-    def diverging(problem, folder, screen):
+    def diverging(context, folder, screen):
         if Path(folder) in (tmp_path / "seed_0/coreset", tmp_path / "seed_1/base"):
             raise FloatingPointError("nan in step 7")
-        run_one(problem, folder, screen)
+        run_one(context, folder, screen)
 
     monkeypatch.setattr(run, "run_one", diverging)
     with pytest.raises(FloatingPointError) as error:
@@ -498,22 +509,21 @@ def test_a_base_model_another_process_trains_is_waited_for(tmp_path, monkeypatch
     changes = {"experiment.methods": ("random",)}
     found = plan(tmp_path, changes)
     order, waited = [], []
-    monkeypatch.setattr(run, "run_one", lambda p, folder, s: order.append(folder))
-    monkeypatch.setattr(loop.Worker, "_problem_of", lambda self, unit: None)
+    make_no_context(monkeypatch)
     theirs = found.folder(Unit(0, BASE))
-    held = locks.hold(theirs)
+    held = contextlib.ExitStack()
 
     def finish(seconds):
         waited.append(seconds)
         if len(waited) == 2:
             records.write_cycle(theirs, {"cycle": 0})
-            held.__exit__(None, None, None)
+            held.close()
 
     monkeypatch.setattr(loop.time, "sleep", finish)
     monkeypatch.setattr(
         run,
         "run_one",
-        lambda p, folder, s: [
+        lambda c, folder, s: [
             order.append(folder),
             *(records.write_cycle(folder, {"cycle": k}) for k in range(2)),
         ],
@@ -524,7 +534,7 @@ def test_a_base_model_another_process_trains_is_waited_for(tmp_path, monkeypatch
     monkeypatch.setattr(
         Plan, "finished", lambda self, u: bool(records.read_cycles(self.folder(u)))
     )
-    held.__enter__()
+    held.enter_context(locks.hold(theirs))
     printed = perform(tmp_path, changes)
     assert "waiting for seed 0, base, trained by process" in printed
     assert len(waited) == 2
@@ -583,15 +593,14 @@ def test_a_dry_run_makes_nothing(tmp_path, capsys):
 
 def drawn(changes):
     """What is drawn of each part: {part: arrays}."""
-    problem = small.flat_problem({**changes, "acquisition.pool_subset": 8})
-    stages, labelled = problem.stages, problem.dataset.initial
-    pose = stages.of(0)[0]
-    train = stages.begin(0, pose)
-    batch = next(stages.batches(labelled, 0, pose, 0))
+    context = small.flat_context({**changes, "acquisition.pool_subset": 8})
+    plan, state = context.plan, advance.start(context)
+    first = plan.of(0)[0]
+    batch = next(plan.batches(context.labelled_set(state), 0, first, 0))
     return {
-        "init": jax.tree.leaves(small.copied(train.variables)),
+        "init": jax.tree.leaves(small.copied(state.phase.train.variables)),
         "order": [np.asarray(batch["id"])],
-        "acquire": [problem.unlabelled(labelled, 0)],
+        "acquire": [context.unlabelled(state.labelled, 0)],
     }
 
 
@@ -618,26 +627,29 @@ def test_the_initial_set_has_a_seed_of_its_own(tmp_path, monkeypatch):
         asked.append(seed)
         raise DataError("enough")
 
-    monkeypatch.setattr(run, "load_dataset", note)
+    monkeypatch.setattr(sources, "load_dataset", note)
+    monkeypatch.setattr(run, "load_dataset", LOAD_DATASET)
     for changes in ({}, {"seeds.initial": 5}, {"seeds.init": 5}):
         with pytest.raises(DataError):
             run.run(small.configure(changes), os.fspath(tmp_path), Screen())
     assert asked == [0, 5, 0]
-    keys = [load_dataset(small.configure().data, seed).windows for seed in (0, 5)]
+    monkeypatch.undo()
+    data = small.configure().data
+    keys = [sources.load_dataset(data, seed).windows for seed in (0, 5)]
     assert not np.array_equal(*keys)
 
 
 # Killed for good.
 
 CONFIG_FILE = f"""
-from jalpose.settings.keys import assemble
+from jalpose.loop.configs import assemble
 
 def get_config(arg=""):
-    return assemble(arg, name="killed", scale="tiny", delta={DELTA!r}, scales={{}})
+    return assemble(arg, name="killed", scale="tiny", delta={DELTA!r})
 """
 
 DRIVER = """
-import os, signal, sys
+import functools, os, signal, sys
 
 sys.path.insert(0, {root!r})
 import jax
@@ -646,10 +658,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 from jalpose import experiment
-from jalpose.loop.context import Problem
-from tests import small
+from jalpose.experiments import loop
+from tests.support import small
 
-Problem._network = lambda self, convolution: small.FLAT
+loop.make_context = functools.partial(loop.make_context, network=small.FLAT)
 place = sys.argv.pop(1)
 if place:
     small.lay_ambush(setattr, place, lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def lay_lock(folder, holder, age=0.0, number=1):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".lock.{number:06d}"
     path.write_text(holder if isinstance(holder, str) else to_json(holder))
-    now = locks._now(folder)
+    now = time.time()
     os.utime(path, (now - age, now - age))
 
 
@@ -72,9 +73,9 @@ def test_who_counts_as_alive(tmp_path, holder, age, free):
 
 def test_a_killed_process_leaves_its_lock_to_others(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from jalpose.experiments import "
-        "locks; assert locks._acquire(Path(sys.argv[1])); print(1, flush=True); "
-        "sys.stdin.read()"
+        "import sys; from jalpose.experiments import locks\n"
+        "with locks.hold(sys.argv[1]) as mine:\n"
+        "    assert mine; print(1, flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, tmp_path / "x"],
@@ -100,28 +101,33 @@ def test_of_many_that_find_a_dead_holder_one_goes_on(tmp_path):
 
         def rush(folder=folder, barrier=barrier, won=won):
             barrier.wait()
-            won.append(locks._acquire(folder))
+            with locks.hold(folder) as mine:
+                won.append(mine)
+                barrier.wait()  # held until all have tried
 
         threads = [threading.Thread(target=rush) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len([lock for lock in won if lock]) == 1
+        assert sorted(won) == [False, False, False, True]
 
 
 def test_one_that_was_slow_does_not_take_a_number_that_is_past(tmp_path, monkeypatch):
     lay_lock(tmp_path, ELSEWHERE, locks.DEAD + 1)
-    newest, looks = locks._newest, []
+    make, made = os.open, []
 
-    def slow(folder):
-        looks.append(newest(folder))
-        if len(looks) == 1:  # meanwhile others take the next two numbers
-            lay_lock(folder, locks.myself(), number=3)
-        return looks[-1]
+    def slow(path, *arguments, **options):
+        # Between its looking and its making others take the next two numbers.
+        if Path(path).name == ".lock.000002" and not made:
+            made.append(path)
+            lay_lock(tmp_path, locks.myself(), number=3)
+        return make(path, *arguments, **options)
 
-    monkeypatch.setattr(locks, "_newest", slow)
-    assert locks._acquire(tmp_path) is None
+    monkeypatch.setattr(os, "open", slow)
+    with locks.hold(tmp_path) as mine:
+        assert not mine
+    assert made
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         ".lock.000001",
         ".lock.000003",

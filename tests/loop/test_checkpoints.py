@@ -5,28 +5,28 @@ import warnings
 
 import pytest
 
-from jalpose.loop import checkpoints, cycle
+from jalpose.loop import advance, checkpoints
 from tests.support import small
 
 CLOCK = {"seconds": 1.0}
 
 
 def saved(folder):
-    """A problem, and two states of it saved in `folder`: their steps."""
-    problem = small.flat_problem()
-    state, steps = cycle.start(problem), []
+    """A context, and two states of it saved in `folder`: their steps."""
+    context = small.flat_context()
+    state, steps = advance.start(context), []
     store = checkpoints.StateStore(folder)
     for number in (1, 2):
-        state, _ = cycle.advance(state, problem)
+        state, _ = advance.advance(state, context)
         store.save(number, state, CLOCK)
         steps.append(int(state.phase.train.step))
     store.close()
-    return problem, steps
+    return context, steps
 
 
-def restored(folder, problem):
+def restored(folder, context):
     store = checkpoints.StateStore(folder)
-    found = store.restore(problem)
+    found = store.restore(context)
     store.close()
     return found
 
@@ -44,7 +44,7 @@ def flip(path):
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "lost"])
 def test_of_a_damaged_state_the_one_before_is_used(harm, tmp_path):
-    problem, steps = saved(tmp_path)
+    context, steps = saved(tmp_path)
     victim = largest(tmp_path / "checkpoints/state/2")
     if harm == "flipped":
         flip(victim)
@@ -53,28 +53,28 @@ def test_of_a_damaged_state_the_one_before_is_used(harm, tmp_path):
     else:
         victim.unlink()
     with pytest.warns(UserWarning, match=r"state/2.* is not as it was saved"):
-        number, state, _ = restored(tmp_path, problem)
+        number, state, _ = restored(tmp_path, context)
     assert (number, int(state.phase.train.step)) == (1, steps[0])
     # Nothing is thrown away, and its number is free again.
     assert (tmp_path / "checkpoints/damaged_state_2").is_dir()
     store = checkpoints.StateStore(tmp_path)
-    state, _ = cycle.advance(state, problem)
+    state, _ = advance.advance(state, context)
     store.save(2, state, CLOCK)
     store.close()
-    assert restored(tmp_path, problem)[0] == 2
+    assert restored(tmp_path, context)[0] == 2
 
 
 def test_whole_states_are_used_and_told_of_nothing(tmp_path):
-    problem, steps = saved(tmp_path)
+    context, steps = saved(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        number, state, _ = restored(tmp_path, problem)
+        number, state, _ = restored(tmp_path, context)
     assert (number, int(state.phase.train.step)) == (2, steps[1])
     sums = tmp_path / "checkpoints/state_sums"
     assert sorted(path.stem for path in sums.iterdir()) == ["1", "2"]
 
 
 def test_a_state_whose_sums_were_not_written_yet_is_orbax_to_judge(tmp_path):
-    problem, _ = saved(tmp_path)
+    context, _ = saved(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints/state_sums")
-    assert restored(tmp_path, problem)[0] == 2
+    assert restored(tmp_path, context)[0] == 2

@@ -14,7 +14,7 @@ import pytest
 
 from jalpose.loop import run
 from jalpose.runtime.screen import Screen
-from jalpose.scoring.passes import Passes
+from jalpose.scoring import passes
 from jalpose.storage import records
 from jalpose.storage.records import WorkdirError
 from tests.support import small
@@ -39,10 +39,10 @@ def perform(workdir, changes=None, scale=1.0):
     """Run in `workdir` from a base model, by default the same, until it is done."""
     base = small.copied(small.flat_variables())
     base["params"]["stem"]["kernel"] *= scale
-    problem = small.flat_problem({**CHANGES, **(changes or {})}, base=base)
+    context = small.flat_context({**CHANGES, **(changes or {})}, base=base)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
-        run.run_one(problem, workdir, Screen(io.StringIO()))
+        run.run_one(context, workdir, Screen(io.StringIO()))
     return [str(w.message) for w in told if w.category is UserWarning]
 
 
@@ -89,15 +89,15 @@ class Killed(Exception):
 
 def count_blocks(patch, last=None):
     """Names of the passes whose blocks are computed; `Killed` before the `last`-th."""
-    original, counted = Passes._execute, []
+    original, counted = passes.execute, []
 
-    def execute(self, fn, *arguments):
+    def execute(fn, *arguments):
         if len(counted) + 1 == last:
             raise Killed
-        counted.append(small._pass_name(fn))
-        return original(self, fn, *arguments)
+        counted.append(small.pass_name(fn))
+        return original(fn, *arguments)
 
-    patch.setattr(Passes, "_execute", execute)
+    patch.setattr(passes, "execute", execute)
     return counted
 
 

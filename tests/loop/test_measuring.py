@@ -1,17 +1,20 @@
 """Measuring a choice by the labels its method did not see."""
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 import pytest
-from jalpose.loop.cycle import AwaitingLabels, Measuring, Scoring
 
 from jalpose.acquisition.method import Method, by_score
 from jalpose.evaluation import measures
-from jalpose.loop import cycle
+from jalpose.loop import advance
+from jalpose.loop.events import Measured, Passed, Selected
+from jalpose.loop.state import AwaitingLabels, CycleState, Measuring, Scoring
 from jalpose.storage.journal import Journal
 from jalpose.tasks.pose import losses, pck
+from jalpose.tasks.pose.skeletons import ABSENT, LSP
 from jalpose.training.trainer import scale_images
 from tests.support import small
 
@@ -23,9 +26,9 @@ SCORED = {
 DATA = small.dataset()
 
 
-def scoring(problem):
+def scoring():
     """The state in which `Flat` has just been evaluated."""
-    return cycle.CycleState(
+    return CycleState(
         cycle=0,
         labelled=DATA.initial,
         phase=Scoring(variables=small.flat_variables(), journal=Journal()),
@@ -34,57 +37,63 @@ def scoring(problem):
 
 @functools.cache
 def measured(engine="ghost"):
-    """The problem, and the events and phases up to the measures."""
-    problem = small.flat_problem({**SCORED, "acquisition.engine": engine})
-    state, events, phases = scoring(problem), [], []
-    while not events or events[-1].kind != "measured":
+    """The context, and the events and phases up to the measures."""
+    context = small.flat_context({**SCORED, "acquisition.engine": engine})
+    state, events, phases = scoring(), [], []
+    while not events or not isinstance(events[-1], Measured):
         phases.append(state.phase)
-        state, event = cycle.advance(state, problem)
+        state, event = advance.advance(state, context)
         events.append(event)
-    return problem, events, [*phases, state.phase]
+    return context, events, [*phases, state.phase]
 
 
 def event(kind, engine="ghost"):
     _, events, _ = measured(engine)
-    (found,) = [e for e in events if e.kind == kind]
+    (found,) = [e for e in events if isinstance(e, kind)]
     return found
+
+
+def present_in(joints, status):
+    """Which joints count: annotated, and inside the crop."""
+    inside = ((joints >= -0.5) & (joints <= 31.5)).all(axis=-1)
+    return inside & (status != ABSENT)
 
 
 @functools.cache
 def slow_norms():
     """Squared gradient norms of the true labels, one example at a time, by autodiff."""
-    problem, _, _ = measured()
-    ids = event("selected").arrays["ids"]
-    labels, variables = problem.labelled_set(ids), dict(small.flat_variables())
+    context, _, _ = measured()
+    ids = event(Selected).arrays["ids"]
+    labels, variables = context.true_labels(ids).labels, dict(small.flat_variables())
     params = variables.pop("params")
 
     @jax.jit
-    def gradient(params, image, joints, present):
+    def gradient(params, image, joints, status):
         def loss(params):
             output = small.FLAT.apply({**variables, "params": params}, image[None])
-            target = problem.spec.render(joints, present)
-            return losses.heatmap_loss(output.heatmaps[0], target, present)
+            present = present_in(joints, status)
+            target = small.SPEC.render(joints, present)
+            return losses.heatmap_loss(output.prediction[0], target, present)
 
         return jax.grad(loss)(params)
 
     found = []
     images = scale_images(small.crops(ids)["image"])
-    for image, joints, present in zip(
-        images, labels.joints, labels.present, strict=True
-    ):
-        leaves = jax.tree.leaves(gradient(params, image, joints, present))
+    rows = zip(images, labels["joints"], labels["status"], strict=True)
+    for image, joints, status in rows:
+        leaves = jax.tree.leaves(gradient(params, image, joints, status))
         found.append(sum(np.sum(np.asarray(v, np.float64) ** 2) for v in leaves))
     return np.array(found)
 
 
 @pytest.mark.parametrize("engine", ["ghost", "goodfellow"])
 def test_true_norms_are_exact_whatever_the_engine_of_the_method(engine):
-    found = event("measured", engine).arrays["true_squared_norms"]
+    found = event(Measured, engine).arrays["true_squared_norms"]
     np.testing.assert_allclose(found, slow_norms(), rtol=1e-4)
 
 
 def test_the_measures_are_of_the_records_arrays():
-    chosen, found = event("selected").arrays, event("measured")
+    chosen, found = event(Selected).arrays, event(Measured)
     arrays = found.arrays
     picked = np.isin(chosen["ids"], chosen["selected"])
 
@@ -92,9 +101,9 @@ def test_the_measures_are_of_the_records_arrays():
         ids = chosen["ids"][rows]
         return pck.pck(
             arrays["joints"][rows],
-            DATA.joints[ids],
-            DATA.status[ids],
-            DATA.skeleton,
+            DATA.truth["joints"][ids],
+            DATA.truth["status"][ids],
+            LSP,
             threshold=0.2,
         ).mean
 
@@ -105,10 +114,12 @@ def test_the_measures_are_of_the_records_arrays():
         arrays["true_losses"],
         sq_norms=arrays["true_squared_norms"],
         embeddings=arrays["embeddings"],
-        selected_pck=mean_pck(picked),
-        pool_pck=mean_pck(np.ones(len(picked), bool)),
+        more={
+            "selected_pck": mean_pck(picked),
+            "pool_pck": mean_pck(np.ones(len(picked), bool)),
+        },
     )
-    assert found.values == wanted
+    assert found.measures == wanted
     assert None not in [wanted[name] for name in ("sq_norm_overlap", "pool_pck")]
     pictures = ("labelled_ids", "labelled_embeddings")
     assert "heatmaps" not in arrays  # output.images=0
@@ -117,31 +128,32 @@ def test_the_measures_are_of_the_records_arrays():
 
 
 def test_true_losses_are_those_of_the_labels():
-    problem, _, _ = measured()
-    found, ids = event("measured").arrays, event("selected").arrays["ids"]
+    context, _, _ = measured()
+    found, ids = event(Measured).arrays, event(Selected).arrays["ids"]
     crops = small.crops(ids)
     output = small.flat_apply(small.flat_variables(), scale_images(crops["image"]))
-    render, loss = jax.jit(problem.spec.render), jax.jit(losses.heatmap_loss)
-    labels = problem.labelled_set(ids)
+    render, loss = jax.jit(small.SPEC.render), jax.jit(losses.heatmap_loss)
+    labels = context.true_labels(ids).labels
+    present = present_in(labels["joints"], labels["status"])
     for row in range(len(ids)):
-        target = render(labels.joints[row], labels.present[row])
-        wanted = loss(output.heatmaps[row], target, labels.present[row])
+        target = render(labels["joints"][row], present[row])
+        wanted = loss(output.prediction[row], target, present[row])
         assert found["true_losses"][row] == pytest.approx(float(wanted), rel=1e-4)
     np.testing.assert_allclose(found["embeddings"], output.embedding, rtol=1e-4)
 
 
 def test_pictures_have_the_labelled_examples_and_heatmaps_of_the_ends():
-    problem = small.flat_problem({**SCORED, "output.images": 5})
-    _, events = small.advance_until(scoring(problem), problem, "measured")
-    found, chosen = events[-1].arrays, event("selected").arrays
-    assert events[-1].values == event("measured").values
+    context = small.flat_context({**SCORED, "output.images": 5})
+    _, events = small.advance_until(scoring(), context, Measured)
+    found, chosen = events[-1].arrays, event(Selected).arrays
+    assert events[-1].measures == event(Measured).measures
     np.testing.assert_array_equal(found["labelled_ids"], DATA.initial)
     order = chosen["ids"][np.lexsort((chosen["ids"], -chosen["scores"]))]
     shown = np.sort([*order[:2], *order[-2:]])
     np.testing.assert_array_equal(found["heatmap_ids"], shown)
     for ids, name, of in (
         (DATA.initial, "labelled_embeddings", lambda output: output.embedding),
-        (shown, "heatmaps", lambda output: output.heatmaps[:, -1]),
+        (shown, "heatmaps", lambda output: output.prediction[:, -1]),
     ):
         images = scale_images(small.crops(ids)["image"])
         wanted = of(small.FLAT.apply(small.flat_variables(), images))
@@ -150,20 +162,21 @@ def test_pictures_have_the_labelled_examples_and_heatmaps_of_the_ends():
 
 
 def test_without_true_norms_there_are_none_and_the_rest_is_the_same():
-    problem = small.flat_problem({**SCORED, "evaluation.true_norms": False})
-    _, events = small.advance_until(scoring(problem), problem, "measured")
-    found, whole = events[-1], event("measured")
+    context = small.flat_context({**SCORED, "evaluation.true_norms": False})
+    _, events = small.advance_until(scoring(), context, Measured)
+    found, whole = events[-1], event(Measured)
     assert "true_squared_norms" not in found.arrays
-    assert found.values == {**whole.values, "sq_norm_overlap": None}
+    assert found.measures == {**whole.measures, "sq_norm_overlap": None}
 
 
 def test_what_is_measured_comes_after_the_choice():
     _, events, phases = measured()
-    kinds = [e.kind for e in events]
-    chosen = kinds.index("selected")
-    assert set(kinds[:chosen]) == {"scoring"}
-    assert set(kinds[chosen + 1 : -1]) == {"measuring"} and kinds[-1] == "measured"
-    assert len(kinds) > chosen + 3
+    kinds = [type(e) for e in events]
+    chosen = kinds.index(Selected)
+    assert set(kinds[:chosen]) == set(kinds[chosen + 1 : -1]) == {Passed}
+    assert not any(e.measuring for e in events[:chosen])
+    assert all(e.measuring for e in events[chosen + 1 : -1])
+    assert kinds[-1] is Measured and len(kinds) > chosen + 3
     for phase in phases[: chosen + 1]:
         assert isinstance(phase, Scoring)
         assert not any(
@@ -172,31 +185,33 @@ def test_what_is_measured_comes_after_the_choice():
     assert all(isinstance(phase, Measuring) for phase in phases[chosen + 1 : -1])
     assert any(k.startswith("norms-target") for k in phases[-2].journal.names())
     assert isinstance(phases[-1], AwaitingLabels)
-    np.testing.assert_array_equal(
-        phases[-1].chosen, event("selected").arrays["selected"]
-    )
+    np.testing.assert_array_equal(phases[-1].chosen, event(Selected).arrays["selected"])
 
 
 def test_a_method_is_given_labels_of_the_labelled_set_alone():
     given = {}
 
-    def acquire(key, probe, labelled, unlabelled, budget, **options):
-        given.update(probe=probe, labelled=labelled, ids=unlabelled)
-        return by_score(unlabelled, np.arange(len(unlabelled)), budget)
+    class Curious(Method):
+        def acquire(self, key, probe, pool, budget):
+            given.update(probe=probe, pool=pool)
+            return by_score(pool.unlabelled, np.arange(len(pool.unlabelled)), budget)
 
-    problem = small.flat_problem(SCORED)
-    problem.method = Method(acquire)
-    cycle.advance(scoring(problem), problem)
+    context = dataclasses.replace(small.flat_context(SCORED), method=Curious())
+    advance.advance(scoring(), context)
+    labelled = given["pool"].labelled
     assert given["probe"].journal.names() == []
-    np.testing.assert_array_equal(given["labelled"].ids, DATA.initial)
-    assert {len(part) for part in given["labelled"]} == {len(DATA.initial)}
-    assert not np.isin(given["ids"], DATA.initial).any()
+    np.testing.assert_array_equal(labelled.ids, DATA.initial)
+    assert set(labelled.labels) == {"joints", "status"}
+    parts = (labelled.ids, labelled.known, labelled.held_out)
+    rows = {len(part) for part in (*parts, *labelled.labels.values())}
+    assert rows == {len(DATA.initial)}
+    assert not np.isin(given["pool"].unlabelled, DATA.initial).any()
 
 
 def test_a_choice_of_nothing_is_measured():
-    problem = small.flat_problem({**SCORED, "acquisition.method": "control"})
-    _, events = small.advance_until(scoring(problem), problem, "measured")
-    found = events[-1].values
+    context = small.flat_context({**SCORED, "acquisition.method": "control"})
+    _, events = small.advance_until(scoring(), context, Measured)
+    found = events[-1].measures
     assert found["chance_overlap"] == 0 and found["pool_pck"] is not None
     nothing = ("ranking_accuracy", "selected_pck", "mean_distance", "sq_norm_overlap")
     assert [found[name] for name in nothing] == [None] * 4

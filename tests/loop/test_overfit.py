@@ -5,15 +5,17 @@ import os
 import jax
 import numpy as np
 import pytest
-from jalpose.tasks.pose.benchmarks import load_dataset
 
 from configs import lsp_eglpp
 from jalpose.data import pipeline
 from jalpose.data.crops import from_crop
-from jalpose.loop.context import Problem
+from jalpose.loop.context import make_context
+from jalpose.loop.programs import Programs
 from jalpose.runtime import random_streams, sharding
-from jalpose.scoring.passes import collect
+from jalpose.runtime.throughput import Flow, Meter
+from jalpose.scoring.passes import Examples, collect
 from jalpose.tasks.pose.pck import pck
+from jalpose.tasks.pose.sources import load_dataset
 from tests.support.miniature import real_data_dir
 
 STEPS = 300
@@ -42,31 +44,35 @@ def test_twenty_real_images_are_learnt_by_heart(tmp_path):
     config.training.batch = 8
     config.training.warmup_steps = 20
     config.training.learning_rate = 2e-3
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    problem = Problem(config, load_dataset(config.data, 0), mesh)
+    data = load_dataset(config.data, 0)
+    programs = Programs(sharding.make_mesh(jax.devices()[:1]))
+    context = make_context(config, data, programs)
+    evaluator, size = context.evaluator, config.data.size
+    examples = Examples(data, evaluator.labels_of)
 
-    twenty = problem.dataset.initial[::50]
+    twenty = data.initial[::50]
     assert len(twenty) == 20
     batches = pipeline.training_batches(
-        problem.passes.source(twenty), batch=8, seed=0, position=0, threads=2
+        examples.source(twenty, size), batch=8, seed=0, position=0, threads=2
     )
-    state, history = problem.trainer.run(
-        problem.stages.begin(0, problem.stages.of(0)[0]),
+    state, history = context.trainer.run(
+        context.plan.begin(0, context.plan.of(0)[0]),
         batches,
         random_streams.stream(0, "augment"),
         STEPS,
         STEPS,
+        flow=Flow(),
     )
     losses = history["loss"]
     assert losses[-20:].mean() < 0.05 * losses[:5].mean()
 
-    walk = problem.passes.walk(
-        problem.passes.describe, state.variables, twenty, block=8
+    passes = context.passes
+    walk = passes.walk(
+        passes.describe, state.variables, examples, twenty, block=8, meter=Meter()
     )
-    data = problem.dataset
-    predicted = from_crop(
-        collect(walk)["joints"], data.windows[twenty], config.data.size
-    )
-    result = pck(predicted, data.joints[twenty], data.status[twenty], data.skeleton)
+    predicted = from_crop(collect(walk)["joints"], data.windows_of(twenty), size)
+    truth = data.truth_of(twenty)
+    skeleton = context.task.skeleton
+    result = pck(predicted, truth["joints"], truth["status"], skeleton)
     assert result.num_left_out == 0
     assert result.mean > 0.99, np.round(result.per_joint, 3)

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jalpose.loop import checkpoints, context, run
+from jalpose.loop import checkpoints, programs, run
 from jalpose.loop.conclusion import conclude
-from jalpose.loop.context import Problem
+from jalpose.models.registry import HourglassOptions
 from jalpose.pergrad.memory import CPU_MICROBATCH
 from jalpose.runtime import hosts, provenance, sharding
 from jalpose.runtime.screen import Screen
-from jalpose.settings.keys import ConfigError
+from jalpose.runtime.throughput import Meter
+from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
 from tests.support import small
 
@@ -40,8 +41,8 @@ def quick():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
-        patch.setattr(run, "Problem", lambda *a: small.share_compiled(Problem(*a)))
-        patch.setattr(run, "load_dataset", small.load_figures)
+        patch.setattr(run, "Programs", lambda mesh: small.programs(mesh.size))
+        patch.setattr(run, "load_dataset", small.drawn_dataset)
         small.remember_templates(patch)
         yield
 
@@ -203,11 +204,12 @@ def test_arrays_and_metrics_agree(finished):
 
 def test_the_model_of_every_cycle_is_kept_and_has_its_metrics(finished):
     workdir, _ = finished
-    found = small.problem()
+    found, passes = small.context(), small.context().passes
     for line in records.read_cycles(workdir):
         model = checkpoints.load_model(workdir, line["cycle"])
-        whole = sharding.replicate(found.mesh, model)
-        assert found.evaluate(whole)[0] == line["metrics"]
+        whole = sharding.replicate(passes.mesh, model)
+        metrics, _ = found.evaluator.evaluate(passes, whole, Meter())
+        assert metrics == line["metrics"]
     with pytest.raises(checkpoints.CheckpointError, match="no model of cycle 3"):
         checkpoints.load_model(workdir, 3)
 
@@ -380,18 +382,19 @@ def test_a_base_without_a_finished_base_model_is_refused(finished, tmp_path):
         perform(tmp_path / "run", {"base": os.fspath(tmp_path / "begun")})
 
 
-def test_large_picks_are_warned_about(tmp_path):
-    _, stream = small.problem(), io.StringIO()
+def test_large_picks_are_warned_about(tmp_path, monkeypatch):
     config = small.configure({"acquisition.budget": 15})
-    run._warn_of_large_picks(config, small.problem(), Screen(stream))
-    warnings = stream.getvalue().splitlines()
-    assert len(warnings) == 2
-    assert warnings[0].startswith("warning: a cycle's picks are 15 of 16 images")
-    assert warnings[1].startswith("warning: all cycles' picks are 30 of 60 images")
-    stream = io.StringIO()
+    lines = run.large_picks(config, small.dataset())
+    assert len(lines) == 2
+    assert lines[0].startswith("a cycle's picks are 15 of 16 images")
+    assert lines[1].startswith("all cycles' picks are 30 of 60 images")
     config = small.configure({"acquisition.budget": 6})
-    run._warn_of_large_picks(config, small.problem(), Screen(stream))
-    assert stream.getvalue() == ""
+    assert run.large_picks(config, small.dataset()) == []
+    # As `run` says it.
+    monkeypatch.setattr(run, "run_one", lambda *_: None)
+    monkeypatch.setattr(run, "conclude", lambda *_: None)
+    said = perform(tmp_path / "run", {"acquisition.budget": 15})
+    assert "warning: a cycle's picks are 15 of 16 images" in said
 
 
 @pytest.mark.parametrize(
@@ -413,8 +416,10 @@ def test_what_cannot_work_is_an_error_before_anything_compiles(
     def too_late(*arguments, **options):
         raise AssertionError("something was built")
 
-    monkeypatch.setattr(context, "Trainer", too_late)
-    monkeypatch.setattr(context, "create_model", too_late)
+    monkeypatch.setattr(programs, "Trainer", too_late)
+    monkeypatch.setattr(programs, "Passes", too_late)
+    monkeypatch.setattr(HourglassOptions, "build", too_late)
+    monkeypatch.setattr(run, "Programs", programs.Programs)
     with pytest.raises(ConfigError, match=message):
         perform(tmp_path / "run", changes)
     assert not (tmp_path / "run" / "config.json").exists()
@@ -423,8 +428,7 @@ def test_what_cannot_work_is_an_error_before_anything_compiles(
 def test_a_batch_that_does_not_divide_over_the_devices_is_told_of(
     tmp_path, monkeypatch
 ):
-    make_mesh = sharding.make_mesh
-    monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()))
+    monkeypatch.setattr(run, "Programs", lambda mesh: small.programs(8))
     monkeypatch.setattr(run, "run_one", lambda *_: None)
     monkeypatch.setattr(run, "conclude", lambda *_: None)
     said = perform(tmp_path / "run", {"training.batch": 9})
@@ -518,10 +522,10 @@ def test_a_run_asked_to_end_saves_and_goes_on_where_it_was(place, tmp_path):
 
 CONFIG_FILE = """
 from tests.support.small import DELTA
-from jalpose.settings.keys import assemble
+from jalpose.loop.configs import assemble
 
 def get_config(arg=""):
-    return assemble(arg, name="killed", scale="tiny", delta=DELTA, scales={})
+    return assemble(arg, name="killed", scale="tiny", delta=DELTA)
 """
 
 DRIVER = """
@@ -533,23 +537,24 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-from jalpose import cycle, main
-from tests import small
+from jalpose import main
+from jalpose.loop import advance
+from tests.support import small
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def die_after(seconds):  # of work: importing JAX does not count
-    advance = cycle.advance
+    first = advance.advance
 
     def begin(*arguments):
-        cycle.advance = advance
+        advance.advance = first
         timer = threading.Timer(seconds, die)
         timer.daemon = True
         timer.start()
-        return advance(*arguments)
+        return first(*arguments)
 
-    cycle.advance = begin
+    advance.advance = begin
 
 place = sys.argv.pop(1)
 if place.endswith("seconds"):

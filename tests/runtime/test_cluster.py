@@ -1,5 +1,6 @@
 """Several hosts give what one gives; those that were not started alike are told so."""
 
+import io
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -125,10 +127,10 @@ def test_all_hosts_halve_the_microbatch_where_one_is_out_of_memory(tmp_path, alo
 
 CONFIG = """
 from tests.support.small import DELTA
-from jalpose.settings.keys import assemble
+from jalpose.loop.configs import assemble
 
 def get_config(arg=""):
-    return assemble(arg, name="hosts", scale="tiny", delta=DELTA, scales={{}})
+    return assemble(arg, name="hosts", scale="tiny", delta=DELTA)
 """
 # Where to send which signal, on the last host alone.
 DRIVER = """
@@ -140,7 +142,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 from jalpose import main
-from tests import small
+from tests.support import small
 
 place, number = sys.argv.pop(1), int(sys.argv.pop(1))
 if place:
@@ -151,7 +153,7 @@ main.cli()
 
 @pytest.mark.slow
 def test_hosts_that_are_ended_and_started_again_find_the_same(tmp_path):
-    (tmp_path / "config.py").write_text(CONFIG.replace("{{}}", "{}"))
+    (tmp_path / "config.py").write_text(CONFIG)
     (tmp_path / "driver.py").write_text(DRIVER.format(root=str(ROOT)))
 
     def start(workdir, place="", number=0):
@@ -219,6 +221,32 @@ def test_no_coordinator_is_an_error_after_the_time_that_is_stated():
         hosts.join(address, 1)
 
 
+@pytest.fixture
+def joined(monkeypatch):
+    """Join as a task of SLURM: what JAX is told, with nobody to meet."""
+
+    def join(environ):
+        told = {}
+        monkeypatch.setattr(jax.distributed, "initialize", told.update)
+        monkeypatch.setattr(socket, "create_connection", lambda *_, **__: io.BytesIO())
+        for name, value in {**SLURM, **environ}.items():
+            monkeypatch.setenv(name, value)
+        hosts.join(None, 1)
+        return told
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return join
+
+
+SLURM = {
+    "SLURM_STEP_NODELIST": "node7",
+    "SLURM_JOB_ID": "4097",
+    "SLURM_NTASKS": "8",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+}
+
+
 @pytest.mark.parametrize(
     ("nodes", "first"),
     [
@@ -228,14 +256,10 @@ def test_no_coordinator_is_an_error_after_the_time_that_is_stated():
         ("a-b[3,5]", "a-b3"),
     ],
 )
-def test_slurm_says_where_to_meet(nodes, first):
-    environ = {
-        "SLURM_STEP_NODELIST": nodes,
-        "SLURM_JOB_ID": "4097",
-        "SLURM_NTASKS": "8",
-        "SLURM_PROCID": "5",
-    }
-    assert hosts._slurm_address(environ) == (f"{first}:61441", 8, 5)
+def test_slurm_says_where_to_meet(nodes, first, joined):
+    told = joined({"SLURM_STEP_NODELIST": nodes})
+    assert told["coordinator_address"] == f"{first}:61441"
+    assert (told["num_processes"], told["process_id"]) == (8, 5)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +273,8 @@ def test_slurm_says_where_to_meet(nodes, first):
         ({"SLURM_STEP_TASKS_PER_NODE": "2(x4)", "CUDA_VISIBLE_DEVICES": "1"}, None),
     ],
 )
-def test_slurm_says_which_devices(environ, devices):
-    assert hosts._slurm_devices({"SLURM_LOCALID": "1", **environ}) == devices
+def test_slurm_says_which_devices(environ, devices, joined):
+    assert joined(environ)["local_device_ids"] == devices
 
 
 @pytest.mark.parametrize(

@@ -122,16 +122,23 @@ def test_bars_on_a_terminal():
     assert "a line above the bar\n" in text
 
 
+def drawn(stream):
+    """What a bar has shown, one state after the other."""
+    return [text.strip() for text in stream.getvalue().rstrip("\r").split("\r")]
+
+
 def test_a_bar_makes_way_for_the_next_phase():
     stream = Terminal()
     shown = Screen(stream)
     shown.progress("training", 10, 10)
     shown.progress("scoring", 3, 6)
-    assert shown._bar.desc == "scoring" and shown._bar.total == 6
+    assert drawn(stream)[-1].startswith("scoring:") and "3/6" in drawn(stream)[-1]
     shown.progress("scoring", 2, 40)  # another pass of the same name
-    assert shown._bar.total == 40 and shown._bar.n == 2
+    assert "2/40" in drawn(stream)[-1]
     shown.end()
-    assert shown._bar is None
+    assert drawn(stream)[-1] == ""  # wiped out
+    shown.line("done")
+    assert stream.getvalue().endswith("\rdone\n")
 
 
 def test_lines_are_whole_and_at_once():

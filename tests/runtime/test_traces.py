@@ -13,16 +13,6 @@ from jalpose.runtime.screen import Screen
 from tests.support import small
 
 
-def steps(step, stage="pose"):
-    values = {"stage": stage, "step": step, "total": 3}
-    return Event(kind="steps", cycle=0, values=values)
-
-
-def scored(done):
-    values = {"pass": "describe", "done": done, "total": 16}
-    return Event(kind="scoring", cycle=0, values=values)
-
-
 @pytest.fixture
 def traced(monkeypatch):
     """Names of the folders into which a trace was written."""
@@ -42,39 +32,72 @@ def traced(monkeypatch):
     return names
 
 
-def go_through(traces, events):
-    for event in events:
+STEPS, HEAD, SCORING = "steps network", "steps head", "scoring describe"
+
+
+def go_through(traces, kinds):
+    """Pieces, of which each says what comes next."""
+    for kind in kinds:
         with traces.piece():
             pass
-        traces.saw(event)
+        traces.next_is(kind)
 
 
 def test_the_first_piece_of_a_kind_compiles_and_is_not_traced(traced):
-    events = steps(1), steps(2), steps(3), scored(8), scored(16), steps(1), steps(3)
-    go_through(Traces("t", 5), events)
+    # Of three steps, of two blocks, and of two steps: "" after the last of them.
+    go_through(Traces("t", 5), [STEPS, STEPS, "", SCORING, "", STEPS, ""])
     assert traced == [
-        "t/steps_pose_0",
-        "t/steps_pose_1",
+        "t/steps_network_0",
+        "t/steps_network_1",
         "t/scoring_describe_0",
-        "t/steps_pose_2",
+        "t/steps_network_2",
     ]
 
 
 def test_no_more_pieces_than_asked_for_are_traced(traced):
-    events = [steps(1), steps(2), steps(3), steps(1, "head"), steps(2, "head")]
-    go_through(Traces("t", 1), [*events, *events])
-    assert traced == ["t/steps_pose_0", "t/steps_head_0"]
+    kinds = [STEPS, STEPS, "", STEPS, HEAD, HEAD]
+    go_through(Traces("t", 1), [*kinds, *kinds])
+    assert traced == ["t/steps_network_0", "t/steps_head_0"]
 
 
 def test_none_are_traced_unless_asked_for(traced):
-    go_through(Traces("t", 0), [steps(1), steps(2), scored(8), scored(16)])
+    go_through(Traces("t", 0), [STEPS, STEPS, SCORING, ""])
     assert traced == []
+
+
+def test_a_run_says_which_piece_comes_next(traced, tmp_path):
+    changes = {
+        "output.trace": 9,
+        "training.base_steps": 3,
+        "training.cycle_steps": 1,
+        "training.report_steps": 1,
+        "acquisition.method": "softmax_entropy",
+        "acquisition.pieces": 1,
+        "loop.cycles": 1,
+    }
+    run.run_one(small.flat_context(changes), tmp_path, Screen(io.StringIO()))
+    # Two of three steps; of the pool's two blocks the second, in scoring it and in
+    # measuring it. The labelled, in five blocks, are described next: four of them.
+    folder = f"{tmp_path}/traces/host_0"
+    assert traced == [
+        f"{folder}/{name}"
+        for name in (
+            "steps_network_0",
+            "steps_network_1",
+            "scoring_reduce_softmax_entropy_1_0_network_0",
+            "measuring_describe_0",
+            "measuring_describe_1",
+            "measuring_describe_2",
+            "measuring_describe_3",
+            "measuring_describe_4",
+        )
+    ]
 
 
 def test_a_run_leaves_traces_that_can_be_read(tmp_path):
     changes = {"output.trace": 1, "training.report_steps": 1, "loop.cycles": 0}
-    run.run_one(small.flat_problem(changes), tmp_path, Screen(io.StringIO()))
-    (trace,) = tmp_path.glob("traces/host_0/steps_pose_0/**/perfetto_trace.json.gz")
+    run.run_one(small.flat_context(changes), tmp_path, Screen(io.StringIO()))
+    (trace,) = tmp_path.glob("traces/host_0/steps_network_0/**/perfetto_trace.json.gz")
     with gzip.open(trace) as file:
         names = {event.get("name") for event in json.load(file)["traceEvents"]}
     assert any("_step_fn" in str(name) for name in names)

@@ -18,17 +18,18 @@ METHODS = ("random", "eglpp", "multipeak_entropy", "coreset")
 
 def scores(base):
     """What methods choose in the first cycle, all from the variables `base`."""
-    from jalpose.loop import cycle
+    from jalpose.loop import advance
+    from jalpose.loop.events import Measured
     from tests.support import small
 
     found = {}
     for method in METHODS:
         changes = {"acquisition.method": method, "acquisition.pool_subset": 21}
-        problem = small.flat_problem(changes, jax.device_count(), base)
-        begun = cycle.start(problem)
-        _, events = small.advance_until(begun, problem, "measured")
+        context = small.flat_context(changes, jax.device_count(), base)
+        begun = advance.start(context)
+        _, events = small.advance_until(begun, context, Measured)
         for event in events:
-            for name, values in event.arrays.items():
+            for name, values in getattr(event, "arrays", {}).items():
                 found[f"{method} {name}"] = values
     return found
 
@@ -37,19 +38,20 @@ def training(base):
     """Losses of the first steps of a training, and what it leaves."""
     from flax.traverse_util import flatten_dict
 
-    from jalpose.loop import cycle
+    from jalpose.loop import advance
+    from jalpose.runtime.throughput import Flow
     from tests.support import small
 
     # Batches of 6: of several devices some get nothing but filling.
     changes = {"training.batch": 6, "training.base_steps": 3}
-    problem = small.flat_problem(changes, jax.device_count())
-    stage = problem.stages.of(0)[0]
-    state = cycle.start(problem)
-    train, history = problem.stages.advance(
-        problem.trainer.restart(base), state.labelled, 0, stage, 3
+    context = small.flat_context(changes, jax.device_count())
+    plan, trainer = context.plan, context.trainer
+    labelled = context.labelled_set(advance.start(context))
+    train, history = plan.advance(
+        trainer.restart(base), labelled, 0, plan.of(0)[0], 3, Flow()
     )
-    held = problem.stages.heldout_loss(train.variables, state.labelled)
-    left = flatten_dict(problem.trainer.chosen(train), sep=".")
+    held = plan.heldout_loss(train.variables, labelled)
+    left = flatten_dict(trainer.chosen(train), sep=".")
     arrays = {name: small.np.asarray(value) for name, value in left.items()}
     return {"losses": history["loss"], "heldout": small.np.float64(held), **arrays}
 
@@ -94,26 +96,28 @@ def memory(base):
     """A device of the last host that is out of memory once, in the third block."""
     import warnings
 
-    from jalpose.loop import cycle
+    from jalpose.loop import advance
+    from jalpose.loop.events import Selected
     from jalpose.runtime import hosts
-    from jalpose.scoring.passes import Fitted, Passes
+    from jalpose.scoring import passes
     from tests.support import small
 
-    run_block, blocks = Passes._execute, []
+    run_block, blocks = passes.execute, []
 
-    def execute(passes, fn, variables, rows):
-        if isinstance(fn, Fitted):
+    def execute(fn, *arguments):
+        if isinstance(fn, passes.Fitted):
             blocks.append(0)
             if len(blocks) == 2 and hosts.host() == hosts.size() - 1:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: injected")
-        return run_block(passes, fn, variables, rows)
+        return run_block(fn, *arguments)
 
-    Passes._execute = execute
+    passes.execute = execute
     changes = {"acquisition.pool_subset": 21}
-    problem = small.flat_problem(changes, jax.device_count(), base)
+    context = small.flat_context(changes, jax.device_count(), base)
+    begun = advance.start(context)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        _, events = small.advance_until(cycle.start(problem), problem, "selected")
+        _, events = small.advance_until(begun, context, Selected)
     texts = [str(w.message) for w in told if "out of memory" in str(w.message)]
     return {**events[-1].arrays, "told": small.np.array(texts)}
 
@@ -121,13 +125,13 @@ def memory(base):
 TASKS = {f.__name__: f for f in (scores, training, disagree, memory)}
 
 
-def main(task, out, port, hosts, host, devices):
+def main(task, out, port, count, host, devices):
     """Join, work, and write."""
     jax.config.update("jax_num_cpu_devices", int(devices))
     jax.config.update("jax_disable_most_optimizations", True)
     from jalpose.runtime import hosts
 
-    hosts.join(hosts.Address(f"127.0.0.1:{port}", int(hosts), int(host)), 120)
+    hosts.join(hosts.Address(f"127.0.0.1:{port}", int(count), int(host)), 120)
     from tests.support import small
 
     found = TASKS[task](small.flat_variables())

@@ -25,6 +25,7 @@ from jalpose.runtime import sharding
 from jalpose.scoring import passes as passes_module
 from jalpose.scoring.passes import Examples, Passes
 from jalpose.scoring.probe import Probe
+from jalpose.settings.keys import seed_of
 from jalpose.storage.journal import Journal
 from jalpose.tasks.pose.heatmaps import HeatmapSpec
 from jalpose.tasks.pose.skeletons import LSP
@@ -74,6 +75,11 @@ def load_figures(data, seed):
     found = load_dataset(data, seed)
     sources = [DrawnOnce(source, repr((data, seed))) for source in found.sources]
     return dataclasses.replace(found, sources=tuple(sources))
+
+
+def drawn_dataset(config):
+    """The dataset of a config of figures, in the place of `run.load_dataset`."""
+    return load_figures(config.data, seed_of(config, "initial"))
 
 
 class DrawnOnce:
