@@ -5,7 +5,6 @@ import io
 import json
 
 import pytest
-from jalpose.loop.cycle import Event
 
 from jalpose.loop import run
 from jalpose.runtime.profiler import Traces
