@@ -15,7 +15,9 @@ from PIL import Image
 from scipy import stats
 
 from jalpose import command
-from jalpose.acquisition import eglpp
+from jalpose.acquisition.eglpp import EglPlusPlus
+from jalpose.acquisition.method import Pool
+from jalpose.data.dataset import Dataset
 from jalpose.engine_comparison import (
     agreement,
     contestants,
@@ -25,12 +27,12 @@ from jalpose.engine_comparison import (
     summary,
 )
 from jalpose.engine_comparison.options import Options
-from jalpose.loop import checkpoints
-from jalpose.loop.context import Problem
+from jalpose.loop import checkpoints, run
 from jalpose.report import engine_plots
 from jalpose.runtime import provenance, sharding
 from jalpose.runtime.screen import Screen
-from jalpose.settings.keys import ConfigError
+from jalpose.settings.checks import ConfigError
+from jalpose.settings.differences import plain
 from jalpose.storage import records
 from jalpose.tasks.pose import losses
 from jalpose.training.trainer import scale_images

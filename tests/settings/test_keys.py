@@ -1,0 +1,80 @@
+"""The keys of every config: what they are called, where they come from, seeds."""
+
+import re
+
+import pytest
+from ml_collections import ConfigDict
+
+from jalpose.settings import keys
+from jalpose.settings.checks import ConfigError
+from jalpose.settings.scales import SCALES
+
+
+def test_known_keys_are_dotted_and_sections_left_out():
+    config = ConfigDict({"b": {"d": 1, "c": {"e": 2}}, "a": 3})
+    assert keys.known_keys(config) == ["a", "b.c.e", "b.d"]
+
+
+def test_runtime_and_host_keys_are_keys_or_sections():
+    config = keys.common()
+    for key in (*keys.RUNTIME_KEYS, *keys.HOST_KEYS):
+        keys.lookup(config, key)
+
+
+def test_every_scale_changes_common_keys_only():
+    known = keys.known_keys(keys.common())
+    for changes in SCALES.values():
+        assert set(changes) <= set(known)
+
+
+def test_the_data_folder_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("JALPOSE_DATA", "/somewhere")
+    assert keys.common().data.dir == "/somewhere"
+    monkeypatch.delenv("JALPOSE_DATA")
+    assert keys.common().data.dir == "data"
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("training.bach", " Did you mean 'training.batch'?"),
+        ("modell.name", " Did you mean 'model.name'?"),
+        ("zzz", ""),
+    ],
+)
+def test_unknown_keys_list_the_known_ones(key, hint):
+    message = f"unknown config key {key!r}.{hint} Known keys:\n"
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        keys.check_key(keys.common(), key)
+    listed = str(caught.value).split("\n  ")[1:]
+    known = keys.known_keys(keys.common())
+    ours = [name for name in known if name.startswith("training.")]
+    assert listed == (ours if key == "training.bach" else known)
+
+
+def test_a_section_is_no_key():
+    with pytest.raises(ConfigError, match="unknown config key 'training'"):
+        keys.check_key(keys.common(), "training")
+
+
+def test_a_part_has_a_seed_of_its_own_or_the_runs():
+    config = keys.common()
+    config.seed = 3
+    parts = list(config.seeds)
+    assert {keys.seed_of(config, part) for part in parts} == {3}
+    for number, part in enumerate(parts):
+        config.seeds[part] = number
+        assert keys.seed_of(config, part) == number
+    assert config.seed == 3
+
+
+def test_from_a_base_the_method_alone_is_another():
+    config = keys.common()
+    config.loop.compare = ("random", "coreset")
+    other = keys.from_base(config, "coreset", "runs/one")
+    assert (other.base, other.acquisition.method) == ("runs/one", "coreset")
+    assert other.loop.compare == ()
+    assert (config.base, config.acquisition.method) == ("", "random")
+    other.base, other.acquisition.method = "", "random"
+    other.loop.compare = config.loop.compare
+    assert other.to_dict() == config.to_dict()
