@@ -29,9 +29,20 @@ from jalpose.storage.journal import Journal
 
 
 def compare(
-    config: ConfigDict, workdir: str, options: Options, screen: Screen | None = None
+    config: ConfigDict,
+    workdir: str,
+    options: Options,
+    screen: Screen | None = None,
+    programs: Programs | None = None,
 ) -> Path:
     """Compare engines on a model of the run in `workdir`: the folder of the results.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      options: of the comparison.
+      screen: for progress and the table; None: the standard output.
+      programs: what is compiled already; None: nothing, for all devices.
 
     Raises:
       ConfigError: an option or value is not allowed, or the run's config is another.
@@ -52,7 +63,7 @@ def compare(
     records.check_workdir(out)
 
     dataset = run.load_dataset(ours)
-    programs = Programs(sharding.make_mesh())
+    programs = programs or Programs(sharding.make_mesh())
     context = make_context(ours, dataset, programs)
     variables = checkpoints.load_model(workdir, cycle)
     variables = sharding.replicate(programs.mesh, variables)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Integer, UInt8
 
 from jalpose.data import pipeline
 from jalpose.data.dataset import Dataset
@@ -348,6 +348,6 @@ def collect(blocks) -> dict[str, np.ndarray]:
     return {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
 
 
-def example_keys(key, ids: Int[AnyArray, " n"]):
+def example_keys(key, ids: Integer[AnyArray, " n"]):
     """A key for each example id: the same whatever block or device it falls in."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids.astype(jnp.uint32))

@@ -1,11 +1,13 @@
 """Exact norms against approximate ones: what is measured, written and refused."""
 
+import dataclasses
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -16,25 +18,25 @@ from scipy import stats
 
 from jalpose import command
 from jalpose.acquisition.eglpp import EglPlusPlus
-from jalpose.acquisition.method import Pool
-from jalpose.data.dataset import Dataset
 from jalpose.engine_comparison import (
     agreement,
     contestants,
     layers,
     measure,
     session,
-    summary,
 )
 from jalpose.engine_comparison.options import Options
-from jalpose.loop import checkpoints, run
+from jalpose.loop import checkpoints, context
+from jalpose.models.registry import MODELS, HourglassOptions
 from jalpose.report import engine_plots
-from jalpose.runtime import provenance, sharding
+from jalpose.runtime import provenance
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import plain
 from jalpose.storage import records
+from jalpose.storage.journal import Journal
 from jalpose.tasks.pose import losses
+from jalpose.tasks.pose.skeletons import ABSENT
 from jalpose.training.trainer import scale_images
 from tests.support import small
 
@@ -45,26 +47,33 @@ K = 4
 COUNT = 11  # two blocks of 8, the second padded
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlatOptions(HourglassOptions):
+    """A network that compiles in no time, under the keys of another."""
+
+    last_layer: ClassVar = "maps"
+
+    def build(self, num_outputs, *, traced=False):
+        return small.FLAT
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One device, and a network that compiles in no time."""
-    make_mesh = sharding.make_mesh
-
-    def one_device(devices=None):
-        return make_mesh(jax.devices()[:1] if devices is None else devices)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", one_device)
-        patch.setattr(Problem, "_network", lambda self, convolution: small.FLAT)
-        patch.setattr(summary, "HEADS", "maps")
-        patch.setattr(session, "load_dataset", small.load_figures)
+        patch.setitem(MODELS, "hourglass", FlatOptions)
         yield
+
+
+def make_context(config=None):
+    """The context that models of a run are compared in, on one device."""
+    ours = session.as_eglpp(config or small.configure())
+    return context.make_context(ours, small.dataset(), small.programs())
 
 
 def lay_run(workdir, changes=None, cycles=(0,)):
     """What a run leaves behind, with models of `cycles`."""
     config = small.configure(changes)
-    records.write_config(workdir, provenance.describe(config))
+    records.write_config(workdir, provenance.describe(plain(config)))
     for cycle in cycles:
         checkpoints.save_model(workdir, cycle, small.flat_variables())
     return workdir
@@ -74,7 +83,9 @@ def compare(workdir, changes=None, **options):
     stream = io.StringIO()
     options = {"images": COUNT, "engines": NAMES, **options}
     config = small.configure(changes)
-    out = session.compare(config, str(workdir), Options(**options), Screen(stream))
+    out = session.compare(
+        config, str(workdir), Options(**options), Screen(stream), small.programs()
+    )
     return out, stream.getvalue()
 
 
@@ -91,33 +102,31 @@ def compared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def slow():
     """(ids, squared norms by tensor [M, K], residuals [M, K], weights), one by one."""
-    problem = session._make_problem(session._as_eglpp(small.configure()))
-    labelled = problem.dataset.initial
-    ids = problem.unlabelled(labelled, 0, COUNT)
+    found_in = make_context()
+    ids = found_in.unlabelled(found_in.dataset.initial, 0, COUNT)
     variables = small.flat_variables()
-    probe = small.probe(problem.passes, variables)
-    options = problem.method_options("eglpp")
-    found = eglpp.candidates(probe, problem.labelled_set(labelled), ids, **options)
+    probe = small.probe(found_in.passes, variables)
+    found = found_in.method.candidates(probe, small.pool(ids))
     images = np.asarray(scale_images(small.crops(ids)["image"]))
 
     def loss(params, image, maps, present):
         output = small.FLAT.apply({**variables, "params": params}, image[None])
-        return losses.heatmap_loss(output.heatmaps[0], maps, present)
+        return losses.heatmap_loss(output.prediction[0], maps, present)
 
-    gradient, render = jax.jit(jax.grad(loss)), jax.jit(problem.spec.render)
+    gradient, render = jax.jit(jax.grad(loss)), jax.jit(small.SPEC.render)
     norms, residuals = {}, np.zeros((COUNT, K))
     for m in range(COUNT):
         row = found.context(np.array([m]))
         for k in range(K):
-            target = {name: value[0, k] for name, value in row.items()}
-            maps = np.asarray(render(target["joints"], target["present"]))
-            tree = gradient(variables["params"], images[m], maps, target["present"])
+            label = {name: value[0, k] for name, value in row.items()}
+            present = label["status"] != ABSENT
+            maps = np.asarray(render(label["joints"], present))
+            tree = gradient(variables["params"], images[m], maps, present)
             for name, leaf in flatten_dict(tree, sep="/").items():
                 norms.setdefault(name, np.zeros((COUNT, K)))[m, k] = (
                     np.asarray(leaf, np.float64) ** 2
                 ).sum()
-            output = small.flat_apply(variables, images[m : m + 1]).heatmaps[0]
-            present = target["present"]
+            output = small.flat_apply(variables, images[m : m + 1]).prediction[0]
             # d/dy of the mean over S * h * w and the joints present of (y - t)^2
             cells = 2 * 8 * 8 * present.sum()
             off = 2 * (np.asarray(output, np.float64) - maps) * present / cells
@@ -134,8 +143,8 @@ def row_of(record, label):
 
 def test_the_images_are_those_of_a_run_with_that_subset(compared, slow):
     np.testing.assert_array_equal(compared[3]["ids"], slow[0])
-    problem = small.problem({"acquisition.pool_subset": COUNT})
-    wanted = problem.unlabelled(problem.dataset.initial, 0)
+    found = small.flat_context({"acquisition.pool_subset": COUNT})
+    wanted = found.unlabelled(found.dataset.initial, 0)
     np.testing.assert_array_equal(compared[3]["ids"], wanted)
 
 
@@ -165,13 +174,17 @@ def test_approximations_err_and_conv_linear_leaves_batch_norm_out(compared):
 
 def test_a_score_is_the_one_an_acquisition_would_give(compared):
     arrays, config = compared[3], small.configure()
-    problem = session._make_problem(session._as_eglpp(config))
-    labelled = problem.labelled_set(problem.dataset.initial)
     sketch = contestants.contestants(["exact", "sketch3r2"], config.acquisition, K)[1]
-    probe = small.probe(problem.passes, small.flat_variables())
-    probe._engine = sketch.engine
-    options = problem.method_options("eglpp")
-    chosen = eglpp.acquire(None, probe, labelled, arrays["ids"], 3, **options)
+    delta = {
+        "acquisition.engine": "sketch",
+        "acquisition.sketch.passes": sketch.engine.passes,
+        "acquisition.sketch.remainder": sketch.engine.remainder,
+        "acquisition.pieces": 100,
+    }
+    found = make_context(small.configure(delta))
+    assert found.engine == sketch.engine
+    probe = found.probe(small.flat_variables(), Journal())
+    chosen = found.method.acquire(None, probe, small.pool(arrays["ids"]), 3)
     scores, errors = (arrays[f"{n}:sketch3r2"] for n in ("scores", "standard_error"))
     np.testing.assert_allclose(scores, chosen.scores, rtol=1e-5)
     np.testing.assert_allclose(errors, chosen.explanation["standard_error"], rtol=1e-3)
@@ -256,30 +269,35 @@ def test_plots_of_scores_that_are_zero_constant_or_negative(tmp_path):
 def test_what_is_there_is_never_written_over(compared):
     out = compared[0]
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert session._free_folder(out) == out.with_name("compare_engines-2")
+    assert session.free_folder(out) == out.with_name("compare_engines-2")
     out.with_name("compare_engines-2").mkdir()  # empty: of a comparison broken off
-    assert session._free_folder(out) == out.with_name("compare_engines-2")
+    assert session.free_folder(out) == out.with_name("compare_engines-2")
     (out.with_name("compare_engines-2") / "file").write_text("mine")
-    assert session._free_folder(out) == out.with_name("compare_engines-3")
+    assert session.free_folder(out) == out.with_name("compare_engines-3")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_the_labelled_are_those_of_the_models_cycle(tmp_path):
-    problem = session._make_problem(session._as_eglpp(small.configure()))
+    data = small.dataset()
     for cycle, ids in enumerate(([50, 45], [60])):
         records.write_arrays(tmp_path, cycle, selected=np.array(ids))
-    initial = problem.dataset.initial
     for cycle, more in enumerate(([], [50, 45], [50, 45, 60])):
-        found = session._labelled(problem, tmp_path, cycle)
-        np.testing.assert_array_equal(found, [*initial, *more])
+        state = session.state_of(data, tmp_path, cycle)
+        assert state.cycle == cycle
+        np.testing.assert_array_equal(state.labelled, [*data.initial, *more])
+        # With the labels that were bought, and no others.
+        labelled = make_context().labelled_set(state)
+        wanted = small.labels_of(data, state.labelled)
+        for name, values in wanted.items():
+            np.testing.assert_array_equal(labelled.labels[name], values)
 
 
 def test_the_newest_model_is_taken_unless_another_is_named(tmp_path):
     lay_run(tmp_path, cycles=(0, 2))
-    assert session._cycle(tmp_path, -1) == 2
-    assert session._cycle(tmp_path, 0) == 0
+    assert session.cycle_of(tmp_path, -1) == 2
+    assert session.cycle_of(tmp_path, 0) == 0
     with pytest.raises(ConfigError, match=r"--cycle=1: .* has models of cycles 0, 2"):
-        session._cycle(tmp_path, 1)
+        session.cycle_of(tmp_path, 1)
 
 
 # Statistics.
@@ -419,7 +437,7 @@ def test_what_does_not_change_the_model_may_differ(tmp_path):
         "data.threads": 2,
     }
     lay_run(tmp_path, changes)
-    session._refuse_another_model(small.configure(), tmp_path)
+    session.refuse_another_model(small.configure(), tmp_path)
 
 
 def test_a_run_without_a_model_is_refused(tmp_path):
@@ -443,10 +461,26 @@ def test_numbers_out_of_range_are_refused(tmp_path, options, message):
 
 
 def test_a_score_that_is_not_finite_is_told_with_engine_and_image():
-    item = contestants.Contestant(label="goodfellow", engine=None, backward_passes=0)
-    parts = [{"scores": np.array([1.0, np.nan])}]
-    with pytest.raises(FloatingPointError, match="goodfellow: id 8"):
-        measure._measured(item, np.array([5, 8]), parts, np.ones((1, 1)), None)
+    variables = small.copied(small.flat_variables())
+    variables["params"]["stem"]["kernel"][:] = np.nan
+    found = make_context()
+    near = EglPlusPlus(neighbours=K, perplexity=3.0).candidates(
+        small.probe(found.passes, small.flat_variables()), small.pool([45, 48])
+    )
+    item = contestants.contestants(["exact"], found.config.acquisition, K)[0]
+    names = contestants.tensor_names(small.FLAT, 32)
+    with pytest.raises(FloatingPointError, match="exact: id 45"):
+        measure.measure(
+            found,
+            variables,
+            np.array([45, 48]),
+            near,
+            [item],
+            names,
+            block=2,
+            repeats=1,
+            progress=lambda *_: None,
+        )
 
 
 def test_a_mistake_ends_with_code_2_and_what_to_do(tmp_path, capsys):
