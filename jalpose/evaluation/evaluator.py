@@ -111,12 +111,12 @@ class Evaluator:
         )
         arrays = {
             "embeddings": described["embedding"],
-            **{name: _recorded(values) for name, values in predicted.items()},
+            **{name: _recorded(found) for name, found in predicted.items()},
         }
         if truth is None:
             values["left_out"] = [*measures.OF_LABELS, *more]
         else:
-            arrays["true_losses"] = losses
+            arrays["true_losses"] = described["loss"]
         if norms is not None:
             arrays["true_squared_norms"] = norms
         return values, arrays

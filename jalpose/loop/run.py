@@ -262,11 +262,11 @@ def model_differences(
     """
     own = tasks.settings_of(config.task).MODEL_SECTIONS
     sections = ("task", "data", "model", *own, *more)
-    sides = [
+    there, ours = (
         {name: side[name] for name in sections if name in side}
         for side in (recorded, plain(config))
-    ]
-    return differences(*sides, ignore=(*RUNTIME_KEYS, *ignore))
+    )
+    return differences(there, ours, ignore=(*RUNTIME_KEYS, *ignore))
 
 
 def refuse_another_config(

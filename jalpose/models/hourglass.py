@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -109,7 +108,7 @@ class Hourglass(nn.Module):
         up = residual("up")(x, train, drop)
         low = max_pool(x)
         low = residual("low1")(low, train, drop)
-        below: tuple[jax.Array, ...] = ()
+        below: tuple[AnyArray, ...] = ()
         if self.depth > 1:
             inner = Hourglass(self.depth - 1, *block, name="inner")
             low, below = inner(low, train, drop)

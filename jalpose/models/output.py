@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jalpose.runtime.shapes import AnyArray
+
 
 class Features(NamedTuple):
     """Maps inside a network that heads may read, each [B, h, w, C].
@@ -13,8 +15,8 @@ class Features(NamedTuple):
       levels: of the last stage, the highest resolution first, then lower and lower.
     """
 
-    stacks: tuple[jax.Array, ...] = ()
-    levels: tuple[jax.Array, ...] = ()
+    stacks: tuple[AnyArray, ...] = ()
+    levels: tuple[AnyArray, ...] = ()
 
 
 class Output(NamedTuple):

@@ -106,7 +106,7 @@ def check_dropout(dropout: float) -> None:
         raise ConfigError(f"model.dropout={dropout} must be 0 or more, and below 1")
 
 
-MODELS: dict[str, type] = {"hourglass": HourglassOptions}
+MODELS: dict[str, type[Options]] = {"hourglass": HourglassOptions}
 
 
 def options_of(model: Mapping[str, Any]) -> Options:

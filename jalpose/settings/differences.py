@@ -70,7 +70,7 @@ def differences(old: Mapping, new: Mapping, ignore: Iterable[str] = ()) -> list[
 def _unused(old: Mapping, new: Mapping) -> tuple[str, ...]:
     """Prefixes of the sections of methods that neither config runs."""
     names: set[str] = set()
-    used: set[str] = {"sketch"}  # the engine's section, not a method's
+    used: set[Any] = {"sketch"}  # the engine's section, not a method's
     for config in (old, new):
         acquisition = config.get("acquisition") or {}
         names |= {k for k, v in acquisition.items() if isinstance(v, Mapping)}

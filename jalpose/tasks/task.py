@@ -49,6 +49,10 @@ class Task(Protocol):
         """Shapes of one label, by name."""
         ...
 
+    def __hash__(self) -> int:
+        """Equal tasks are one: what is compiled is kept by them."""
+        ...
+
     def augment(self, key, image, label: Label) -> tuple[jax.Array, Label]:
         """One random version of an example.
 

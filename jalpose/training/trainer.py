@@ -285,6 +285,7 @@ class Trainer:
         return network_of(self.model.init(key, self._blank()))
 
     def _init_head_fn(self, key):
+        assert self.head is not None  # else nobody asks for one
         # Of the network's output only the shapes matter.
         output, _ = self.model.init_with_output(key, self._blank())
         return self.head.module.init(key, output)["params"]
@@ -304,6 +305,7 @@ class Trainer:
 
     def _objective(self, head, output, each, labels, targets):
         """The head's objective on a batch; `each` are the examples' losses."""
+        assert self.head is not None  # its parameters are there
         truth = objectives.Truth(
             losses=jax.lax.stop_gradient(each),
             known=jax.vmap(self.task.known)(targets),
@@ -329,7 +331,7 @@ class Trainer:
             each = jax.vmap(self.task.loss)(output.prediction, targets)
             found = {"loss": jnp.mean(each)}
             total = found["loss"]
-            if head:
+            if head and self.head is not None:
                 seen = output if attached else jax.lax.stop_gradient(output)
                 found["head_loss"] = self._objective(head, seen, each, labels, targets)
                 total += self.head.weight * found["head_loss"]

@@ -188,7 +188,7 @@ def candidates(maps, *, peaks: int, min_distance: float):
     positions = jnp.where(found[..., None], positions, highest)
     # A joint without a peak: its highest pixel instead, in the first place.
     first = jnp.arange(peaks) == 0
-    instead = ~found.any(axis=1)[:, None] & first[None]
+    instead = ~jnp.any(found, axis=1)[:, None] & first[None]
     heights = jnp.where(found, values, jnp.where(instead, 0.0, -jnp.inf))
     weights = jax.nn.softmax(heights, axis=1)
     return positions, jnp.where(

@@ -5,6 +5,7 @@ heatmaps [S, h, w, J] of every stack, a target (maps [h, w, J], bool [J] which c
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ MEASURES = ("prediction", "decoded")  # of `disagreement`
 
 Maps = Float[AnyArray, "h w j"]
 Prediction = Float[AnyArray, "s h w j"]
-Label = dict[str, Shaped[AnyArray, "j ..."]]
+Label = Mapping[str, Shaped[AnyArray, "j ..."]]
 Target = tuple[Float[AnyArray, "..."], Bool[AnyArray, " j"]]
 
 
@@ -69,7 +70,7 @@ class PoseTask:
 
     def augment(
         self, key, image: Float[AnyArray, "y x 3"], label: Label
-    ) -> tuple[Float[AnyArray, "y x 3"], Label]:
+    ) -> tuple[Float[AnyArray, "y x 3"], dict[str, Shaped[AnyArray, "j ..."]]]:
         """Scaled, turned, moved, mirrored and recoloured; see `augment.augment`."""
         image, joints, status = augment.augment(
             key,
@@ -94,7 +95,7 @@ class PoseTask:
 
     def known(self, target: Target) -> Bool[AnyArray, ""]:
         """Does any joint count?"""
-        return target[1].any()
+        return jnp.any(target[1])
 
     def loss(self, prediction: Prediction, target: Target) -> Float[AnyArray, ""]:
         """Mean squared error over stacks, pixels and the joints that count."""
@@ -134,8 +135,8 @@ class PoseTask:
         if log and kind == "softmax":
             found = jax.nn.log_softmax(maps / temperature, axis=(0, 1))
         else:
-            found = heatmaps.posterior(maps, kind, temperature)
-            found = jnp.log(found) if log else found
+            shares = heatmaps.posterior(maps, kind, temperature)
+            found = jnp.log(shares) if log else jnp.asarray(shares)
         return jnp.moveaxis(found.reshape(-1, found.shape[-1]), -1, 0)
 
     def candidates(self, options: CandidateOptions) -> Candidates:
