@@ -192,7 +192,7 @@ class EglPlusPlus(Method):
 
 
 def _neighbours(probe, labelled_ids, possible, ids, **options):
-    """Of each of `ids` what `NeighbourLabels` holds: the fields that are arrays.
+    """The arrays of `NeighbourLabels` for each of `ids`, by field.
 
     Args:
       probe: of the trained network.

@@ -80,7 +80,7 @@ class Dataset:
         return None if self.windows is None else self.windows[ids]
 
     def checksums(self) -> np.ndarray:
-        """Of each example's name, label and crop window: uint32 [N]."""
+        """Checksums of each example's name, truth and crop window: uint32 [N]."""
         arrays = [self.truth[name] for name in sorted(self.truth)]
         if self.windows is not None:
             arrays.append(self.windows)
@@ -93,7 +93,7 @@ class Dataset:
         return sums
 
     def image_checksums(self, examples: np.ndarray) -> np.ndarray:
-        """Of the images of example ids, as decoded: uint32 [len(examples)]."""
+        """Checksums of the images of example ids, as decoded: uint32 [n]."""
         sums = [zlib.crc32(self.image(i).tobytes()) for i in examples]
         return np.array(sums, np.uint32)
 

@@ -1,4 +1,4 @@
-"""From example ids to batches of crops, through Grain."""
+"""Batches and blocks of crops by example ids, through Grain."""
 
 import itertools
 import math

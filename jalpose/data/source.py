@@ -36,7 +36,7 @@ class Source(Protocol):
 
     @property
     def annotations(self) -> Annotations:
-        """Of its examples."""
+        """Names of its examples."""
         ...
 
     def image(self, index: int) -> np.ndarray:

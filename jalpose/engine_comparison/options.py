@@ -34,5 +34,5 @@ class Options:
                 raise ConfigError(f"--{name}={value} must be at least {least}")
 
     def asdict(self) -> dict:
-        """By name, for records."""
+        """The options by name, for records."""
         return dataclasses.asdict(self)

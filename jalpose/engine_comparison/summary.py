@@ -1,4 +1,4 @@
-"""From what was measured to the record of a comparison: numbers alone."""
+"""The record of a comparison, made from what was measured: numbers alone."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -30,7 +30,7 @@ from jalpose.training.plan import NETWORK
 
 
 class Silence(contextlib.nullcontext):
-    """In the place of a `Recorder` on a host that writes nothing."""
+    """A stand-in for the `Recorder` on a host that writes nothing."""
 
     def __enter__(self):
         return self

@@ -11,7 +11,7 @@ from jalpose.training.trainer import TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """In one of a cycle's trainings, or at its end.
+    """The phase of one of a cycle's trainings, or of its end.
 
     Attributes:
       train: the data position is `train.step` batches.

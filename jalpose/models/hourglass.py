@@ -146,7 +146,7 @@ class StackedHourglass(nn.Module):
         train: bool = False,
         drop: bool | None = None,
     ) -> Output:
-        """See the class.
+        """Heatmaps, embedding and features of a batch of images.
 
         Args:
           images: float32 [B, H, W, 3].

@@ -85,7 +85,7 @@ class HourglassOptions:
             )
 
     def build(self, num_outputs: int, *, traced: bool = False) -> StackedHourglass:
-        """See `Options`."""
+        """Linen module of the network; see `Options`."""
         convolution = "native" if traced else self.convolution
         if convolution == "auto":
             convolution = "blocked" if jax.default_backend() == "cpu" else "native"

@@ -96,7 +96,7 @@ def join(address: Address | None, timeout: int) -> None:
 
 
 def _slurm_address(environ: Mapping[str, str]) -> Address:
-    """Of a task that srun started: host 0 is on the first node of the step.
+    """Address of a task that srun started: host 0 is on the first node of the step.
 
     JAX can tell this itself, but ends the process where the coordinator is not there:
     to say so first, one has to know where it would be.

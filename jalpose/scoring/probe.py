@@ -83,7 +83,7 @@ class Probe:
 
     @property
     def mesh(self):
-        """Of the devices."""
+        """The mesh of the devices."""
         return self._walker.mesh
 
     def embeddings(self, ids: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m c"]:

@@ -132,7 +132,7 @@ class Labels(Protocol):
         ...
 
     def verdicts(self, predicted: Predicted, truth: Truth) -> list[str]:
-        """Of each example a few words: how good its prediction is."""
+        """A few words on each example: how good its prediction is."""
         ...
 
     def draw(

@@ -57,7 +57,7 @@ class TrainingPlan:
         self._batches: tuple | None = None
 
     def steps_per_epoch(self, cycle: int) -> int:
-        """Of the training of `cycle`, by the labels planned for it."""
+        """Steps of an epoch of `cycle`, by the labels planned for it."""
         return lengths.steps_per_epoch(self.config, len(self.dataset.initial), cycle)
 
     def total_steps(self, cycle: int) -> int:
@@ -195,7 +195,7 @@ class TrainingPlan:
         return pipeline.CropSource(self.dataset, labelled.ids, size, labelled.labels)
 
     def _rows(self, batch: int) -> tuple[int, int]:
-        """Of a batch the rows of this host: the first, and how many."""
+        """Rows of a batch that this host holds: the first, and how many."""
         part = sharding.part_of(self.trainer.mesh, batch)
         return part.first, part.here
 
@@ -234,5 +234,5 @@ def structure_of(variables) -> dict:
 
 
 def _names(cycle: int, stage: Stage) -> tuple:
-    """Of the random streams of a training."""
+    """Names of the random streams of a training."""
     return (cycle,) if stage.kind == NETWORK else (cycle, stage.name)

@@ -180,7 +180,7 @@ class Trainer:
         return sharding.replicate(self.mesh, state)
 
     def learning_rate(self, step: int, total: int) -> float:
-        """Of step `step` of `total`, before reductions on a plateau."""
+        """Learning rate of step `step` of `total`, before reductions on a plateau."""
         rate, warmup = self.config.learning_rate, self.config.warmup_steps
         warmup = min(warmup, total // 2)
         if step < warmup:

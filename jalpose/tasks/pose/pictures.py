@@ -280,7 +280,7 @@ class PosePictures:
         )
 
     def overview(self, arrays: Arrays, example: int) -> Heat | None:
-        """At each place the highest of an example's heatmaps."""
+        """The highest of an example's heatmaps at each place."""
         maps = heatmaps_of(arrays, example)
         if maps is None:
             return None
