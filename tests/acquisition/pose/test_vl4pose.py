@@ -47,7 +47,11 @@ def test_links_go_by_the_joints_names_not_their_order():
 
 def test_a_skeleton_without_links_is_refused():
     hand = Skeleton(
-        name="hand", joints=("wrist", "thumb"), flip_pairs=(), limbs=(), torso=()
+        name="hand",
+        joints=("wrist", "thumb"),
+        flip_pairs=(),
+        limbs=(),
+        torso=((0, 1), (0, 1)),
     )
     task = PoseTask(skeleton=hand, spec=small.SPEC)
     message = r"skeleton hand, .* wrist, thumb\. It knows"
