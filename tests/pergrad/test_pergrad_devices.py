@@ -13,6 +13,7 @@ from jalpose.pergrad import api, memory
 from jalpose.pergrad.api import Engine
 from jalpose.pergrad.memory import largest_fitting, limit_bytes
 from jalpose.runtime import sharding
+from jalpose.runtime.throughput import Meter
 from jalpose.scoring.passes import Passes
 from jalpose.scoring.probe import Probe
 from jalpose.storage.journal import Journal
@@ -110,29 +111,24 @@ def targets_of(row):
 
 def fresh_passes():
     """Passes with nothing compiled, over one device."""
-    return Passes(
-        small.FLAT,
-        small.dataset(),
-        small.SPEC,
-        refine="parabola",
-        mesh=small.mesh(),
-        threads=1,
-    )
+    return Passes(small.FLAT, small.TASK, mesh=small.mesh(), threads=1)
 
 
 IDS = np.arange(40, 57)
 
 
-def probed(walker, engine, ids=IDS, memory=0.0):
+def probed(walker, engine, ids=IDS, memory=0.0, meter=None):
     probe = Probe(
         walker,
         small.flat_variables(),
+        small.examples(labels=False),
         journal=Journal(),
         pieces=10**9,
         forward_block=8,
         gradient_block=8,
         engine=engine,
         memory=memory,
+        meter=meter,
     )
     weights = np.full((len(ids), 6), 1 / 6, np.float32)
 
@@ -156,18 +152,17 @@ def test_pools_of_any_length_compile_once():
 
 def test_the_microbatch_fits_the_memory_and_changes_no_norm(monkeypatch):
     monkeypatch.setattr(memory, "CPU_MICROBATCH", 6)
-    single = fresh_passes()
-    wanted = probed(single, Engine(microbatch=1))
+    single, largest, fitted = Meter(), Meter(), Meter()
+    wanted = probed(fresh_passes(), Engine(microbatch=1), meter=single)
     assert single.microbatch == 0  # it was given, not found
 
-    largest = fresh_passes()
-    found = probed(largest, Engine())  # with all the memory there is
+    # With all the memory there is.
+    found = probed(fresh_passes(), Engine(), meter=largest)
     assert largest.microbatch == 6 and largest.peak_bytes > single.peak_bytes
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
-    fitted = fresh_passes()
     limit = (single.peak_bytes + largest.peak_bytes) // 2
-    found = probed(fitted, Engine(), memory=limit / 2**30)
+    found = probed(fresh_passes(), Engine(), memory=limit / 2**30, meter=fitted)
     assert 1 <= fitted.microbatch < 6 and fitted.peak_bytes <= limit
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 

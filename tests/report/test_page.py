@@ -267,7 +267,7 @@ def test_peaks_are_told_with_their_heights(folder, report):
     arrays = records.read_arrays(folder / "multipeak_entropy", 0)
     row = int(np.argmax(arrays["scores"]))
     joint = int(np.argmax(arrays["joint_entropy"][row]))
-    maps = pictures.heatmaps_of(arrays, arrays["ids"][row])[..., joint]
+    maps = pictures.heatmaps_of(arrays, int(arrays["ids"][row]))[..., joint]
     count = arrays["num_peaks"][row, joint]
     heights = [f"{maps[y, x]:.3g}" for x, y in arrays["peak_positions"][row, joint]]
     said = f"{count} peak{'s' * int(count > 1)}: {', '.join(heights[:count])}"
