@@ -79,6 +79,9 @@ def assemble(
     if method is not None:
         chosen["acquisition.method"] = given["method"]
         chosen |= methods.methods()[given["method"]].presets
+        # Nothing is compared with itself.
+        compared = (delta or {}).get("loop.compare", ())
+        chosen["loop.compare"] = tuple(m for m in compared if m != given["method"])
     config.name = name.format(method=given.get("method", ""))
     usual, own = scale_changes(config, scale), (scales or {}).get(scale, {})
     for key, value in {**usual, **(delta or {}), **chosen, **own}.items():
