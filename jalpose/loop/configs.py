@@ -80,7 +80,7 @@ def assemble(
         chosen["acquisition.method"] = given["method"]
         chosen |= methods.methods()[given["method"]].presets
         # Nothing is compared with itself.
-        compared = (delta or {}).get("loop.compare", ())
+        compared: Any = (delta or {}).get("loop.compare", ())
         chosen["loop.compare"] = tuple(m for m in compared if m != given["method"])
     config.name = name.format(method=given.get("method", ""))
     usual, own = scale_changes(config, scale), (scales or {}).get(scale, {})

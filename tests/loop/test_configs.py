@@ -119,6 +119,15 @@ def test_an_argument_chooses_the_method_and_brings_its_presets():
     assert get_config("method=random").model.dropout == 0
 
 
+def test_nothing_is_compared_with_itself():
+    get_config = configs.benchmark(
+        "figures", delta={"loop.compare": ("random", "coreset")}
+    )
+    assert get_config("method=coreset").loop.compare == ("random",)
+    assert get_config("").loop.compare == ("random", "coreset")
+    configs.check(get_config("method=random"))
+
+
 def test_a_benchmark_keeps_the_lengths_that_a_file_does_not_change():
     whole = configs.benchmark("lsp")("scale=small")
     scales = {"small": {"acquisition.budget": 7}}
