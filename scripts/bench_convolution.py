@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from jalpose.models.registry import create_model
+from jalpose.models.registry import HourglassOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.memory import compiled_bytes
 from jalpose.tasks.pose import losses
@@ -30,15 +30,10 @@ JOINTS = 14
 
 def make(convolution: str):
     """Compiled training gradient and candidate norms under one convolution."""
-    model = create_model(
-        "hourglass",
-        JOINTS,
-        stacks=_STACKS.value,
-        channels=_CHANNELS.value,
-        depth=4,
-        dtype="float32",
-        convolution=convolution,
+    options = HourglassOptions(
+        stacks=_STACKS.value, channels=_CHANNELS.value, convolution=convolution
     )
+    model = options.build(JOINTS)
     size, heat = _SIZE.value, _SIZE.value // 4
     images = jax.random.uniform(jax.random.key(0), (_BATCH.value, size, size, 3))
     variables = jax.jit(model.init)(jax.random.key(1), images)
@@ -48,7 +43,7 @@ def make(convolution: str):
     )
 
     def apply_fn(variables, images):
-        return model.apply(variables, images).heatmaps
+        return model.apply(variables, images).prediction
 
     def training(params, images):
         def loss(params):
@@ -58,7 +53,7 @@ def make(convolution: str):
                 train=True,
                 mutable=["batch_stats"],
             )
-            return jnp.mean(jnp.square(output.heatmaps))
+            return jnp.mean(jnp.square(output.prediction))
 
         return jax.grad(loss)(params)
 

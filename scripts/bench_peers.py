@@ -42,7 +42,7 @@ import numpy as np
 from absl import app, flags
 from flax import traverse_util
 
-from jalpose.models.registry import create_model
+from jalpose.models.registry import HourglassOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.memory import CPU_MICROBATCH
 from jalpose.tasks.pose import heatmaps, losses
@@ -171,10 +171,10 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
     num = candidates.shape[1]
 
     def apply_fn(variables, images):
-        return model.apply(variables, images).heatmaps
+        return model.apply(variables, images).prediction
 
     def plain_fn(variables, images):  # the other engines bring convolutions along
-        return model.clone(convolve=None).apply(variables, images).heatmaps
+        return model.clone(convolve=None).apply(variables, images).prediction
 
     def loss_fn(maps, target):
         return losses.heatmap_loss(maps, target, jnp.ones(JOINTS, bool))
@@ -375,8 +375,7 @@ def main(argv):
     )
 
     shape = dict(stacks=_STACKS.value, channels=_CHANNELS.value, depth=_DEPTH.value)
-    options = {"dtype": "float32", "convolution": "auto"}
-    model = create_model("hourglass", JOINTS, **shape, **options)
+    model = HourglassOptions(**shape).build(JOINTS)
     size = _SIZE.value
     keys = jax.random.split(jax.random.key(0), 3)
     # Smooth colours: images of noise are all alike to the network, and in even ones
@@ -396,7 +395,7 @@ def main(argv):
         channels_first = np.moveaxis(np.asarray(array), -1, 1).copy()
         return torch.from_numpy(channels_first).to(device)
 
-    ours = np.asarray(jax.jit(model.apply)(variables, images).heatmaps)
+    ours = np.asarray(jax.jit(model.apply)(variables, images).prediction)
     with torch.no_grad():
         theirs = build(torch.nn.BatchNorm2d)(carried(images)).cpu().numpy()
     error = np.max(np.abs(ours - np.moveaxis(theirs, 2, -1))) / np.max(np.abs(ours))

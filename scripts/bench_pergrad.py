@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from jalpose.models.registry import create_model
+from jalpose.models.registry import HourglassOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.api import Engine
 from jalpose.pergrad.memory import CPU_MICROBATCH, compiled_bytes
@@ -56,11 +56,10 @@ class Network:
             "stacks": _STACKS.value,
             "channels": _CHANNELS.value,
             "depth": _DEPTH.value,
-            "dtype": "float32",
         }
         self.models = {
-            convolution: create_model(
-                "hourglass", JOINTS, **options, convolution=convolution
+            convolution: HourglassOptions(**options, convolution=convolution).build(
+                JOINTS
             )
             for convolution in ("native", "blocked")
         }
@@ -72,7 +71,7 @@ class Network:
         """(variables, images) -> heatmaps."""
 
         def apply_fn(variables, images):
-            return self.models[convolution].apply(variables, images).heatmaps
+            return self.models[convolution].apply(variables, images).prediction
 
         return apply_fn
 

@@ -14,15 +14,15 @@ import time
 
 import jax
 from absl import app
-from jalpose.tasks.pose.benchmarks import load_dataset
 from ml_collections import config_flags
 
 from jalpose.data.packed import PackedCrops
-from jalpose.loop import cycle, run
+from jalpose.loop import advance, configs, run
+from jalpose.loop.context import make_context
+from jalpose.loop.programs import Programs
 from jalpose.runtime import sharding
-from jalpose.settings.keys import seed_of
-from jalpose.settings.validation import validate
-from jalpose.training.trainer import arrays_only
+from jalpose.runtime.throughput import Flow
+from jalpose.training.trainer import for_devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")
 IMAGES, STEPS = 300, 12
@@ -43,9 +43,9 @@ def main(argv):
     del argv
     config = _CONFIG.value
     config.data.packed = False
-    validate(config, run.KNOWN)
-    data = load_dataset(config.data, seed_of(config, "initial"))
-    problem = run.make_problem(config, data)
+    configs.check(config)
+    data, mesh = run.load_dataset(config), sharding.make_mesh()
+    context = make_context(config, data, Programs(mesh))
     ids, size = data.initial[:IMAGES].tolist(), config.data.size
 
     cutting = each(lambda i: data.crop(i, size), ids)
@@ -54,22 +54,23 @@ def main(argv):
         writing = each(lambda i: packed.get(i, lambda: data.crop(i, size)), ids)
         reading = each(lambda i: packed.get(i, lambda: None), ids)
 
-    state = cycle.start(problem).phase.train
-    stage = problem.stages.of(0)[0]
-    batches = problem.stages.batches(data.initial, 0, stage, 0)
+    begun = advance.start(context)
+    state, stage = begun.phase.train, context.plan.of(0)[0]
+    batches = context.plan.batches(context.labelled_set(begun), 0, stage, 0)
     rows = [next(batches) for _ in range(STEPS + 1)]
     key = jax.random.key(0)
 
     def step(batch):
         nonlocal state
-        state, _ = problem.trainer.run(state, iter([batch]), key, 1, stage.steps)
+        one = iter([batch])
+        state, _ = context.trainer.run(state, one, key, 1, stage.steps, flow=Flow())
 
     step(rows[0])
     training = each(step, rows[1:]) / config.training.batch
 
-    passes = problem.passes
-    variables = sharding.replicate(problem.mesh, state.variables)
-    one = arrays_only(rows[0]) | {"id": rows[0]["id"]}
+    passes = context.passes
+    variables = sharding.replicate(mesh, state.variables)
+    one = for_devices(rows[0]) | {"id": rows[0]["id"]}
     count = len(one["id"])
     placed = passes.place(one, count, 0)
     describe = passes.compiled(passes.describe, variables, placed).run

@@ -109,9 +109,9 @@ def make_dataset(sizes: Sizes):
     """Labelled figures, then the pool, then a few to test on."""
     import numpy as np
 
-    from jalpose.data.dataset import join_sources
-    from jalpose.data.source import Annotations
+    from jalpose.tasks.pose.annotations import Annotations
     from jalpose.tasks.pose.figures import FigureSource
+    from jalpose.tasks.pose.sources import join
 
     class Repeated:
         """A source's examples again and again, its images drawn once."""
@@ -147,7 +147,7 @@ def make_dataset(sizes: Sizes):
         Repeated(drawn, sizes.examples),
         Repeated(test, 16),
     )
-    return join_sources(
+    return join(
         sources,
         **dict(zip(("initial", "pool", "test"), parts, strict=True)),
         crop="joints",
@@ -155,19 +155,20 @@ def make_dataset(sizes: Sizes):
     )
 
 
-def make_problem(method: str, sizes: Sizes):
-    """A problem on that dataset, from an untrained base model."""
+def context_of(method: str, sizes: Sizes):
+    """The context of a run on that dataset, from an untrained base model."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from jalpose.acquisition import eglpp
+    from jalpose.acquisition.eglpp import EglPlusPlus
     from jalpose.acquisition.method import by_score
-    from jalpose.loop.context import Problem
-    from jalpose.models.hourglass import PoseOutput
+    from jalpose.loop import configs
+    from jalpose.loop.context import make_context, options_for
+    from jalpose.loop.programs import Programs
+    from jalpose.models.output import Output
     from jalpose.runtime import sharding
-    from jalpose.settings.keys import assemble
 
     class Network(nn.Module):
         """A convolution to many features, and one to heatmaps."""
@@ -177,26 +178,25 @@ def make_problem(method: str, sizes: Sizes):
             x = nn.Conv(sizes.features, (4, 4), (4, 4), name="stem")(images)
             x = nn.relu(nn.BatchNorm(not train, name="norm")(x))
             maps = nn.Conv(14, (1, 1), name="maps")(x)
-            return PoseOutput(30 * maps[:, None], jnp.mean(x, axis=(1, 2)))
+            return Output(30 * maps[:, None], jnp.mean(x, axis=(1, 2)))
 
-    class Small(Problem):
-        """A problem whose network that is."""
+    class Search(EglPlusPlus):
+        """The search for neighbours alone."""
 
-        def _network(self, convolution):
-            return Network()
-
-    def search(key, probe, labelled, unlabelled, budget, **options):
-        found = eglpp.candidates(probe, labelled, unlabelled, **options)
-        return by_score(
-            unlabelled,
-            1 - np.asarray(found.mass),
-            budget,
-            explanation={
-                "neighbour_ids": labelled.ids[found.rows],
-                "neighbour_probabilities": found.probabilities,
-            },
-            summary=found.summary,
-        )
+        def acquire(self, key, probe, pool, budget):
+            """Choose those whose neighbours hold the least probability."""
+            del key
+            found = self.candidates(probe, pool)
+            return by_score(
+                pool.unlabelled,
+                1 - np.asarray(found.mass),
+                budget,
+                explanation={
+                    "neighbour_ids": pool.labelled.ids[found.rows],
+                    "neighbour_probabilities": found.probabilities,
+                },
+                summary=found.summary,
+            )
 
     delta = {
         "data.name": "figures",
@@ -216,12 +216,19 @@ def make_problem(method: str, sizes: Sizes):
         "output.tensorboard": False,
         "output.images": 0,
     }
-    config = assemble("scale=tiny", name="pool", delta=delta, scales={})
+    config = configs.assemble("scale=tiny", name="pool", delta=delta)
     variables = Network().init(jax.random.key(0), jnp.zeros((1, PIXELS, PIXELS, 3)))
-    problem = Small(config, make_dataset(sizes), sharding.make_mesh(), variables)
+    context = make_context(
+        config,
+        make_dataset(sizes),
+        Programs(sharding.make_mesh()),
+        base=variables,
+        network=Network(),
+    )
     if method == "eglpp":
-        problem.method = dataclasses.replace(problem.method, acquire=search)
-    return problem
+        search = Search(**options_for(config))
+        context = dataclasses.replace(context, method=search)
+    return context
 
 
 def make_screen():
@@ -259,9 +266,9 @@ def measure(method: str, sizes: Sizes, folder: str) -> dict:
 
     workdir, screen = os.path.join(folder, method), make_screen()
     with Watch(workdir) as watch:
-        problem = make_problem(method, sizes)
+        context = context_of(method, sizes)
         before = status("RssAnon")
-        run.run_one(problem, workdir, screen)
+        run.run_one(context, workdir, screen)
     record = records.read_cycles(workdir)[0]
     return {
         "method": method if method != "eglpp" else "eglpp, neighbours",
@@ -273,7 +280,7 @@ def measure(method: str, sizes: Sizes, folder: str) -> dict:
         "anonymous_bytes": watch.anonymous,
         "resident_bytes": status("VmHWM"),
         "disk_bytes": watch.disk,
-        "device": problem.mesh.devices.flat[0].device_kind,
+        "device": context.passes.mesh.devices.flat[0].device_kind,
     }
 
 

@@ -15,18 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app
-from jalpose.tasks.pose.benchmarks import load_dataset
 from ml_collections import config_flags
 
 from jalpose.acquisition.parts import kcenter
-from jalpose.loop import cycle, run
-from jalpose.loop.context import Problem, engine_of
+from jalpose.loop import advance, configs, run
+from jalpose.loop.context import engine_of, make_context
+from jalpose.loop.programs import Programs
+from jalpose.pergrad import api
 from jalpose.runtime import sharding
-from jalpose.scoring.passes import Passes
-from jalpose.scoring.probe import Functions, _norms
-from jalpose.settings.keys import seed_of
-from jalpose.settings.validation import validate
-from jalpose.training.trainer import arrays_only
+from jalpose.scoring.passes import Examples
+from jalpose.scoring.probe import Functions, norm_arguments
+from jalpose.training.trainer import for_devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")
 DEVICES = (1, 2, 4, 8)
@@ -59,41 +58,43 @@ def exchanged(compiled) -> dict[str, int]:
 def programs(config, data, num_devices):
     """(what, compiled program, times a device runs it) for so many devices."""
     mesh = sharding.make_mesh(jax.devices()[:num_devices])
-    problem = Problem(config, data, mesh)
-    variables = sharding.replicate(mesh, problem.trainer.init(jax.random.key(0)))
-    variables = variables.variables
-    passes: Passes = problem.passes
+    context = make_context(config, data, Programs(mesh))
+    begun = advance.start(context)
+    state, task, passes = begun.phase.train, context.task, context.passes
+    variables = sharding.replicate(mesh, state.variables)
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     block = config.evaluation.block
-    rows = first_rows(problem, block)
+    rows = first_rows(context, block)
     placed = passes.place(rows, block, 0)
     describe = passes.compiled(passes.describe, variables, placed).run
     yield f"scoring pass of {block}: embedding, joints, peaks", describe, 1
     results = describe(variables, placed)
-    gather = passes._gather.lower(results).compile()
+    gather = jax.jit(lambda results: results, out_shardings=whole)
+    gather = gather.lower(results).compile()
     yield f"its results to all hosts, {block} images", gather, 1
 
     # An image a device: a device takes its images one after the other in a loop, whose
     # body the compiler counts once.
     images, labels = config.acquisition.block, config.acquisition.eglpp.neighbours
-    labelled = problem.labelled_set(data.initial[:num_devices])
-    context = {
-        "joints": labelled.joints[:, None].repeat(labels, 1),
-        "present": labelled.present[:, None].repeat(labels, 1),
+    labelled = context.true_labels(data.initial[:num_devices]).labels
+    content = {
+        **{name: v[:, None].repeat(labels, 1) for name, v in labelled.items()},
         "weights": np.full((num_devices, labels), 1 / labels, np.float32),
     }
-
-    def targets(row):
-        maps = jax.vmap(problem.spec.render)(row["joints"], row["present"])
-        return maps, row["present"]
-
     engine = engine_of(config.acquisition, microbatch=labels)
-    norms = _norms(passes.gradient_model, Functions(targets), engine)
+    functions = Functions(jax.vmap(task.target), task.loss)
+
+    def norms(variables, rows):
+        model = passes.gradient_model
+        arguments = norm_arguments(model, functions, variables, rows)
+        return {"expected": api.expected_squared_norm(engine, *arguments).total}
+
     placed = passes.place(
-        first_rows(problem, num_devices),
+        first_rows(context, num_devices),
         num_devices,
         0,
-        lambda positions: {k: v[positions] for k, v in context.items()},
+        lambda positions: {k: v[positions] for k, v in content.items()},
     )
     found = passes.compiled(norms, variables, placed).run
     yield (
@@ -102,10 +103,11 @@ def programs(config, data, num_devices):
         images / num_devices,
     )
 
-    state = cycle.start(problem).phase.train
-    batch = sharding.split(mesh, first_rows(problem, config.training.batch))
-    batch = arrays_only(batch)
-    step = problem.trainer._step.lower(
+    batch = sharding.split(
+        mesh, for_devices(first_rows(context, config.training.batch))
+    )
+    # Not `lower_step`: that is of shapes alone, which are on no device.
+    step = context.trainer._step.lower(
         state, batch, jax.random.key(0), np.float32(1e-3), attached=False
     ).compile()
     yield f"training step of {config.training.batch}", step, 1
@@ -113,7 +115,6 @@ def programs(config, data, num_devices):
     chunk, features = 1024, config.model.channels
     blocks = -(-POOL // (chunk * num_devices)) * num_devices
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.AXIS))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     of = jax.ShapeDtypeStruct
     centres = of((CENTRES, features), jnp.float32, sharding=whole)
     pool = of((blocks, features, chunk), jnp.float32, sharding=split)
@@ -126,19 +127,20 @@ def programs(config, data, num_devices):
     yield f"core-set of {POOL:,} x {features}, a turn a pick", choice, 1
 
 
-def first_rows(problem, count):
+def first_rows(context, count):
     """The first examples as a block."""
-    source = problem.passes.source(problem.dataset.initial[:count])
+    examples = Examples(context.dataset, context.evaluator.labels_of)
+    source = examples.source(context.dataset.initial[:count], context.task.size)
     rows = [source[i] for i in range(count)]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 def main(argv):
     """Count and print."""
     del argv
     config = _CONFIG.value
-    validate(config, run.KNOWN)
-    data = load_dataset(config.data, seed_of(config, "initial"))
+    configs.check(config)
+    data = run.load_dataset(config)
     table: dict[str, list] = {}
     for num_devices in DEVICES:
         for what, compiled, times in programs(config, data, num_devices):
