@@ -48,3 +48,16 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def at(self, rows) -> "Annotations":
+        """The examples at these rows."""
+        arrays = {
+            field.name: None if values is None else values[rows]
+            for field in dataclasses.fields(self)[2:]
+            for values in [getattr(self, field.name)]
+        }
+        return Annotations(
+            keys=tuple(self.keys[row] for row in rows),
+            files=tuple(self.files[row] for row in rows),
+            **arrays,
+        )

@@ -156,8 +156,7 @@ def read_image_file(data_dir: str, file: str, index: int) -> bytes:
         path,
         what=f"image {path!r} (index {index})",
         described_by="joints.mat",
-        advice="Restore it from the archive of the set, or cut joints.mat to the "
-        f"images before it. {WHERE_TO_GET}",
+        advice=f"Restore it from the archive of the set. {WHERE_TO_GET}",
     )
 
 

@@ -1,8 +1,8 @@
 """Poses drawn for reports; see `jalpose.tasks.pictures` for the contract.
 
 Images and labels are read as shipped (LSP, LSPET, MPII) or drawn again (figures): the
-prepared records that a run trains from need TFDS, which the report does without. Keys
-are checked against the records of the run.
+prepared records that a run trains from may be on another machine. Keys are checked
+against the records of the run.
 """
 
 import dataclasses

@@ -19,15 +19,18 @@ def _lsp(data, seed: int):
     del seed  # the authors' split is the same for every seed
     from jalpose.tasks.pose.prepared import open_source
 
-    lsp = open_source("lsp", data.dir, data.cache_dir)
-    lspet = open_source("lspet", data.dir, data.cache_dir)
+    lsp, lspet = (
+        open_source(name, data.dir, data.cache_dir, damaged=data.damaged)
+        for name in ("lsp", "lspet")
+    )
+    # Halves of what is described: whoever is left out, nobody changes sides.
+    first = int((lsp.numbers < lsp.described // 2).sum())
     num_lsp, num_lspet = len(lsp.annotations), len(lspet.annotations)
-    half = num_lsp // 2
-    _at_most("data.initial", data.initial, half, "the first half of LSP")
-    _at_most("data.test", data.test, num_lsp - half, "the second half of LSP")
+    _at_most("data.initial", data.initial, first, "the first half of LSP")
+    _at_most("data.test", data.test, num_lsp - first, "the second half of LSP")
     _at_most("data.pool", data.pool, num_lspet, "LSPET")
     initial = np.arange(data.initial)
-    test = half + np.arange(data.test or num_lsp - half)
+    test = first + np.arange(data.test or num_lsp - first)
     pool = num_lsp + np.arange(data.pool or num_lspet)
     return (lsp, lspet), initial, pool, test
 
@@ -43,7 +46,7 @@ def _mpii(data, seed: int):
         head_shift=data.mpii.head_shift,
         placed=data.crop != "joints",
     )
-    source = open_source("mpii", data.dir, data.cache_dir, options)
+    source = open_source("mpii", data.dir, data.cache_dir, options, data.damaged)
     validation = mpii.in_validation(source.annotations, data.dir)
     train, test = np.flatnonzero(~validation), np.flatnonzero(validation)
     what = "the part of MPII outside Newell's validation images"
@@ -87,9 +90,9 @@ def load_dataset(data, seed: int) -> Dataset:
         window=data.window,
     )
     # Figures are not kept: they are drawn as fast as read.
-    folders = [getattr(source, "prepared_dir", "") for source in sources]
-    if data.packed and all(folders):
-        return keep_crops(dataset, folders, data.cache_dir, data.size)
+    images = [getattr(source, "fingerprint", "") for source in sources]
+    if data.packed and all(images):
+        return keep_crops(dataset, images, data.cache_dir, data.size)
     return dataset
 
 
