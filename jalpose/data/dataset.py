@@ -79,6 +79,15 @@ class Dataset:
         """Crop windows of these examples: float32 [len(ids), 3], or None."""
         return None if self.windows is None else self.windows[ids]
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of the image files' bytes, "" where they are not known."""
+        return tuple(
+            digest
+            for source in self.sources
+            for digest in getattr(source, "digests", ("",) * len(source.annotations))
+        )
+
     def checksums(self) -> np.ndarray:
         """Of each example's name, label and crop window: uint32 [N]."""
         arrays = [self.truth[name] for name in sorted(self.truth)]

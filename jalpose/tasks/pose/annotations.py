@@ -6,6 +6,10 @@ import numpy as np
 
 from jalpose.tasks.pose.skeletons import ABSENT
 
+# Pixels from the image's corner, either way: no image that is read is so large, and a
+# coordinate beyond is a mistake (65,535 is a common one).
+WILD = 2**15
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Annotations:
@@ -51,13 +55,12 @@ class Annotations:
 
     def at(self, rows) -> "Annotations":
         """The examples at these rows."""
-        arrays = {
-            field.name: None if values is None else values[rows]
-            for field in dataclasses.fields(self)[2:]
-            for values in [getattr(self, field.name)]
-        }
         return Annotations(
             keys=tuple(self.keys[row] for row in rows),
             files=tuple(self.files[row] for row in rows),
-            **arrays,
+            joints=self.joints[rows],
+            status=self.status[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+            people=None if self.people is None else self.people[rows],
+            head_sizes=None if self.head_sizes is None else self.head_sizes[rows],
         )

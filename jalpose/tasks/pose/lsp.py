@@ -21,7 +21,7 @@ import scipy.io
 from jalpose.data import images
 from jalpose.data.source import DataError
 from jalpose.tasks.pose import skeletons
-from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.annotations import WILD, Annotations
 
 # fmt: off
 SHIPPED_ORDER = (
@@ -32,6 +32,9 @@ SHIPPED_ORDER = (
 )
 # fmt: on
 _FROM_SHIPPED = [SHIPPED_ORDER.index(joint) for joint in skeletons.LSP.joints]
+
+# Of the joints that are not annotated: none in the images at hand is placed.
+_MOST_PLACED = 0.01
 
 WHERE_TO_GET = (
     "The original site is gone; known public copies: LSP (2,000 images) at "
@@ -115,6 +118,10 @@ def read_annotations(name: str, data_dir: str) -> Annotations:
     joints[absent] = np.nan
     not_finite = ~np.isfinite(joints).all(axis=-1) & ~absent
     _refuse(not_finite, joints, "a coordinate that is not finite", path, names)
+    wild = np.any(np.abs(np.nan_to_num(joints)) > WILD, axis=-1)
+    _refuse(wild, joints, f"a coordinate beyond {WILD:,} pixels", path, names)
+    if name == "lspet":
+        _refuse_inverted(shipped, path, names)
     return Annotations(
         keys=tuple(f"{name}/{image}" for image in names),
         files=tuple(f"{name}/images/{image}.jpg" for image in names),
@@ -210,6 +217,29 @@ def _other_layout_hint(shape: tuple[int, ...], layout: Layout) -> str:
     return ""
 
 
+def _refuse_inverted(shipped: np.ndarray, path: str, names: list[str]) -> None:
+    """Raises a DataError where joints of flag 0 have coordinates of joints.
+
+    Args:
+      shipped: [N, J, 3], as read.
+      path: of the file.
+      names: of the images.
+    """
+    absent = shipped[..., 2] == 0
+    placed = absent & (shipped[..., :2] > 0).all(axis=-1)
+    if not placed.sum() > _MOST_PLACED * absent.sum():
+        return
+    image, joint = np.argwhere(placed)[0]
+    place = shipped[image, joint, :2].tolist()
+    raise DataError(
+        f"{path!r} has {int(placed.sum())} of {int(absent.sum())} joints with flag 0 "
+        f"(not annotated) at a place in the image: the first is "
+        f"{place}, {skeletons.LSP.joints[joint]!r} of image "
+        f"{names[image]} (index {image}). In LSPET those have a placeholder of 0 or "
+        "less: are the flags inverted? Flag 1 means annotated."
+    )
+
+
 def _refuse(
     bad: np.ndarray, values: np.ndarray, what: str, path: str, names: list[str]
 ) -> None:
@@ -218,7 +248,7 @@ def _refuse(
         return
     image, joint = np.argwhere(bad)[0]
     raise DataError(
-        f"{path!r} has {what}: {values[image, joint]} for joint "
+        f"{path!r} has {what}: {values[image, joint].tolist()} for joint "
         f"{skeletons.LSP.joints[joint]!r} of image {names[image]} (index {image}), "
         f"and {int(bad.sum()) - 1} more like it. Copy joints.mat again from the "
         f"archive of the set. {WHERE_TO_GET}"

@@ -4,6 +4,7 @@ import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
+from jalpose.tasks.pose import checks
 from jalpose.tasks.pose.skeletons import ABSENT
 from jalpose.tasks.pose.windows import crop_windows
 
@@ -47,7 +48,9 @@ def _mpii(data, seed: int):
         placed=data.crop != "joints",
     )
     source = open_source("mpii", data.dir, data.cache_dir, options, data.damaged)
-    validation = mpii.in_validation(source.annotations, data.dir)
+    validation = mpii.in_validation(
+        source.annotations, data.dir, source.images, partly=data.check == "off"
+    )
     train, test = np.flatnonzero(~validation), np.flatnonzero(validation)
     what = "the part of MPII outside Newell's validation images"
     _at_most("data.initial", data.initial, len(train), what)
@@ -74,7 +77,8 @@ def load_dataset(data, seed: int) -> Dataset:
     """Open the benchmark `data.name`; `data` is the config section of that name.
 
     Raises:
-      DataError: files are missing or damaged, no example labelled at the start has an
+      DataError: files are missing or damaged, labels do not fit their images (see
+        `checks`), no example labelled at the start has an
         annotated joint, only some of the sources have head boxes, or there are too few
         examples for the config.
     """
@@ -89,11 +93,30 @@ def load_dataset(data, seed: int) -> Dataset:
         crop=data.crop,
         window=data.window,
     )
+    if data.check != "off":
+        checks.act_on(_findings(dataset), data.check)
     # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):
         return keep_crops(dataset, images, data.cache_dir, data.size)
     return dataset
+
+
+def _findings(dataset: Dataset) -> list[checks.Finding]:
+    """What is wrong or unlikely in a benchmark whose images' sizes are known."""
+    found, start = [], 0
+    for source in dataset.sources:
+        annotations, sizes = source.annotations, getattr(source, "sizes", None)
+        rows = slice(start, start + len(annotations))
+        start = rows.stop
+        if sizes is None:
+            continue
+        name = source.name.upper()  # type: ignore[attr-defined]
+        found += checks.of_set(name, annotations, sizes)  # type: ignore[arg-type]
+        windows = dataset.windows[rows]  # type: ignore[index]
+        found += checks.of_windows(name, annotations.keys, windows, sizes)
+    parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
+    return found + checks.of_parts(parts, dataset.keys, dataset.files, dataset.digests)
 
 
 def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
