@@ -19,6 +19,7 @@ import numpy as np
 import scipy.io
 
 from jalpose.data import images
+from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
 from jalpose.tasks.pose import skeletons
 from jalpose.tasks.pose.annotations import WILD, Annotations
@@ -139,15 +140,15 @@ def find_joints_file(name: str, data_dir: str) -> str:
     root = os.path.abspath(os.path.expanduser(data_dir))
     folder = os.path.join(root, name)
     path = os.path.join(folder, "joints.mat")
-    if os.path.isfile(path):
+    if is_file(path):
         return path
-    if not os.path.isdir(root):
+    if not is_folder(root):
         problem = f"No data folder {root!r}"
-    elif not os.path.isdir(folder):
+    elif not is_folder(folder):
         problem = f"No {name.upper()} in the data folder: {folder!r} does not exist"
     else:
         problem = f"{name.upper()} has no annotations: {path!r} does not exist"
-    if os.path.isfile(os.path.join(root, "joints.mat")):
+    if is_file(os.path.join(root, "joints.mat")):
         problem += f" (but {root!r} holds a joints.mat: name its parent folder)"
     raise DataError(
         f"{problem}. Looked for {path!r}; set config.data.dir or the environment "

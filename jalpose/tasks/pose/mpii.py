@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jalpose.data import images
+from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
 from jalpose.tasks.pose import mpii_release, skeletons
 from jalpose.tasks.pose.annotations import WILD, Annotations
@@ -99,11 +100,11 @@ def find_annotation(data_dir: str, annotation: str = "") -> str:
     names = (annotation,) if annotation else ANNOTATION_FILES
     for name in names:
         path = os.path.join(folder, name)
-        if os.path.isfile(path):
+        if is_file(path):
             return path
-    if not os.path.isdir(root):
+    if not is_folder(root):
         problem = f"No data folder {root!r}"
-    elif not os.path.isdir(folder):
+    elif not is_folder(folder):
         problem = f"No MPII in the data folder: {folder!r} does not exist"
     else:
         problem = f"MPII has no annotations in {folder!r}"
