@@ -79,6 +79,15 @@ class Dataset:
         """Crop windows of these examples: float32 [len(ids), 3], or None."""
         return None if self.windows is None else self.windows[ids]
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of the image files' bytes, "" where they are not known."""
+        return tuple(
+            digest
+            for source in self.sources
+            for digest in getattr(source, "digests", ("",) * len(source.annotations))
+        )
+
     def checksums(self) -> np.ndarray:
         """Checksums of each example's name, truth and crop window: uint32 [N]."""
         arrays = [self.truth[name] for name in sorted(self.truth)]
@@ -171,20 +180,19 @@ def join_sources(
     return dataset
 
 
-# Of how crops are cut (`crops.crop_image`): where that changes, this has to.
-PACKED_VERSION = 1
+# Of how images are decoded (`images`) and cut (`crops`): where that changes, this does.
+PACKED_VERSION = 2
 
 
-def keep_crops(dataset: Dataset, folders: Sequence[str], cache_dir, size: int):
+def keep_crops(dataset: Dataset, images: Sequence[str], cache_dir, size: int):
     """The dataset with its crops kept on disk once they are cut.
 
     Args:
       dataset: of files.
-      folders: prepared ones of its sources, whose names say what the images are.
+      images: a fingerprint of all images of each source: of their bytes.
       cache_dir: for the crops.
       size: of the crops, pixels.
     """
-    names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
     sums = hashlib.blake2b(dataset.checksums().tobytes()).hexdigest()
-    name = " ".join([str(PACKED_VERSION), *names, sums])
+    name = " ".join([str(PACKED_VERSION), *images, sums])
     return dataclasses.replace(dataset, packed=PackedCrops(cache_dir, name, size))

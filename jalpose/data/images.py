@@ -1,18 +1,53 @@
-"""Image files: read, decoded to their end, and named where they are damaged."""
+"""Image files: read, decoded by stated rules, and named where they are damaged.
+
+8 bits a channel, any colour mode   to RGB
+16 bits, grey                       value * 255 / 65535, rounded
+16 bits, colour                     the upper 8 bits (as Pillow reads them)
+transparent                         laid on white
+32 bits (Pillow's modes I and F)    refused: how bright its numbers are is not known
+EXIF orientation                    ignored: labels are of the pixels as stored
+"""
 
 import io
 import os
+import re
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
+from jalpose.data import jpeg
 from jalpose.data.source import DataError
+
+_WORDS = {"I": "32-bit whole numbers", "F": "32-bit floating-point numbers"}
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    Image.DecompressionBombError,
+)
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+class Facts(NamedTuple):
+    """What a file says of its image.
+
+    Attributes:
+      width: pixels as stored.
+      height: pixels as stored.
+      rotated: an EXIF orientation asks to turn or mirror it, which is ignored.
+    """
+
+    width: int
+    height: int
+    rotated: bool
 
 
 def read_image_file(
     path: str | os.PathLike, *, what: str, described_by: str, advice: str
 ) -> bytes:
-    """Bytes of an image file that exists and can be decoded to its end.
+    """Bytes of an image file that exists and is whole.
 
     Args:
       path: of the file.
@@ -21,32 +56,111 @@ def read_image_file(
       advice: what to do where it is not, for the error.
 
     Raises:
-      DataError: it is not there or is no whole image.
+      DataError: it is not there, is no whole image, or is of a kind that is refused.
     """
     try:
         with open(path, "rb") as stream:
             encoded = stream.read()
     except OSError as error:
         raise DataError(
-            f"Cannot read {what}, which {described_by} describes: {error.strerror}. "
-            f"{advice}"
+            f"Cannot read {what}, which {described_by} describes: {error.strerror}"
+            f"{_near(path)}. {advice}"
         ) from error
-    decode_rgb(encoded, what=what, advice=advice)
+    check(encoded, what=what, advice=advice)
     return encoded
 
 
-def decode_rgb(encoded: bytes, *, what: str, advice: str) -> np.ndarray:
-    """Decodes an image of any colour mode to uint8 [H, W, 3], RGB.
+def check(encoded: bytes, *, what: str, advice: str) -> Facts:
+    """Decode an image to its end, strictly, for what its file says of it.
 
-    An EXIF orientation is ignored: joints are annotated in the stored pixels.
+    Args:
+      encoded: the file's bytes.
+      what: it is, for the error.
+      advice: what to do where it is damaged, for the error.
 
     Raises:
-      DataError: `what` is not a whole image; `advice` says what to do.
+      DataError: it is no whole image, or of a kind that is refused. Of a JPEG that is
+        also one whose data end too early or go on too long inside; see `jpeg`.
     """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
+    found = facts(encoded, what=what, advice=advice)
+    decode_rgb(encoded, what=what, advice=advice)
+    if encoded.startswith(b"\xff\xd8"):
+        inside = jpeg.fault(encoded)
+        if inside:
+            raise _damaged(what, inside, advice)
+    return found
+
+
+def facts(encoded: bytes, *, what: str, advice: str) -> Facts:
+    """What the head of an image file says; nothing is decoded.
+
+    Raises:
+      DataError: `what` is no image; `advice` says what to do.
+    """
+    with _opened(encoded, what, advice) as image:
+        try:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        except Exception:  # Pillow raises many kinds for damaged EXIF data
+            orientation = 1
+        return Facts(*image.size, rotated=orientation in range(2, 9))
+
+
+def decode_rgb(encoded: bytes, *, what: str, advice: str) -> np.ndarray:
+    """Decode an image by the rules of this module: uint8 [H, W, 3], RGB.
+
+    Raises:
+      DataError: `what` is not a whole image, has more pixels than are read, or is of a
+        kind that is refused; `advice` says what to do.
+    """
+    with _opened(encoded, what, advice) as image:
+        if image.mode in _WORDS:
+            raise DataError(
+                f"Cannot use {what}: it holds {_WORDS[image.mode]} (Pillow's mode "
+                f"{image.mode}), of which nobody says what is white; save it with 8 or "
+                "16 bits a channel"
+            )
+        try:
+            if image.mode.startswith("I;16"):
+                values = np.asarray(image).astype(np.uint32)
+                grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
+            if image.has_transparency_data:
+                coloured = image.convert("RGBA")
+                ground = Image.new("RGBA", coloured.size, "white")
+                return np.array(Image.alpha_composite(ground, coloured).convert("RGB"))
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except _PILLOW_ERRORS as error:
+            raise _damaged(what, error, advice) from error
+
+
+def _opened(encoded: bytes, what: str, advice: str) -> ImageFile.ImageFile:
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except Image.DecompressionBombError as error:
+        counts = re.findall(r"\d+", str(error))
+        pixels, most = (f"{int(n) / 1e6:.0f} million" for n in (*counts, 0, 0)[:2])
         raise DataError(
-            f"Cannot decode {what}, it is truncated or damaged: {error}. {advice}"
+            f"Cannot use {what}: it has {pixels} pixels, and at most {most} are read; "
+            "make it smaller, and its labels with it"
         ) from error
+    except _PILLOW_ERRORS as error:
+        raise _damaged(what, error, advice) from error
+
+
+def _damaged(what: str, why, advice: str) -> DataError:
+    return DataError(
+        f"Cannot decode {what}, it is truncated or damaged: {why}. {advice}"
+    )
+
+
+def _near(path: str | os.PathLike) -> str:
+    """Words on a file beside `path` whose name differs in case or ending alone."""
+    folder, name = os.path.split(os.fspath(path))
+    try:
+        there = sorted(os.listdir(folder or "."))
+    except OSError:
+        return ""
+    stem = os.path.splitext(name)[0].lower()
+    close = [other for other in there if other.lower() == name.lower()]
+    close += [other for other in there if os.path.splitext(other)[0].lower() == stem]
+    return f" (there is {close[0]!r}: rename it)" if close else ""

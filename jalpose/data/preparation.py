@@ -1,41 +1,44 @@
-"""Sets shipped as files prepared once as ArrayRecord with TFDS, then read at random.
+"""Sets shipped as image files: read once, checked, and kept as records in one file.
 
 `prepare` writes a set on first use into
 
-    <cache_dir>/<set>-<builder version>-<fingerprint of the annotation file>
+    <cache_dir>/<set>-<version>-<annotations>-<images>
+
+with digests of the annotation file's bytes and of every image's name, size and time of
+change, so that a replaced image, or another data folder, is prepared anew. What it
+holds is in `prepared`: each image once, as shipped, whatever number of examples it has.
+They are written as they are read: memory does not grow with the set.
 
 A prepared folder is complete or does not exist: it is written under a temporary name
-`*.tmp-*` beside it, which nobody reads, and renamed. Of the raw data, later calls read
-only the annotation file. The records hold the encoded images as shipped; they are
-decoded here with Pillow, so neither step needs TensorFlow, and a damaged image is
-named. Each image is stored once, whatever number of examples it has.
+`*.tmp-*` beside it, which nobody reads, and renamed. Who writes holds a lock in it;
+what a killed process has left has none, and goes at the next preparation.
+
+Every image is decoded, strictly, before any is refused: a set is read once to find all
+that is damaged. `data.damaged` says whether the rest may be used.
 """
 
 import contextlib
-import functools
 import hashlib
-import io
+import json
 import logging
-import operator
 import os
-import secrets
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import tqdm
 
-from jalpose.data import images
-from jalpose.data.source import Annotations, DataError
+from jalpose.data import images, leftovers
+from jalpose.data.prepared import HEAD, INDEX, RECORDS, Prepared, digest_of, read_index
+from jalpose.data.source import DataError
 
-BUILDER_VERSION = "1.0.0"  # part of the folder name: raise it if records change
-SPLIT = "full"
+BUILDER_VERSION = "2.0.0"  # part of the folder name: raise it if records change
+DAMAGED = ("refuse", "leave_out")  # values of `data.damaged`
+NAMED = 10  # damaged images a message names
 LOG_EVERY_SECONDS = 10
-_TFDS_LOCK = threading.Lock()
+_SPARE = 64 * 2**20  # bytes of room beyond the images
 _logger = logging.getLogger(__name__)
 
 
@@ -44,258 +47,212 @@ class Recipe(NamedTuple):
 
     Attributes:
       name: of the set: a folder's name begins with it.
-      builder: name of the class that TFDS knows it by; sets of one builder are its
-        configs.
-      features: of a record beside its image, index and file: name -> (shape, dtype),
-        None for a text.
-      where_to_get: the set, for people.
-      read: (data folder, file, record) -> bytes of the image, which is whole.
-      records: what each holds beside the image, in order: index, file and `features`.
+      files: of the images in the order of the records, relative to the data folder.
+      read: (data folder, file, record) -> bytes of the image, which is whole; raises
+        DataError where it is not.
     """
 
     name: str
-    builder: str
-    features: Mapping[str, tuple[tuple[int, ...], type] | None]
-    where_to_get: str
+    files: tuple[str, ...]
     read: Callable[[str, str, int], bytes]
-    records: list[dict[str, Any]]
 
 
-class PreparedSource:
-    """Images and labels of a prepared set; see `source.Source`.
-
-    Safe to share between threads, and picklable: a copy opens its own reader.
-
-    Args:
-      recipe: of its records.
-      annotations: of its examples.
-      prepared_dir: holds its records.
-      described_by: what the examples are read from, in messages.
-    """
-
-    def __init__(
-        self,
-        *,
-        recipe: Recipe,
-        annotations: Annotations,
-        prepared_dir: str,
-        described_by: str,
-    ):
-        # The records themselves are on disk: a copy need not carry them.
-        self._recipe = recipe._replace(records=[])
-        self.name = recipe.name
-        self.annotations = annotations
-        self.prepared_dir = prepared_dir
-        self._rows = {record["file"]: record["index"] for record in recipe.records}
-        self._lock = threading.Lock()
-        self._records = _open_records(self._recipe, prepared_dir)
-        if len(self._records) != len(self._rows):
-            raise DataError(
-                f"{prepared_dir!r} holds {len(self._records)} images, "
-                f"{described_by} describes {len(self._rows)}. "
-                f"{_delete_advice(prepared_dir)}"
-            )
-
-    def image(self, index: int) -> np.ndarray:
-        """Image `index` of `annotations`: uint8 [H, W, 3], RGB, pixels as stored.
-
-        Raises:
-          DataError: if the prepared records are damaged.
-        """
-        index = operator.index(index)
-        if not 0 <= index < len(self.annotations):
-            raise IndexError(f"{index=} is not in [0, {len(self.annotations)})")
-        file = self.annotations.files[index]
-        row = self._rows[file]
-        what = f"image {file!r} (index {row}) in {self.prepared_dir!r}"
-        advice = _delete_advice(self.prepared_dir)
-        try:
-            record = self._reader()[row]
-        except (OSError, RuntimeError, ValueError, LookupError) as error:
-            raise DataError(f"Cannot read {what}: {error}. {advice}") from error
-        if record["index"] != row:
-            raise DataError(f"Found record {record['index']} for {what}. {advice}")
-        return images.decode_rgb(record["image"], what=what, advice=advice)
-
-    def _reader(self) -> Any:
-        """The open records; opened anew in a process that got a pickled copy."""
-        with self._lock:
-            if self._records is None:
-                self._records = _open_records(self._recipe, self.prepared_dir)
-            return self._records
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_records": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-
-
-def prepare(recipe: Recipe, path: str, data_dir: str, cache_dir: str) -> str:
+def prepare(
+    recipe: Recipe, path: str, data_dir: str, cache_dir: str, damaged: str = "refuse"
+) -> Prepared:
     """The prepared folder of a set, made on first use.
+
+    Where no image is left in the data folder, the folder last prepared from there is
+    taken: what is prepared may be used without the images.
 
     Args:
       recipe: of the set.
       path: of its annotation file, whose bytes are in the folder's name.
       data_dir: holds the sets as shipped.
       cache_dir: for the prepared ones.
+      damaged: see `DAMAGED`; "leave_out" uses the images that are whole.
 
     Raises:
-      DataError: an image is missing or damaged, or the folder cannot be written.
+      DataError: images are missing or damaged, or the folder cannot be written.
     """
     with open(path, "rb") as file:
-        fingerprint = hashlib.sha256(file.read()).hexdigest()[:12]
-    folder = f"{recipe.name}-{BUILDER_VERSION}-{fingerprint}"
+        labels = hashlib.sha256(file.read()).hexdigest()[:12]
     cache_dir = os.path.abspath(os.path.expanduser(cache_dir))
-    prepared_dir = os.path.join(cache_dir, folder)
+    start = f"{recipe.name}-{BUILDER_VERSION}-{labels}"
+    stats, room = _stats_of(recipe, data_dir)
+    prepared_dir = os.path.join(cache_dir, f"{start}-{stats}")
+    if room == 0 and not os.path.isdir(prepared_dir):
+        prepared_dir = _without_images(cache_dir, start, data_dir) or prepared_dir
     if not os.path.isdir(prepared_dir):
-        _prepare(recipe, data_dir=data_dir, prepared_dir=prepared_dir)
-    return prepared_dir
+        _prepare(recipe, data_dir, prepared_dir, room, damaged)
+    found = read_index(prepared_dir)
+    if {*found.files, *found.damaged} != set(recipe.files):
+        raise DataError(
+            f"{prepared_dir!r} holds {len(found.files)} images of other names than the "
+            f"{len(recipe.files)} that {path!r} describes. Delete it: it is prepared "
+            "anew on the next run."
+        )
+    if found.damaged:
+        _tell_damaged(recipe, found.damaged, damaged)
+    if found.rotated:
+        _logger.warning(
+            "%d of %d images of %s have an EXIF orientation, e.g. %s: it is ignored, "
+            "labels are of the pixels as stored",
+            len(found.rotated),
+            len(found.files),
+            recipe.name.upper(),
+            found.rotated[0],
+        )
+    return found
 
 
-def _prepare(recipe: Recipe, *, data_dir: str, prepared_dir: str) -> None:
+def _stats_of(recipe: Recipe, data_dir: str) -> tuple[str, int]:
+    """Digest of names, sizes and times of the images, and their bytes in all."""
+    digest, room = hashlib.sha256(), 0
+    for file in recipe.files:
+        try:
+            found = os.stat(os.path.join(data_dir, file))
+            about = f"{found.st_size} {found.st_mtime_ns}"
+            room += found.st_size
+        except OSError:
+            about = "missing"
+        digest.update(f"{file}\0{about}\n".encode())
+    return digest.hexdigest()[:12], room
+
+
+def _without_images(cache_dir: str, start: str, data_dir: str) -> str:
+    """The newest folder prepared of these labels from this data folder, or ""."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(cache_dir):
+            if entry.name.startswith(f"{start}-") and leftovers.MARK not in entry.name:
+                with contextlib.suppress(OSError, ValueError, AttributeError):
+                    with open(os.path.join(entry.path, INDEX), "rb") as file:
+                        origin = json.load(file).get("data_dir")
+                    if origin == os.path.abspath(data_dir):
+                        found.append((entry.stat().st_mtime_ns, entry.path))
+    return max(found)[1] if found else ""
+
+
+def _prepare(
+    recipe: Recipe, data_dir: str, prepared_dir: str, room: int, damaged: str
+) -> None:
     """Writes the records of a set; `prepared_dir` appears whole or not at all."""
     cache_dir = os.path.dirname(prepared_dir)
-    temporary = f"{prepared_dir}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    name = recipe.name.upper()
+    advice = (
+        "Set data.cache_dir to a folder that can be written and has room for a copy of "
+        "the images."
+    )
     try:
         os.makedirs(cache_dir, exist_ok=True)
-        os.mkdir(temporary)
-        _logger.info("preparing %s in %s (once)", recipe.name, prepared_dir)
-        _write_records(recipe, data_dir=data_dir, folder=temporary)
-        _logger.info("prepared %s", recipe.name)
-        try:
-            os.rename(temporary, prepared_dir)
-        except OSError:
-            if not os.path.isdir(prepared_dir):  # else another process was first
-                raise
-    except OSError as error:
+        leftovers.remove(cache_dir)
+        free = shutil.disk_usage(cache_dir).free
+        if free < room + min(_SPARE, room // 50 + 2**16):
+            raise DataError(
+                f"Cannot write the prepared images of {name} to {cache_dir!r}: they "
+                f"take {room / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free. {advice}"
+            )
+        with leftovers.temporary_folder(prepared_dir) as temporary:
+            _logger.info("preparing %s in %s (once)", recipe.name, prepared_dir)
+            _write_records(recipe, data_dir, temporary, damaged)
+            _logger.info("prepared %s", recipe.name)
+            leftovers.finish(temporary, prepared_dir)
+    except (OSError, RuntimeError) as error:  # the latter of ArrayRecord
         raise DataError(
-            f"Cannot write the prepared images of {recipe.name.upper()} to "
-            f"{cache_dir!r}: {error}. Set data.cache_dir to a folder that can be "
-            "written and has room for a copy of the images."
+            f"Cannot write the prepared images of {name} to {cache_dir!r}: {error}. "
+            f"{advice}"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_records(recipe: Recipe, *, data_dir: str, folder: str) -> None:
-    """Runs the TFDS builder into `folder`."""
-    import tensorflow_datasets as tfds
+def _write_records(recipe: Recipe, data_dir: str, folder: str, damaged: str) -> None:
+    """Streams every whole image into `folder`, and writes the index.
 
-    downloads = os.path.join(folder, "downloads")  # stays empty, but is created
-    with _quiet_tfds():
-        builder = _builder_class(recipe)(data_dir=folder, config=recipe.name)
-        builder.records = recipe.records
-        builder.download_and_prepare(
-            download_dir=downloads,
-            download_config=tfds.download.DownloadConfig(manual_dir=data_dir),
-            file_format="array_record",
-        )
-    shutil.rmtree(downloads, ignore_errors=True)
+    Raises:
+      DataError: some are damaged, and they are not to be left out; or all are.
+    """
+    from array_record.python import array_record_module
 
-
-def _open_records(recipe: Recipe, prepared_dir: str) -> Any:
-    """Random access to the records of a prepared folder; images stay encoded."""
-    import tensorflow_datasets as tfds
-
+    index: dict[str, Any] = {
+        "name": recipe.name,
+        "version": BUILDER_VERSION,
+        "data_dir": os.path.abspath(data_dir),
+        **{key: [] for key in ("files", "sizes", "digests", "rotated")},
+        "damaged": {},
+    }
+    path = os.path.join(folder, RECORDS)
+    # Images are compressed already.
+    writer = array_record_module.ArrayRecordWriter(path, "group_size:1,uncompressed")
     try:
-        with _quiet_tfds():
-            builder = _builder_class(recipe)(data_dir=prepared_dir, config=recipe.name)
-            skip = {"image": tfds.decode.SkipDecoding()}
-            return builder.as_data_source(SPLIT, decoders=skip)
-    except Exception as error:  # TFDS raises many kinds for a damaged folder
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        for file, number in _with_progress(recipe):
+            try:
+                encoded = recipe.read(data_dir, file, number)
+                about = images.facts(encoded, what=file, advice="")
+            except DataError as error:
+                index["damaged"][file] = str(error)
+                continue
+            if index["damaged"] and damaged == "refuse":
+                continue  # only looked at
+            digest = digest_of(encoded)
+            writer.write(HEAD.pack(len(index["files"]), digest) + encoded)
+            index["files"].append(file)
+            index["sizes"].append([about.width, about.height])
+            index["digests"].append(digest.hex())
+            if about.rotated:
+                index["rotated"].append(file)
+    finally:
+        writer.close()
+    if index["damaged"] and (damaged == "refuse" or not index["files"]):
+        _tell_damaged(recipe, index["damaged"], "refuse")
+    with open(os.path.join(folder, INDEX), "x", encoding="utf-8") as stream:
+        json.dump(index, stream)
+
+
+def _tell_damaged(recipe: Recipe, found: dict[str, str], damaged: str) -> None:
+    """Warn of images that are left out, or raise DataError where they may not be."""
+    reasons, total = list(found.values()), len(recipe.files)
+    if damaged == "leave_out":
+        _logger.warning(
+            "%d of %d images of %s are left out (data.damaged=leave_out): %s",
+            len(found),
+            total,
+            recipe.name.upper(),
+            _some(list(found)),
+        )
+        return
+    if len(found) == 1:
         raise DataError(
-            f"Cannot open the prepared folder {prepared_dir!r}: {reason}. "
-            f"{_delete_advice(prepared_dir)}"
-        ) from error
-
-
-def _generate_examples(
-    recipe: Recipe, records: list[dict[str, Any]], raw_dir: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields every record of a set, in order, after decoding its image once."""
-    total, bar = len(records), sys.stderr.isatty()
-    logged = time.monotonic()
-    for record in tqdm.tqdm(records, recipe.name, disable=not bar):
-        index = record["index"]
-        if not bar and time.monotonic() - logged > LOG_EVERY_SECONDS:
-            logged = time.monotonic()
-            _logger.info("preparing %s: %d of %d images", recipe.name, index, total)
-        image = recipe.read(raw_dir, record["file"], index)
-        yield index, {**record, "image": image}
-
-
-def _builder_class(recipe: Recipe) -> Any:
-    """The TFDS builder of a set; TFDS is imported on use, as that is slow."""
-    features = tuple(recipe.features.items())
-    return _builder_classes(
-        recipe._replace(features=features, records=())  # type: ignore[arg-type]
+            f"{reasons[0]} All other images are whole: data.damaged=leave_out goes on "
+            "without it."
+        )
+    others = list(found)[1:]
+    raise DataError(
+        f"{len(found)} of {total} images of {recipe.name.upper()} are missing or "
+        f"damaged. The first: {reasons[0]} The others: {_some(others, NAMED - 1)}. "
+        "data.damaged=leave_out goes on without them."
     )
 
 
-@functools.cache
-def _builder_classes(recipe: Recipe) -> Any:
-    """A class for each recipe but for its records, hashable."""
-    import tensorflow_datasets as tfds
+def _some(names: list[str], most: int = NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
-    tfds.disable_progress_bar()
 
-    class Images(  # type: ignore[call-arg]
-        tfds.core.GeneratorBasedBuilder, skip_registration=True
-    ):
-        """Images as shipped, record i being the i-th of its `records`."""
-
-        VERSION = tfds.core.Version(BUILDER_VERSION)
-        # Else TFDS looks for checksums of downloads beside this module, and needs
-        # importlib_resources for that, which it does not install.
-        code_path = None
-        name = tfds.core.naming.camelcase_to_snakecase(recipe.builder)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=recipe.name)]  # noqa: RUF012
-        MANUAL_DOWNLOAD_INSTRUCTIONS = recipe.where_to_get
-        records: list[dict[str, Any]]  # given before they are written
-
-        def _info(self):
-            found = {
-                "image": tfds.features.Image(encoding_format="jpeg"),
-                "index": tfds.features.Scalar(dtype=np.int64),
-                "file": tfds.features.Text(),
-            }
-            for name, feature in dict(recipe.features).items():
-                found[name] = tfds.features.Text()
-                if feature is not None:
-                    shape, dtype = feature
-                    found[name] = tfds.features.Tensor(shape=shape, dtype=dtype)
-            # Without shuffling, record i is example i.
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(found),
-                disable_shuffling=True,
+def _with_progress(recipe: Recipe) -> Iterator[tuple[str, int]]:
+    """The files and their numbers; says how far it is, on a terminal or in the log."""
+    total, bar = len(recipe.files), sys.stderr.isatty()
+    begun = logged = time.monotonic()
+    named = tqdm.tqdm(recipe.files, recipe.name, disable=not bar)
+    for number, file in enumerate(named):
+        now = time.monotonic()
+        if not bar and now - logged > LOG_EVERY_SECONDS:
+            logged = now
+            left = (now - begun) / max(number, 1) * (total - number)
+            _logger.info(
+                "preparing %s: %d of %d images, %s left",
+                recipe.name,
+                number,
+                total,
+                f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s",
             )
-
-        def _split_generators(self, dl_manager):
-            return {SPLIT: self._generate_examples(str(dl_manager.manual_dir))}
-
-        def _generate_examples(self, raw_dir):
-            return _generate_examples(recipe, self.records, raw_dir)
-
-    return Images
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Hides what TFDS prints (of a download that is none) and logs as information."""
-    logger = logging.getLogger("absl")
-    with _TFDS_LOCK, contextlib.redirect_stdout(io.StringIO()):
-        level = logger.level
-        logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-def _delete_advice(prepared_dir: str) -> str:
-    """What to do about a damaged prepared folder."""
-    return f"Delete {prepared_dir!r}: it is prepared anew on the next run."
+        yield file, number

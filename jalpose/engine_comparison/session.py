@@ -63,6 +63,7 @@ def compare(
     records.check_workdir(out)
 
     dataset = run.load_dataset(ours)
+    run.refuse_model_of_other_data(workdir, dataset, "--workdir")
     programs = programs or Programs(sharding.make_mesh())
     context = make_context(ours, dataset, programs)
     variables = checkpoints.load_model(workdir, cycle)

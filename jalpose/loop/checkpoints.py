@@ -151,6 +151,11 @@ class StateStore:
                     stacklevel=3,
                 )
 
+    @property
+    def empty(self) -> bool:
+        """Is no state saved yet?"""
+        return self._manager.latest_step() is None
+
     def restore(self, context: RunContext) -> tuple[int, CycleState, dict] | None:
         """The newest saved (number, state, clock), or None where there is none."""
         number = self._manager.latest_step()

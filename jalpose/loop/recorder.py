@@ -130,13 +130,17 @@ class Recorder:
         for part, value in metrics[labels.keys.parts].items():
             self._scalar(f"test_{key}/{part.replace(' ', '_')}", value, step)
         if self._config.output.images:
-            sheet = pictures.test_sheet(
-                self._context.dataset,
-                labels,
-                event.arrays,
-                self._config.output.images,
+            self._picture(
+                "test",
+                lambda: pictures.test_sheet(
+                    self._context.dataset,
+                    labels,
+                    event.arrays,
+                    self._config.output.images,
+                ),
+                event.cycle,
+                step,
             )
-            self._picture("test", sheet, event.cycle, step)
         self._screen.end()
         self._screen.line(
             f"cycle {event.cycle}: {event.num_labelled} labelled, "
@@ -165,16 +169,18 @@ class Recorder:
             labels = self._context.labels
             names = ("ids", "selected", "scores", *labels.recorded)
             arrays = records.read_arrays(self._workdir, event.cycle, names)
-            sheet = pictures.chosen_sheet(
-                self._context.dataset,
-                labels,
-                arrays,
-                self._config.output.images,
-                truth=self._context.oracle.simulated,
+            self._picture(
+                "chosen",
+                lambda: pictures.chosen_sheet(
+                    self._context.dataset,
+                    labels,
+                    arrays,
+                    self._config.output.images,
+                    truth=self._context.oracle.simulated,
+                ),
+                event.cycle,
+                self._steps_before(event.cycle + 1),
             )
-            if sheet is not None:
-                step = self._steps_before(event.cycle + 1)
-                self._picture("chosen", sheet, event.cycle, step)
         self._screen.end()
 
     def _add_to_record(self, cycle, **found):
@@ -189,7 +195,18 @@ class Recorder:
         if self._board is not None:
             self._board.add_scalar(name, value, step)
 
-    def _picture(self, name, image, number, step):
+    def _picture(self, name, draw, number, step):
+        try:
+            image = draw()
+        except Exception as error:  # a run that took hours does not end for a picture
+            self._screen.end()
+            self._screen.line(
+                f"warning: no picture {name!r} of cycle {number}: "
+                f"{type(error).__name__}: {error}"
+            )
+            return
+        if image is None:
+            return
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         path = self._workdir / "pictures" / f"cycle_{number:02d}_{name}.png"

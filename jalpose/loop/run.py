@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
-from jalpose.loop import advance, checkpoints, clock, configs
+from jalpose.loop import advance, checkpoints, clock, configs, identity
 from jalpose.loop.conclusion import conclude
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.events import (
@@ -59,7 +59,8 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
     refuse_another_config(config, workdir)
     dataset = load_on_all_hosts(config)
     programs = Programs(sharding.make_mesh())
-    context = make_context(config, dataset, programs, base=load_base(config))
+    base = load_base(config, dataset)
+    context = make_context(config, dataset, programs, base=base)
     for line in uneven_splits(config, programs.mesh.size):
         screen.line(f"warning: {line}")
     for line in large_picks(config, dataset):
@@ -195,7 +196,11 @@ def run_one(context: RunContext, workdir, screen: Screen) -> None:
 
 def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
     """Number of advances made, state and clock a run begins or goes on with."""
+    if not store.empty:
+        _refuse_other_data(context.dataset, workdir)
     restored = store.restore(context)
+    if hosts.lead() and (restored is None or not identity.written(workdir)):
+        identity.write(workdir, context.dataset)
     if restored is not None:
         screen.line(f"resuming {workdir} in cycle {restored[1].cycle}")
         _warn_of_another_device(workdir, screen)
@@ -205,6 +210,16 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
         about = provenance.describe(plain(context.config))
         records.write_config(workdir, about)
     return 0, state, clock.new_clock()
+
+
+def _refuse_other_data(dataset: Dataset, workdir) -> None:
+    """Raise WorkdirError where the run in `workdir` began with other data."""
+    found = identity.difference(workdir, dataset)
+    if found:
+        raise records.WorkdirError(
+            f"{workdir} holds a run of other data: {found}. Bring the data back as "
+            "they were, or choose another --workdir"
+        )
 
 
 def _agree(event: Event) -> None:
@@ -225,7 +240,7 @@ def _piece_after(event: Event) -> str:
     return ""
 
 
-def load_base(config: ConfigDict):
+def load_base(config: ConfigDict, dataset: Dataset):
     """Variables of the base model that a config starts from, or None.
 
     Raises:
@@ -246,7 +261,24 @@ def load_base(config: ConfigDict):
             f"the base model in {config.base} was trained under another config "
             "(base -> this run):\n  " + "\n  ".join(found)
         )
+    refuse_model_of_other_data(config.base, dataset, "config.base")
     return checkpoints.load_model(config.base, 0)
+
+
+def refuse_model_of_other_data(workdir, dataset: Dataset, key: str) -> None:
+    """Raise ConfigError where the models in `workdir` were trained on other data.
+
+    Args:
+      workdir: of a run.
+      dataset: of this one.
+      key: what named the workdir, for the error.
+    """
+    found = identity.difference(workdir, dataset)
+    if found:
+        raise ConfigError(
+            f"{key}={str(workdir)!r}: its models were trained on other data: {found}. "
+            "Bring the data back as they were, or train on these"
+        )
 
 
 def model_differences(

@@ -47,6 +47,11 @@ def common() -> ConfigDict:
     # Keep the crops of image files in cache_dir, cut once: 3 size^2 bytes an example.
     data.packed = True
     data.threads = 4  # reading and cropping threads
+    # Images that cannot be decoded to their end: refuse | leave_out (and their labels).
+    data.damaged = "refuse"
+    # Labels against images: warn (refuse what cannot be, warn of what is unlikely) |
+    # strict (refuse both) | off
+    data.check = "warn"
     model = config.model = ConfigDict()
     model.name = ""  # see jalpose/models/registry.py; its options stand beside it
 
@@ -127,6 +132,8 @@ RUNTIME_KEYS = (
     "data.cache_dir",
     "data.packed",
     "data.threads",
+    "data.damaged",  # the examples themselves are compared
+    "data.check",
     "loop.checkpoint_seconds",
     "loop.compare",
     "output",

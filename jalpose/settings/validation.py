@@ -33,6 +33,8 @@ def refuse_experiment(config: ConfigDict) -> None:
 
 def _check_choices(config):
     one_of("data.labelled", config.data.labelled, ("initial", "all"))
+    one_of("data.damaged", config.data.damaged, ("refuse", "leave_out"))
+    one_of("data.check", config.data.check, ("warn", "strict", "off"))
     training = config.training
     one_of("training.schedule", training.schedule, ("plateau", "cosine", "constant"))
     one_of("training.start", training.start, ("warm", "fresh"))

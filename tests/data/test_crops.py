@@ -1,11 +1,13 @@
 """Crops: coordinates there and back, and what is cut out."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jalpose.data.crops import crop_image, from_crop, to_crop
+from jalpose.data.crops import crop_image, from_crop, meets, to_crop
 
 # Coordinates.
 
@@ -140,3 +142,59 @@ def test_shrinking_skips_no_pixel():
         image[:, column] = 255
         crop = crop_image(image, np.array([63.5, 63.5, 128.0]), 16)
         assert crop[8, :, 0].sum() == pytest.approx(255 / 8, abs=2)
+
+
+# Windows far larger than the image, and beside it.
+
+
+@pytest.mark.parametrize("size", [24, 64])
+@pytest.mark.parametrize(
+    "window", [(40.0, 30.0, 239.0), (10.4, 77.7, 239.5), (-60.0, 40.0, 239.2)]
+)
+def test_a_far_window_is_cut_as_others_are(window, size, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    usual = crop_image(image, np.array(window), size)
+    monkeypatch.setattr("jalpose.data.crops._FAR", 1)
+    far = crop_image(image, np.array(window), size)
+    # Pillow sees a pixel beyond the rim of the crop, this as many as it needs.
+    assert np.abs(far.astype(int) - usual).max() <= 2
+    assert far.any()
+
+
+def test_a_far_window_costs_no_memory():
+    image = np.full((120, 160, 3), 200, np.uint8)
+    tracemalloc.start()
+    for window in ((3500.0, 60, 12_250), (80, 60, 1e6), (2e4, 2e4, 57_000)):
+        crop = crop_image(image, np.array(window), 64)
+        assert crop.shape == (64, 64, 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * 2**20  # cut out whole, the first would take 430 MiB
+
+
+def test_a_dot_in_a_far_window_lands_where_its_joint_does():
+    image = dot(120, 160, (90.0, 52.0), sigma=8.0)
+    window = np.array((200.0, 100.0, 900.0), np.float32)
+    crop = crop_image(image, window, 128)
+    expected = to_crop(np.array([(90.0, 52.0)]), window, 128)[0]
+    assert np.abs(centroid(crop) - expected).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("window", "there"),
+    [
+        ((80.0, 60.0, 50.0), True),
+        ((-20.0, 60.0, 50.0), True),
+        ((-26.0, 60.0, 50.0), False),
+        ((80.0, 145.0, 50.0), False),
+        ((184.0, 60.0, 50.0), True),
+        ((185.0, 60.0, 50.0), False),
+        ((np.inf, 60.0, 50.0), False),
+        ((80.0, 60.0, np.inf), False),
+        ((np.nan, 60.0, 50.0), False),
+    ],
+)
+def test_a_window_meets_an_image_or_is_black(window, there):
+    assert bool(meets(np.array(window), 160, 120)) == there
+    image = np.full((120, 160, 3), 255, np.uint8)
+    assert crop_image(image, np.array(window), 16).any() == there

@@ -6,6 +6,10 @@ import numpy as np
 
 from jalpose.tasks.pose.skeletons import ABSENT
 
+# Pixels from the image's corner, either way: no image that is read is so large, and a
+# coordinate beyond is a mistake (65,535 is a common one).
+WILD = 2**15
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Annotations:
@@ -48,3 +52,15 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def at(self, rows) -> "Annotations":
+        """The examples at these rows."""
+        return Annotations(
+            keys=tuple(self.keys[row] for row in rows),
+            files=tuple(self.files[row] for row in rows),
+            joints=self.joints[rows],
+            status=self.status[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+            people=None if self.people is None else self.people[rows],
+            head_sizes=None if self.head_sizes is None else self.head_sizes[rows],
+        )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose.data.crops import from_crop, to_crop
+from jalpose.data.crops import from_crop, meets, to_crop
 from jalpose.data.dataset import Dataset
 from jalpose.settings.checks import ConfigError
 from jalpose.tasks.labels import Predicted, Score, ScoreKeys, Truth
@@ -160,27 +160,38 @@ class PoseLabels:
         return drawings.legend(width)
 
 
+_LEAST = 8  # pixels of a part that is worth looking at
+
+
 def near(image, window):
     """The image, or of a large one with a small person the part round it; its corner.
+
+    A window that hardly meets the image leaves it whole.
 
     Returns:
       uint8 [H, W, 3], and (x, y) of its upper left pixel in the whole image.
     """
-    x, y, side = window
-    if side >= 0.6 * max(image.shape[:2]):
+    height, width = image.shape[:2]
+    x, y, side = (float(value) for value in window)
+    if side >= 0.6 * max(height, width) or not meets(window, width, height):
         return image, np.zeros(2)
     left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
     right, bottom = int(x + side / 2) + 1, int(y + side / 2) + 1
-    return image[top:bottom, left:right], np.array([left, top])
+    part = image[top:bottom, left:right]
+    if min(part.shape[:2]) < _LEAST:
+        return image, np.zeros(2)
+    return part, np.array([left, top])
 
 
 def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
     """The NumPy half that a config describes, of the skeleton of its data set.
 
     Raises:
-      ConfigError: no test image has what PCK is to be measured in.
+      ConfigError: no test image has what PCK is to be measured in, or a joint that is
+        scored; or nobody labelled has one that is learnt.
     """
     evaluation, sizes = config.evaluation, dataset.truth.get("head_size")
+    skeleton = dataset.sources[0].skeleton  # type: ignore[attr-defined]
     if evaluation.reference != "torso" and (
         sizes is None or not (sizes[dataset.test] > 0).any()
     ):
@@ -189,8 +200,10 @@ def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
             "test image of this data set has one (HRNet's JSON of MPII has none "
             "either); set evaluation.reference=torso"
         )
+    _check_scored(config, dataset.truth_of(dataset.test), skeleton)
+    _check_trained(config, dataset)
     return PoseLabels(
-        skeleton=dataset.sources[0].skeleton,  # type: ignore[attr-defined]
+        skeleton=skeleton,
         size=config.data.size,
         threshold=evaluation.threshold,
         reference=evaluation.reference,
@@ -198,3 +211,49 @@ def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
         occluded=evaluation.occluded,
         trained_occluded=config.training.occluded,
     )
+
+
+def _check_scored(config: ConfigDict, truth: Truth, skeleton: Skeleton) -> None:
+    """Raise ConfigError where no joint of the test images can be scored."""
+    evaluation, status = config.evaluation, truth["status"]
+    lengths = pck.reference_lengths(
+        truth["joints"],
+        status,
+        skeleton,
+        evaluation.reference,
+        truth.get("head_size"),
+    )
+    measured = lengths > 0
+    if not measured.any():  # of head boxes it has been said
+        raise ConfigError(
+            f"evaluation.reference={evaluation.reference} needs a shoulder and the hip "
+            f"on the other side, which none of the {len(status)} test people has; "
+            "annotate them, or set evaluation.reference=head where there are head boxes"
+        )
+    scored = counting.annotated(status, evaluation.occluded)[measured]
+    if not scored.any():
+        raise ConfigError(
+            f"evaluation.occluded={evaluation.occluded} leaves no joint to score: all "
+            f"of the {len(scored)} test people are occluded (are the flags inverted?); "
+            "set evaluation.occluded=True"
+        )
+    if evaluation.joints == "official":
+        scored[:, list(skeleton.left_out)] = False
+        if not scored.any():
+            raise ConfigError(
+                "evaluation.joints=official leaves no joint to score of the "
+                f"{len(scored)} test people; set evaluation.joints=all"
+            )
+
+
+def _check_trained(config: ConfigDict, dataset: Dataset) -> None:
+    """Raise ConfigError where nobody who is trained on has a joint to learn."""
+    for held_out, who in ((False, "trained on"), (True, "held out")):
+        ids = dataset.initial[dataset.held_out(dataset.initial) == held_out]
+        status = dataset.truth["status"][ids]
+        if not counting.annotated(status, config.training.occluded).any():
+            raise ConfigError(
+                f"training.occluded={config.training.occluded}: none of the "
+                f"{len(ids)} people labelled at the start who are {who} has a joint "
+                "to learn; set training.occluded=True, or a larger data.initial"
+            )

@@ -19,9 +19,10 @@ import numpy as np
 import scipy.io
 
 from jalpose.data import images
+from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
 from jalpose.tasks.pose import skeletons
-from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.annotations import WILD, Annotations
 
 # fmt: off
 SHIPPED_ORDER = (
@@ -32,6 +33,9 @@ SHIPPED_ORDER = (
 )
 # fmt: on
 _FROM_SHIPPED = [SHIPPED_ORDER.index(joint) for joint in skeletons.LSP.joints]
+
+# Of the joints that are not annotated: none in the images at hand is placed.
+_MOST_PLACED = 0.01
 
 WHERE_TO_GET = (
     "The original site is gone; known public copies: LSP (2,000 images) at "
@@ -115,6 +119,10 @@ def read_annotations(name: str, data_dir: str) -> Annotations:
     joints[absent] = np.nan
     not_finite = ~np.isfinite(joints).all(axis=-1) & ~absent
     _refuse(not_finite, joints, "a coordinate that is not finite", path, names)
+    wild = np.any(np.abs(np.nan_to_num(joints)) > WILD, axis=-1)
+    _refuse(wild, joints, f"a coordinate beyond {WILD:,} pixels", path, names)
+    if name == "lspet":
+        _refuse_inverted(shipped, path, names)
     return Annotations(
         keys=tuple(f"{name}/{image}" for image in names),
         files=tuple(f"{name}/images/{image}.jpg" for image in names),
@@ -132,15 +140,15 @@ def find_joints_file(name: str, data_dir: str) -> str:
     root = os.path.abspath(os.path.expanduser(data_dir))
     folder = os.path.join(root, name)
     path = os.path.join(folder, "joints.mat")
-    if os.path.isfile(path):
+    if is_file(path):
         return path
-    if not os.path.isdir(root):
+    if not is_folder(root):
         problem = f"No data folder {root!r}"
-    elif not os.path.isdir(folder):
+    elif not is_folder(folder):
         problem = f"No {name.upper()} in the data folder: {folder!r} does not exist"
     else:
         problem = f"{name.upper()} has no annotations: {path!r} does not exist"
-    if os.path.isfile(os.path.join(root, "joints.mat")):
+    if is_file(os.path.join(root, "joints.mat")):
         problem += f" (but {root!r} holds a joints.mat: name its parent folder)"
     raise DataError(
         f"{problem}. Looked for {path!r}; set config.data.dir or the environment "
@@ -156,8 +164,7 @@ def read_image_file(data_dir: str, file: str, index: int) -> bytes:
         path,
         what=f"image {path!r} (index {index})",
         described_by="joints.mat",
-        advice="Restore it from the archive of the set, or cut joints.mat to the "
-        f"images before it. {WHERE_TO_GET}",
+        advice=f"Restore it from the archive of the set. {WHERE_TO_GET}",
     )
 
 
@@ -211,6 +218,29 @@ def _other_layout_hint(shape: tuple[int, ...], layout: Layout) -> str:
     return ""
 
 
+def _refuse_inverted(shipped: np.ndarray, path: str, names: list[str]) -> None:
+    """Raises a DataError where joints of flag 0 have coordinates of joints.
+
+    Args:
+      shipped: [N, J, 3], as read.
+      path: of the file.
+      names: of the images.
+    """
+    absent = shipped[..., 2] == 0
+    placed = absent & (shipped[..., :2] > 0).all(axis=-1)
+    if not placed.sum() > _MOST_PLACED * absent.sum():
+        return
+    image, joint = np.argwhere(placed)[0]
+    place = shipped[image, joint, :2].tolist()
+    raise DataError(
+        f"{path!r} has {int(placed.sum())} of {int(absent.sum())} joints with flag 0 "
+        f"(not annotated) at a place in the image: the first is "
+        f"{place}, {skeletons.LSP.joints[joint]!r} of image "
+        f"{names[image]} (index {image}). In LSPET those have a placeholder of 0 or "
+        "less: are the flags inverted? Flag 1 means annotated."
+    )
+
+
 def _refuse(
     bad: np.ndarray, values: np.ndarray, what: str, path: str, names: list[str]
 ) -> None:
@@ -219,7 +249,7 @@ def _refuse(
         return
     image, joint = np.argwhere(bad)[0]
     raise DataError(
-        f"{path!r} has {what}: {values[image, joint]} for joint "
+        f"{path!r} has {what}: {values[image, joint].tolist()} for joint "
         f"{skeletons.LSP.joints[joint]!r} of image {names[image]} (index {image}), "
         f"and {int(bad.sum()) - 1} more like it. Copy joints.mat again from the "
         f"archive of the set. {WHERE_TO_GET}"

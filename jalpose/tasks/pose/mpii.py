@@ -24,14 +24,16 @@ that people of one image are never on both sides.
 import json
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jalpose.data import images
+from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
 from jalpose.tasks.pose import mpii_release, skeletons
-from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.annotations import WILD, Annotations
 from jalpose.tasks.pose.mpii_release import NUM_JOINTS, Person
 
 # fmt: off
@@ -57,8 +59,10 @@ WHERE_TO_GET = (
     "(mpii_human_pose_v1_u12_2.zip) are at human-pose.mpi-inf.mpg.de. Unpack to "
     "<config.data.dir>/mpii, with images/ and mpii_human_pose_v1_u12_1.mat."
 )
+_NUM_LINES = 2958
 _WHERE_LIST = (
-    "It is the list of Newell et al., one image name a line, 2,958 lines: e.g. "
+    "It is the list of Newell et al., one image name a line, "
+    f"{_NUM_LINES:,} lines: e.g. "
     "cached/Stacked_HG_ValidationImageNames.txt of "
     "github.com/meghshukla/ActiveLearningForHumanPose; copy it there."
 )
@@ -96,11 +100,11 @@ def find_annotation(data_dir: str, annotation: str = "") -> str:
     names = (annotation,) if annotation else ANNOTATION_FILES
     for name in names:
         path = os.path.join(folder, name)
-        if os.path.isfile(path):
+        if is_file(path):
             return path
-    if not os.path.isdir(root):
+    if not is_folder(root):
         problem = f"No data folder {root!r}"
-    elif not os.path.isdir(folder):
+    elif not is_folder(folder):
         problem = f"No MPII in the data folder: {folder!r} does not exist"
     else:
         problem = f"MPII has no annotations in {folder!r}"
@@ -190,27 +194,61 @@ def choose(labels: Annotations, options: Options) -> Annotations:
     )
 
 
-def in_validation(labels: Annotations, data_dir: str) -> np.ndarray:
+def in_validation(
+    labels: Annotations,
+    data_dir: str,
+    described: Sequence[str] | None = None,
+    partly: bool = False,
+) -> np.ndarray:
     """Who is in the validation set of Newell et al.: bool [N].
 
+    Args:
+      labels: of the people.
+      data_dir: holds the sets as shipped.
+      described: images that the annotations describe; None: those of `labels`.
+      partly: some names of the list may be of no image that is described.
+
     Raises:
-      DataError: the list is missing, empty, or names no image of `labels`.
+      DataError: the list is missing, empty, or names images that nothing describes.
     """
     root = os.path.abspath(os.path.expanduser(data_dir))
     path = os.path.join(root, "mpii", VALIDATION_LIST)
     try:
-        with open(path, encoding="utf-8") as file:
-            names = {line.strip() for line in file} - {""}
+        # Editors on Windows put a byte-order mark before the first name.
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [name for name in (line.strip() for line in file) if name]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"Cannot read the names of MPII's validation images, {path!r}: {error}. "
             f"{_WHERE_LIST}"
         ) from error
+    names = dict.fromkeys(lines)
+    there = {os.path.basename(file) for file in described or labels.files}
+    missing = [name for name in names if name not in there]
     found = np.array([os.path.basename(file) in names for file in labels.files])
     if not found.any():
         raise DataError(
             f"None of the {len(names)} names in {path!r} is an image that the "
             f"annotations describe. {_WHERE_LIST}"
+        )
+    told = (
+        f"{len(names) - len(missing)} of {len(names)} names in {path!r} found, "
+        f"{int(found.sum())} people"
+    )
+    if missing and not partly:
+        raise DataError(
+            f"{told}: {missing[0]!r} and {len(missing) - 1} more are no images that "
+            "the annotations describe. Correct the list, or go on without them with "
+            f"data.check=off. {_WHERE_LIST}"
+        )
+    _logger.info("MPII: %s", told)
+    if len(lines) != _NUM_LINES:
+        _logger.warning(
+            "MPII: %r has %d lines, that of Newell et al. has %d: scores are not "
+            "those of their validation set",
+            path,
+            len(lines),
+            _NUM_LINES,
         )
     return found
 
@@ -247,23 +285,58 @@ def _squares(people: np.ndarray) -> np.ndarray:
 
 
 def _check_people(people: list[Person], path: str) -> None:
-    """Raise where a name is no file name, a key is not unique, a number not finite."""
+    """Raise where people, images or places cannot be what they are said to be.
+
+    Raises:
+      DataError: a name is no file name, two people share a key, a number is not
+        finite or wild, a visible joint stands at a placeholder.
+    """
+    images: dict[str, str] = {}
     seen = set()
     for person in people:
         who = f"person {person.number} of image {person.image!r} in {path!r}"
         if os.path.basename(person.image) != person.image or not person.image:
             raise DataError(f"The image of {who} is not a file name. {WHERE_TO_GET}")
-        key = (os.path.splitext(person.image)[0], person.number)
-        if key in seen:
-            raise DataError(f"There is more than one {who}. {WHERE_TO_GET}")
-        seen.add(key)
-        there = person.status != skeletons.ABSENT
-        wrong = there & ~np.isfinite(person.joints).all(axis=1)
-        if wrong.any():
-            joint = SHIPPED_ORDER[int(np.argmax(wrong))]
+        stem = os.path.splitext(person.image)[0]
+        other = images.setdefault(stem, person.image)
+        if other != person.image:
             raise DataError(
-                f"The {joint} of {who} has a coordinate that is not finite. "
-                f"{WHERE_TO_GET}"
+                f"Images {other!r} and {person.image!r} in {path!r} differ in their "
+                "ending alone, and people are named without it: rename one of them, "
+                "there and in mpii/images."
+            )
+        if (stem, person.number) in seen:
+            raise DataError(f"There is more than one {who}. {WHERE_TO_GET}")
+        seen.add((stem, person.number))
+        _check_places(person, who)
+
+
+def _check_places(person: Person, who: str) -> None:
+    """Raise DataError for a joint, centre or height that can be nowhere."""
+    there = person.status != skeletons.ABSENT
+    values = np.where(there[:, None], person.joints, 0)
+    placeholder = there & ((values == -1).all(axis=1) | (values == 0).all(axis=1))
+    for wrong, words in (
+        (~np.isfinite(values).all(axis=1), "a coordinate that is not finite"),
+        ((np.abs(values) > WILD).any(axis=1), f"a coordinate beyond {WILD:,} pixels"),
+        (placeholder, "a placeholder for its place, and is marked as annotated"),
+    ):
+        if wrong.any():
+            joint = int(np.argmax(wrong))
+            raise DataError(
+                f"The {SHIPPED_ORDER[joint]} of {who} has {words}: "
+                f"{person.joints[joint].tolist()}. {WHERE_TO_GET}"
+            )
+    # NaN where there is none.
+    for value, words in (
+        (person.centre, "centre"),
+        (person.scale * _PERSON_HEIGHT, "height (200 times its scale)"),
+        (person.head_box, "head box"),
+    ):
+        if (np.abs(value) > WILD).any():
+            raise DataError(
+                f"The {words} of {who} is {np.asarray(value).tolist()}, beyond "
+                f"{WILD:,} pixels. {WHERE_TO_GET}"
             )
 
 
@@ -298,7 +371,9 @@ def _read_json(path: str) -> list[Person]:
 
 def _person_of(entry: Any, numbers: dict[str, int]) -> Person:
     """One entry of HRNet's list as read; counts the people of images in `numbers`."""
-    image = str(entry["image"])
+    image = entry["image"]
+    if not isinstance(image, str) or not image:
+        raise ValueError(f"its image is {image!r}, not a file's name")
     joints = np.array(entry["joints"], np.float64)
     visible = np.array(entry["joints_vis"], np.float64).reshape(-1)
     if joints.shape != (NUM_JOINTS, 2) or visible.shape != (NUM_JOINTS,):

@@ -138,7 +138,7 @@ def _person(rect: mat_struct, image: str, number: int, who: str) -> Person | Non
     positions = _structs(getattr(rect, "objpos", None))
     centre = [_number(positions[0], axis, who) for axis in "xy"] if positions else []
     scale = _number(rect, "scale", who)
-    if not (len(centre) == 2 and np.isfinite(centre).all() and scale > 0):
+    if not (len(centre) == 2 and not np.isnan(centre).any() and scale > 0):
         centre, scale = [np.nan, np.nan], np.nan
     head_box = [_number(rect, field, who) for field in ("x1", "y1", "x2", "y2")]
     return Person(

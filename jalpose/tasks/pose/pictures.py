@@ -1,8 +1,8 @@
 """Poses drawn for reports; see `jalpose.tasks.pictures` for the contract.
 
 Images and labels are read as shipped (LSP, LSPET, MPII) or drawn again (figures): the
-prepared records that a run trains from need TFDS, which the report does without. Keys
-are checked against the records of the run.
+prepared records that a run trains from may be on another machine. Keys are checked
+against the records of the run.
 """
 
 import dataclasses
@@ -37,6 +37,7 @@ from jalpose.tasks.pictures import (
     Terms,
 )
 from jalpose.tasks.pose import drawings, figures, lsp, mpii, skeletons
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.windows import crop_windows
 
 TITLE = "human pose estimation"
@@ -117,6 +118,8 @@ def open_library(config: Mapping, data_dir: str | None = None) -> PoseLibrary:
     elif data["name"] in _FOLDERS:
         folder = _find_folder(data["name"], data_dir or data["dir"])
         annotations = _shipped(data, folder)
+        if data.get("damaged") == "leave_out":
+            annotations = [_whole(folder, labels) for labels in annotations]
         reads = [_reader(folder, labels.files) for labels in annotations]
     else:
         raise DataError(f"no images of data.name={data['name']!r}: not known here")
@@ -145,6 +148,20 @@ def _shipped(data: Mapping, folder: str):
         placed=data["crop"] != "joints",
     )
     return [mpii.choose(mpii.read_annotations(folder, options.annotation), options)]
+
+
+def _whole(folder: str, labels: Annotations) -> Annotations:
+    """Those of the examples whose images are whole, as preparation leaves them."""
+    whole = {}
+    for file in dict.fromkeys(labels.files):
+        path = os.path.join(folder, file)
+        try:
+            images.read_image_file(path, what=path, described_by="it", advice="")
+            whole[file] = True
+        except DataError:
+            whole[file] = False
+    rows = [row for row, file in enumerate(labels.files) if whole[file]]
+    return labels.at(rows)
 
 
 def _find_folder(name: str, recorded: str) -> str:

@@ -5,28 +5,66 @@ option of who is an example changes the records.
 """
 
 import os
-from typing import Any
 
 import numpy as np
 
-from jalpose.data.preparation import PreparedSource, Recipe, prepare
+from jalpose.data.preparation import Recipe, prepare
+from jalpose.data.prepared import Prepared, PreparedSource
 from jalpose.data.source import DataError
 from jalpose.tasks.pose import lsp, mpii, skeletons
 from jalpose.tasks.pose.annotations import Annotations
 
 
 class PreparedPoses(PreparedSource):
-    """Images and labels of a prepared set of one skeleton."""
+    """Images and labels of a prepared set of one skeleton.
+
+    Args:
+      skeleton: of its joints.
+      name: of the set.
+      described: all that the annotation file describes and options leave.
+      prepared: its records; examples whose image was left out are so too.
+
+    Attributes:
+      skeleton: as given.
+      described: how many examples there are, those that were left out among them.
+      numbers: int64 [N], which of those each example is.
+      images: of the set that the annotation file describes, relative to the data
+        folder, whatever is left of its people.
+    """
 
     annotations: Annotations
 
-    def __init__(self, skeleton: skeletons.Skeleton, **prepared: Any):
-        super().__init__(**prepared)
-        self.skeleton = skeleton
+    def __init__(
+        self,
+        skeleton: skeletons.Skeleton,
+        *,
+        name: str,
+        described: Annotations,
+        prepared: Prepared,
+    ):
+        there = set(prepared.files)
+        kept = np.array([file in there for file in described.files], bool)
+        self.skeleton, self.described = skeleton, len(described)
+        self.numbers = np.flatnonzero(kept)
+        self.images = (*prepared.files, *prepared.damaged)
+        if not kept.any():
+            raise DataError(
+                f"no example of {name.upper()} has an image left: all {len(described)} "
+                "are damaged (data.damaged=leave_out)"
+            )
+        super().__init__(
+            name=name,
+            annotations=described if kept.all() else described.at(self.numbers),
+            prepared=prepared,
+        )
 
 
 def open_source(
-    name: str, data_dir: str, cache_dir: str, options: mpii.Options | None = None
+    name: str,
+    data_dir: str,
+    cache_dir: str,
+    options: mpii.Options | None = None,
+    damaged: str = "refuse",
 ) -> PreparedPoses:
     """Opens `name` ("lsp", "lspet" or "mpii") in `data_dir`, prepared on first use.
 
@@ -35,6 +73,7 @@ def open_source(
       data_dir: holds the sets as shipped.
       cache_dir: for the prepared ones.
       options: of MPII; they choose among the examples and change no record.
+      damaged: see `preparation.DAMAGED`.
 
     Raises:
       DataError: if the data set or the cache folder is not usable; the message
@@ -48,53 +87,16 @@ def open_source(
         options = options or mpii.Options()
         path = mpii.find_annotation(data_dir, options.annotation)
         everybody = mpii.read_annotations(data_dir, options.annotation)
-        recipe = _mpii_recipe(everybody)
-        annotations = mpii.choose(everybody, options)
+        files = tuple(dict.fromkeys(everybody.files))
+        recipe = Recipe(name, files, mpii.read_image_file)
+        described = mpii.choose(everybody, options)
     else:
         path = lsp.find_joints_file(name, data_dir)
-        annotations = lsp.read_annotations(name, data_dir)
-        recipe = _lsp_recipe(name, annotations)
+        described = lsp.read_annotations(name, data_dir)
+        recipe = Recipe(name, described.files, lsp.read_image_file)
     return PreparedPoses(
         skeletons.MPII if name == "mpii" else skeletons.LSP,
-        recipe=recipe,
-        annotations=annotations,
-        prepared_dir=prepare(recipe, path, data_dir, cache_dir),
-        described_by="the annotation file" if name == "mpii" else "joints.mat",
-    )
-
-
-def _lsp_recipe(name: str, labels: Annotations) -> Recipe:
-    num_joints = skeletons.LSP.num_joints
-    return Recipe(
         name=name,
-        builder="LeedsSportsPose",
-        features={
-            "joints": ((num_joints, 2), np.float32),
-            "status": ((num_joints,), np.int8),
-            "key": None,
-        },
-        where_to_get=lsp.WHERE_TO_GET,
-        read=lsp.read_image_file,
-        records=[
-            {
-                "joints": labels.joints[index],
-                "status": labels.status[index],
-                "index": index,
-                "key": labels.keys[index],
-                "file": file,
-            }
-            for index, file in enumerate(labels.files)
-        ],
-    )
-
-
-def _mpii_recipe(everybody: Annotations) -> Recipe:
-    files = dict.fromkeys(everybody.files)
-    return Recipe(
-        name="mpii",
-        builder="MpiiHumanPose",
-        features={},
-        where_to_get=mpii.WHERE_TO_GET,
-        read=mpii.read_image_file,
-        records=[{"index": n, "file": file} for n, file in enumerate(files)],
+        described=described,
+        prepared=prepare(recipe, path, data_dir, cache_dir, damaged),
     )

@@ -4,6 +4,7 @@ import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
+from jalpose.tasks.pose import checks
 from jalpose.tasks.pose.skeletons import ABSENT
 from jalpose.tasks.pose.windows import crop_windows
 
@@ -19,15 +20,18 @@ def _lsp(data, seed: int):
     del seed  # the authors' split is the same for every seed
     from jalpose.tasks.pose.prepared import open_source
 
-    lsp = open_source("lsp", data.dir, data.cache_dir)
-    lspet = open_source("lspet", data.dir, data.cache_dir)
+    lsp, lspet = (
+        open_source(name, data.dir, data.cache_dir, damaged=_damaged(data))
+        for name in ("lsp", "lspet")
+    )
+    # Halves of what is described: whoever is left out, nobody changes sides.
+    first = int((lsp.numbers < lsp.described // 2).sum())
     num_lsp, num_lspet = len(lsp.annotations), len(lspet.annotations)
-    half = num_lsp // 2
-    _at_most("data.initial", data.initial, half, "the first half of LSP")
-    _at_most("data.test", data.test, num_lsp - half, "the second half of LSP")
+    _at_most("data.initial", data.initial, first, "the first half of LSP")
+    _at_most("data.test", data.test, num_lsp - first, "the second half of LSP")
     _at_most("data.pool", data.pool, num_lspet, "LSPET")
     initial = np.arange(data.initial)
-    test = half + np.arange(data.test or num_lsp - half)
+    test = first + np.arange(data.test or num_lsp - first)
     pool = num_lsp + np.arange(data.pool or num_lspet)
     return (lsp, lspet), initial, pool, test
 
@@ -43,8 +47,10 @@ def _mpii(data, seed: int):
         head_shift=data.mpii.head_shift,
         placed=data.crop != "joints",
     )
-    source = open_source("mpii", data.dir, data.cache_dir, options)
-    validation = mpii.in_validation(source.annotations, data.dir)
+    source = open_source("mpii", data.dir, data.cache_dir, options, _damaged(data))
+    validation = mpii.in_validation(
+        source.annotations, data.dir, source.images, partly=_check(data) == "off"
+    )
     train, test = np.flatnonzero(~validation), np.flatnonzero(validation)
     what = "the part of MPII outside Newell's validation images"
     _at_most("data.initial", data.initial, len(train), what)
@@ -59,6 +65,15 @@ def _mpii(data, seed: int):
     return (source,), np.sort(initial), np.sort(pool), test[rows]
 
 
+# Configs that were recorded before these keys came do as they say by default.
+def _damaged(data) -> str:
+    return data.get("damaged", "refuse")
+
+
+def _check(data) -> str:
+    return data.get("check", "warn")
+
+
 def _at_most(key, value, limit, what):
     if value > limit:
         raise DataError(f"{key}={value}, but {what} has {limit} examples")
@@ -71,7 +86,8 @@ def load_dataset(data, seed: int) -> Dataset:
     """Open the benchmark `data.name`; `data` is the config section of that name.
 
     Raises:
-      DataError: files are missing or damaged, no example labelled at the start has an
+      DataError: files are missing or damaged, labels do not fit their images (see
+        `checks`), no example labelled at the start has an
         annotated joint, only some of the sources have head boxes, or there are too few
         examples for the config.
     """
@@ -86,11 +102,30 @@ def load_dataset(data, seed: int) -> Dataset:
         crop=data.crop,
         window=data.window,
     )
+    if _check(data) != "off":
+        checks.act_on(_findings(dataset), _check(data))
     # Figures are not kept: they are drawn as fast as read.
-    folders = [getattr(source, "prepared_dir", "") for source in sources]
-    if data.packed and all(folders):
-        return keep_crops(dataset, folders, data.cache_dir, data.size)
+    images = [getattr(source, "fingerprint", "") for source in sources]
+    if data.packed and all(images):
+        return keep_crops(dataset, images, data.cache_dir, data.size)
     return dataset
+
+
+def _findings(dataset: Dataset) -> list[checks.Finding]:
+    """What is wrong or unlikely in a benchmark whose images' sizes are known."""
+    found, start = [], 0
+    for source in dataset.sources:
+        annotations, sizes = source.annotations, getattr(source, "sizes", None)
+        rows = slice(start, start + len(annotations))
+        start = rows.stop
+        if sizes is None:
+            continue
+        name = source.name.upper()  # type: ignore[attr-defined]
+        found += checks.of_set(name, annotations, sizes)  # type: ignore[arg-type]
+        windows = dataset.windows[rows]  # type: ignore[index]
+        found += checks.of_windows(name, annotations.keys, windows, sizes)
+    parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
+    return found + checks.of_parts(parts, dataset.keys, dataset.files, dataset.digests)
 
 
 def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:

@@ -17,6 +17,8 @@ import scipy.io
 from PIL import Image
 
 from jalpose.data import preparation
+from jalpose.data.prepared import HEAD as RECORD_HEAD
+from jalpose.data.prepared import INDEX, RECORDS
 from jalpose.data.source import DataError
 from jalpose.tasks.pose import lsp, prepared
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
@@ -52,21 +54,19 @@ def open_lsp(raw, cache):
 
 
 def shipped_records(folder):
-    """The records of a prepared folder, as anybody can read them."""
-    import tensorflow_datasets as tfds
+    """The records of a prepared folder as ArrayRecord has them: bytes."""
+    from array_record.python import array_record_module
 
-    (info,) = pathlib.Path(folder).rglob("dataset_info.json")
-    builder = tfds.builder_from_directory(info.parent)
-    skip = {"image": tfds.decode.SkipDecoding()}
-    return builder.as_data_source(preparation.SPLIT, decoders=skip)
+    path = pathlib.Path(folder) / RECORDS
+    return array_record_module.ArrayRecordReader(str(path)).read_all()
 
 
 def rewrite_records(folder, change):
     """Put other records, as bytes, into the file of a prepared folder."""
     from array_record.python import array_record_module
 
-    (path,) = pathlib.Path(folder).rglob("*array_record*")
-    found = array_record_module.ArrayRecordReader(str(path)).read_all()
+    path = pathlib.Path(folder) / RECORDS
+    found = shipped_records(folder)
     writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
     for record in change(found):
         writer.write(record)
@@ -320,7 +320,7 @@ class TestPreparation:
     def test_folder_name_tells_set_version_and_fingerprint(self, raw, cache):
         prepared.open_source("lspet", str(raw), str(cache))
         (folder,) = cache.iterdir()
-        assert re.fullmatch(r"lspet-1\.0\.0-[0-9a-f]{12}", folder.name)
+        assert re.fullmatch(r"lspet-2\.0\.0(-[0-9a-f]{12}){2}", folder.name)
 
     def test_changed_joints_mat_is_prepared_anew(self, raw, cache):
         open_lsp(raw, cache)
@@ -330,15 +330,15 @@ class TestPreparation:
         assert source.annotations.joints[0, RIGHT_ANKLE, 0] == 0.0
         assert len(prepared_folders(cache)) == 2
 
-    def test_records_hold_the_labels_too(self, raw, cache):
+    def test_records_are_numbered_digests_and_images_as_shipped(self, raw, cache):
         source = prepared.open_source("lspet", str(raw), str(cache))
-        labels = source.annotations
         record = shipped_records(source.prepared_dir)[2]
-        np.testing.assert_array_equal(record["joints"], labels.joints[2])
-        np.testing.assert_array_equal(record["status"], labels.status[2])
-        assert record["key"] == b"lspet/im00003"
-        assert record["file"] == b"lspet/images/im00003.jpg"
-        assert record["image"] == (raw / labels.files[2]).read_bytes()
+        number, digest = RECORD_HEAD.unpack_from(record)
+        assert number == 2
+        assert digest.hex() == source.digests[2]
+        image = (raw / source.annotations.files[2]).read_bytes()
+        assert record[RECORD_HEAD.size :] == image
+        assert source.sizes.tolist() == [[48, 64]] * 4
 
     def test_missing_image(self, raw, cache):
         (raw / "lsp" / "images" / "im0003.jpg").unlink()
@@ -426,15 +426,18 @@ class TestPreparation:
 
     def test_prepared_folder_that_lost_its_records(self, raw, cache):
         open_lsp(raw, cache)
-        (records,) = cache.rglob("*array_record*")
+        (records,) = cache.rglob(RECORDS)
         records.unlink()
-        with pytest.raises(DataError, match=r"Delete '.*lsp-1\.0\.0.*prepared anew"):
+        with pytest.raises(DataError, match=r"Delete '.*lsp-2\.0\.0.*prepared anew"):
             open_lsp(raw, cache).image(0)
 
-    def test_prepared_folder_that_lost_its_info(self, raw, cache):
-        open_lsp(raw, cache)
-        (info,) = cache.rglob("dataset_info.json")
-        info.unlink()
+    @pytest.mark.parametrize("harm", ["lost", "cut"])
+    def test_prepared_folder_that_lost_its_index(self, raw, cache, harm):
+        index = pathlib.Path(open_lsp(raw, cache).prepared_dir) / INDEX
+        text = index.read_text()
+        index.unlink()
+        if harm == "cut":
+            index.write_text(text[: len(text) // 2])
         with pytest.raises(DataError, match=r"Cannot open the prepared folder.*Delete"):
             open_lsp(raw, cache)
 
@@ -444,7 +447,7 @@ class TestPreparation:
         other = open_lsp(raw, cache).prepared_dir
         shutil.rmtree(other)
         shutil.copytree(folder, other)
-        with pytest.raises(DataError, match=r"holds 5 images, joints.mat describes 3"):
+        with pytest.raises(DataError, match="5 images of other names than the 3"):
             open_lsp(raw, cache)
 
     def test_records_in_another_order(self, raw, cache):
@@ -466,14 +469,15 @@ class TestPreparation:
 
         rewrite_records(open_lsp(raw, cache).prepared_dir, damaged)
         source = open_lsp(raw, cache)
-        with pytest.raises(DataError, match=r"Cannot decode .*im0002.*Delete"):
+        with pytest.raises(DataError, match=r"im0002.*its bytes have changed.*Delete"):
             source.image(1)
 
     def test_records_that_are_damaged(self, raw, cache):
         folder = open_lsp(raw, cache).prepared_dir
-        (path,) = pathlib.Path(folder).rglob("*array_record*")
+        path = pathlib.Path(folder) / RECORDS
         content = bytearray(path.read_bytes())
-        middle = len(content) // 2
+        image = (raw / "lsp" / "images" / "im0004.jpg").read_bytes()
+        middle = content.index(image[100:400])
         content[middle : middle + 99] = bytes(99)
         path.write_bytes(content)
         source = open_lsp(raw, cache)
@@ -505,10 +509,10 @@ class TestPreparation:
                 raise AssertionError("network access")
             socket.socket.connect = socket.getaddrinfo = refuse
             from jalpose.tasks.pose import prepared
-            assert "tensorflow_datasets" not in sys.modules
+            assert "array_record" not in sys.modules
             source = prepared.open_source("lsp", {str(raw)!r}, {str(cache)!r})
             assert source.image(0).shape == (64, 48, 3)
-            assert "tensorflow" not in sys.modules
+            assert not {"tensorflow", "tensorflow_datasets"} & sys.modules.keys()
         """
         result = run_python(script)
         assert result.returncode == 0, result.stderr

@@ -454,3 +454,95 @@ class TestPckh:
             for average in pck.JOINTS
         }
         assert found == {"all": 14 / 16, "official": 1.0}
+
+
+class TestPlaces:
+    """Joints, centres and names that cannot be."""
+
+    @pytest.mark.parametrize(
+        ("place", "words"),
+        [
+            ([-1.0, -1.0], r"a placeholder for its place.*\[-1\.0, -1\.0\]"),
+            ([0.0, 0.0], "a placeholder for its place, and is marked as annotated"),
+            ([65535.0, 20.0], r"a coordinate beyond 32,768 pixels: \[65535\.0, 20"),
+            ([20.0, float("inf")], "a coordinate that is not finite"),
+        ],
+    )
+    def test_a_joint_that_can_be_nowhere(self, tmp_path, place, words):
+        joints = entry()["joints"]
+        joints[9] = place
+        save_json(tmp_path, [entry("a.jpg"), entry("b.jpg", joints=joints)])
+        message = rf"The head of person 1 of image 'b\.jpg' in .* has {words}"
+        with pytest.raises(DataError, match=message):
+            read(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"scale": 1e4}, r"The height \(200 times its scale\) of person 1"),
+            ({"scale": float("inf")}, r"The height .* of image 'a\.jpg' .* is inf"),
+            ({"center": [float("inf"), 9.0]}, r"The centre of person 1 .* is \[inf"),
+            ({"center": [90000.0, 9.0]}, "The centre of person 1 .*beyond 32,768"),
+        ],
+    )
+    def test_a_person_as_large_as_no_image(self, tmp_path, change, words):
+        save_json(tmp_path, [entry("a.jpg", **change)])
+        with pytest.raises(DataError, match=words):
+            read(tmp_path)
+
+    def test_a_person_of_the_authors_file_as_large_as_no_image(self, tmp_path):
+        save_release(tmp_path, [image("a.jpg", person(scale=float("inf")))])
+        with pytest.raises(DataError, match=r"The height .* of image 'a\.jpg'"):
+            read(tmp_path)
+
+    @pytest.mark.parametrize("name", [None, "", 7])
+    def test_an_image_without_a_name(self, tmp_path, name):
+        save_json(tmp_path, [entry("a.jpg"), {**entry(), "image": name}])
+        message = rf"Entry 1 of .*its image is {name!r}, not a file's name"
+        with pytest.raises(DataError, match=message):
+            read(tmp_path)
+
+    def test_names_that_differ_in_their_ending_alone(self, tmp_path):
+        save_json(tmp_path, [entry("x.jpg"), entry("x.png")])
+        message = r"Images 'x\.jpg' and 'x\.png' .* differ in their ending alone"
+        with pytest.raises(DataError, match=message):
+            read(tmp_path)
+
+
+class TestValidationList:
+    """The names of Newell et al. as editors and accidents leave them."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        save_json(tmp_path, [entry(f"{name}.jpg") for name in "abcd"])
+        return tmp_path
+
+    def validation(self, folder, content, **options):
+        (folder / "mpii" / mpii.VALIDATION_LIST).write_bytes(content)
+        return mpii.in_validation(read(folder), str(folder), **options).tolist()
+
+    def test_a_byte_order_mark_is_no_part_of_a_name(self, folder):
+        content = "b.jpg\r\nd.jpg\r\n".encode("utf-8-sig")
+        assert self.validation(folder, content) == [False, True, False, True]
+
+    def test_a_misspelt_name_is_refused_with_counts(self, folder):
+        message = (
+            r"2 of 3 names in .* found, 2 people: 'd\.jgp' and 0 more are no images"
+            r".*data\.check=off"
+        )
+        content = b"b.jpg\nc.jpg\nd.jgp\n"
+        with pytest.raises(DataError, match=message):
+            self.validation(folder, content)
+        found = self.validation(folder, content, partly=True)
+        assert found == [False, True, True, False]
+
+    def test_names_of_people_who_are_left_out_are_no_mistake(self, folder):
+        described = ("mpii/images/z.jpg", *(f"mpii/images/{n}.jpg" for n in "abcd"))
+        found = self.validation(folder, b"a.jpg\nz.jpg\n", described=described)
+        assert found == [True, False, False, False]
+
+    def test_a_list_of_another_length_is_told(self, folder, caplog):
+        with caplog.at_level("INFO"):
+            self.validation(folder, b"a.jpg\nb.jpg\n")
+        assert "2 of 2 names in" in caplog.text and "2 people" in caplog.text
+        assert "has 2 lines, that of Newell et al. has 2958" in caplog.text

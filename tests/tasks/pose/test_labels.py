@@ -1,0 +1,76 @@
+"""The NumPy half: what a config asks of the data, and drawing whatever is there."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jalpose.settings.checks import ConfigError
+from jalpose.tasks.pose.labels import make_labels, near
+from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED
+from tests.support import small
+
+SHOULDERS_AND_HIPS = [LSP.joints.index(j) for j in ("left shoulder", "right hip")] + [
+    LSP.joints.index(j) for j in ("right shoulder", "left hip")
+]
+
+
+def relabelled(data, ids, joints=slice(None), status=OCCLUDED):
+    """The dataset with another status of some joints of some examples."""
+    truth = {name: values.copy() for name, values in data.truth.items()}
+    truth["status"][np.ix_(ids, np.arange(14)[joints])] = status
+    truth["joints"][truth["status"] == ABSENT] = np.nan
+    return dataclasses.replace(data, truth=truth)
+
+
+class TestWhatAConfigAsks:
+    """Refused before anything is trained."""
+
+    def test_what_is_there_is_enough(self, figures):
+        make_labels(small.configure(), figures)
+
+    def test_test_people_without_a_torso(self, figures):
+        data = relabelled(figures, figures.test, SHOULDERS_AND_HIPS, ABSENT)
+        message = (
+            r"evaluation\.reference=torso needs a shoulder and the hip on the other "
+            r"side, which none of the 24 test people has"
+        )
+        with pytest.raises(ConfigError, match=message):
+            make_labels(small.configure(), data)
+
+    def test_test_people_without_a_visible_joint(self, figures):
+        data = relabelled(figures, figures.test)
+        make_labels(small.configure(), data)
+        with pytest.raises(ConfigError, match=r"evaluation\.occluded=False leaves"):
+            make_labels(small.configure({"evaluation.occluded": False}), data)
+
+    def test_nobody_labelled_has_a_visible_joint(self, figures):
+        data = relabelled(figures, figures.initial)
+        make_labels(small.configure(), data)
+        message = "training.occluded=False: none of the .* who are trained on"
+        with pytest.raises(ConfigError, match=message):
+            make_labels(small.configure({"training.occluded": False}), data)
+
+    def test_nobody_held_out_has_a_visible_joint(self, figures):
+        held_out = figures.initial[figures.held_out(figures.initial)]
+        data = relabelled(figures, held_out)
+        with pytest.raises(ConfigError, match="who are held out"):
+            make_labels(small.configure({"training.occluded": False}), data)
+
+
+@pytest.mark.parametrize("window", [(5000, 5000, 40), (-400, 20, 30), (-15.2, 20, 30)])
+def test_a_person_outside_leaves_the_image_whole(figures, window):
+    image = np.zeros((120, 160, 3), np.uint8)
+    part, corner = near(image, np.array(window, np.float32))
+    assert part.shape == (120, 160, 3)
+    assert corner.tolist() == [0, 0]
+
+
+def test_a_person_outside_is_drawn(figures):
+    labels = make_labels(small.configure(), figures)
+    image = np.zeros((120, 160, 3), np.uint8)
+    truth = {k: v[0] for k, v in figures.truth_of(figures.test[:1]).items()}
+    truth["joints"] = truth["joints"] + 5000
+    predicted = {"joints": truth["joints"]}
+    drawn = labels.draw(image, np.array([5030.0, 5040, 100]), truth, predicted, "far")
+    assert drawn.dtype == np.uint8 and drawn.size
