@@ -32,7 +32,7 @@ def is_folder(path: str | os.PathLike) -> bool:
     if found is None or not stat.S_ISDIR(found):
         return False
     try:
-        os.scandir(path).close()
+        os.scandir(os.fspath(path)).close()
         return True
     except PermissionError as error:
         raise _refused(path) from error
