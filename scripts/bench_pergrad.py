@@ -72,7 +72,7 @@ class Network:
         """(variables, images) -> heatmaps."""
 
         def apply_fn(variables, images):
-            return self.models[convolution].apply(variables, images).heatmaps
+            return self.models[convolution].apply(variables, images).prediction
 
         return apply_fn
 

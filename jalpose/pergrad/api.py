@@ -10,15 +10,16 @@ Linen module's `apply`, or any function of `{"params": ..., ...}` and inputs.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Key, PyTree, Shaped, UInt32
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Inexact, Key, PyTree, Shaped, UInt32
 
-from jalpose.pergrad import AnyArray, checks, exact, sketch, taps
+from jalpose.pergrad import AnyArray, checks, exact, places, sketch, taps
 from jalpose.pergrad.taps import Route
 
 # What each engine computes; `Engine.name`.
@@ -139,13 +140,14 @@ def squared_norms(
             "the engine sketch computes the expectation over the candidates alone: "
             "call expected_squared_norm, or take ghost"
         )
+    checks.network(variables)
     checks.shapes(inputs, targets)
 
-    def one_example(variables, arguments):
+    def one_example(variables, arguments, loop):
         example, target = arguments
         output, pull, _ = _linearise(engine, apply_fn, variables, example)
-        cotangents = _cotangents(loss_fn, output, target)
-        return pull(cotangents, _chunk(engine, len(cotangents)))
+        cotangents = _cotangents(loss_fn, output, target, loop)
+        return pull(cotangents, _chunk(engine, len(cotangents), loop))
 
     return _norms(
         engine, one_example, apply_fn, variables, inputs, targets, mesh, by_tensor
@@ -157,7 +159,7 @@ def cotangent_squared_norms(
     apply_fn: Callable[..., Any],
     variables: Mapping[str, PyTree],
     inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    cotangents: Float[AnyArray, "b k ..."],
+    cotangents: Inexact[AnyArray, "b k ..."],
     *,
     by_tensor: bool = False,
     mesh: Mesh | None = None,
@@ -182,7 +184,7 @@ def cotangent_squared_norms(
     return squared_norms(
         engine,
         apply_fn,
-        lambda output, cotangent: jnp.sum(output * cotangent),
+        _inner_product,
         variables,
         inputs,
         cotangents,
@@ -226,6 +228,7 @@ def expected_squared_norm(
         `sketch` with a remainder and no keys.
     """
     engine = _engine(engine)
+    checks.network(variables)
     checks.shapes(inputs, targets, weights)
     if engine.name != "sketch":
         return _summed(
@@ -251,10 +254,10 @@ def expected_squared_norm(
     passes = min(engine.passes, num)
     remainder = min(engine.remainder, num - engine.split_mean) if passes < num else 0
 
-    def one_example(variables, arguments):
+    def one_example(variables, arguments, loop):
         example, (target, weight, key) = arguments
         output, pull, (plan, seen) = _linearise(engine, apply_fn, variables, example)
-        cotangents = _cotangents(loss_fn, output, target)
+        cotangents = _cotangents(loss_fn, output, target, loop)
         metric = sketch.gram(plan, seen, cotangents)
         chosen = sketch.directions(
             key,
@@ -266,7 +269,7 @@ def expected_squared_norm(
         )
         roots = jnp.sqrt(weight).astype(chosen.dtype)
         mixed = jnp.tensordot(chosen * roots[None], cotangents, 1)
-        found = pull(mixed.astype(cotangents.dtype), _chunk(engine, passes))
+        found = pull(mixed.astype(cotangents.dtype), _chunk(engine, passes, loop))
         if remainder or not engine.extrapolate or passes == num:
             return found
         factors = sketch.extrapolation(metric, weight, chosen)
@@ -313,7 +316,10 @@ def routes(
       ValueError: unknown engines; an output that is not one array; `goodfellow` and
         `conv_linear`, a parameter that they cannot place.
     """
-    example = jax.eval_shape(lambda x: jax.tree.map(lambda a: a[0], x), inputs)
+    checks.network(variables)
+    example = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs
+    )
     params, other = _split(variables)
     return _plan(_engine(engine), apply_fn, params, other, example).routes
 
@@ -358,13 +364,23 @@ def _linearise(engine: Engine, apply_fn, variables, example):
     return output, pull, (plan, seen)
 
 
-def _cotangents(loss_fn, output, targets):
+def _inner_product(output, cotangent):
+    return jnp.sum(output * cotangent).real
+
+
+def _cotangents(loss_fn, output, targets, loop):
     """Gradients of the loss by the output: [k, ...]."""
-    return jax.vmap(jax.grad(loss_fn), (None, 0))(output, targets)
+    if loss_fn is _inner_product:
+        checks.cotangents_fit(output, targets)
+        return targets.astype(output.dtype)
+    checks.loss(loss_fn, output, targets)
+    gradient = functools.partial(jax.grad(loss_fn), output)
+    return jax.lax.map(gradient, targets) if loop else jax.vmap(gradient)(targets)
 
 
-def _chunk(engine: Engine, num: int) -> int:
-    return min(num, engine.microbatch or num)
+def _chunk(engine: Engine, num: int, loop: bool) -> int:
+    """How many are pulled back at once; 0: one, and without `vmap`."""
+    return 0 if loop else min(num, engine.microbatch or num)
 
 
 def _norms(
@@ -384,31 +400,32 @@ def _norms(
     checks.independent_if_concrete(apply_fn, variables, inputs)
     if mesh is None:
         checks.on_one_device(inputs)
+    variables = places.vary_as(variables, (variables, inputs, rest))
+    inputs, rest = places.vary_as((inputs, rest), (variables, inputs, rest))
 
     def all_examples(variables, arguments):
         here = len(jax.tree.leaves(arguments)[0])
         at_once = min(here, max(1, (engine.microbatch or count * num) // num))
 
-        def one(arguments):
-            tensors = one_example(variables, arguments)
+        def one(arguments, loop=False):
+            tensors = one_example(variables, arguments, loop)
             return tensors if by_tensor else [sum(tensors)]
 
-        if at_once == here:
-            return jax.vmap(one)(arguments)
-        return jax.lax.map(one, arguments, batch_size=at_once if at_once > 1 else None)
+        try:
+            if at_once == here:
+                return jax.vmap(one)(arguments)
+            size = at_once if at_once > 1 else None
+            return jax.lax.map(one, arguments, batch_size=size)
+        except NotImplementedError:  # an operation without a rule of `vmap`
+            return jax.lax.map(functools.partial(one, loop=True), arguments)
 
     if mesh is not None:
         checks.divides(count, mesh)
-        whole, part = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
-        # Each device its own examples: gradients of convolutions taken example by
-        # example do not partition well by themselves.
-        all_examples = jax.shard_map(
-            all_examples,
-            mesh=mesh,
-            in_specs=(whole, part),
-            out_specs=part,
-            check_vma=False,
-        )
+        checks.unconstrained(apply_fn, variables, inputs)
+        all_examples = places.spread(all_examples, mesh, mesh.axis_names[:1])
+    elif (found := places.mesh_of(inputs)) is not None:
+        axes = places.sharing(count, found)
+        all_examples = places.spread(all_examples, found, axes)
     with jax.default_matmul_precision("highest"):
         tensors = all_examples(variables, (inputs, rest))
         total = sum(tensors)

@@ -18,11 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Inexact, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, rules
+from jalpose.pergrad import AnyArray, dtypes, places, rules
 from jalpose.pergrad import program as tracing
-from jalpose.pergrad.exact import Pull, by_chunks, sum_of_squares
+from jalpose.pergrad.exact import Pull, by_chunks
 from jalpose.pergrad.program import Path, Program
 from jalpose.pergrad.rules import Rule, Settings
 
@@ -94,11 +94,16 @@ def make_plan(
         dtype=dtype,
         cpu=jax.default_backend() == "cpu",
     )
-    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+    leaves = jax.tree.leaves(params)
+    shapes = [leaf.shape for leaf in leaves]
     matrices = [_rules_of(program, uses, settings) for uses in program.uses]
     routes, taps = [], {}
     for number, (name, shape) in enumerate(zip(program.names, shapes, strict=True)):
         uses, found = program.uses[number], matrices[number]
+        if not dtypes.has_gradient(leaves[number]):
+            reason = f"{leaves[number].dtype} has no gradient"
+            routes.append(Route(name, shape, "left out", reason))
+            continue
         if reading == "ghost":
             way, reason, mine = _exact_road(uses, found)
         else:
@@ -195,7 +200,7 @@ def _left_out(name, program, uses, found):
 
 def linearise(
     plan: Plan, params: PyTree, other: Mapping[str, PyTree], example: PyTree
-) -> tuple[Float[Array, "..."], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
+) -> tuple[Inexact[Array, "..."], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
     """Run one example forward, with its taps in place.
 
     Args:
@@ -225,6 +230,7 @@ def linearise(
     taps = {
         path: jnp.zeros((), rules.tap_dtype(_output(plan, path))) for path in plan.taps
     }
+    taps = places.vary_as(taps, (leaves, example))
     differentiated = [leaves[number] for number in plan.differentiated]
     output, pull_back, seen = jax.vjp(forward, taps, differentiated, has_aux=True)
 
@@ -234,7 +240,7 @@ def linearise(
         for path, (_, number) in plan.taps.items():
             found[number] = found[number] + of_taps[path]
         for number, gradient in zip(plan.differentiated, gradients, strict=True):
-            found[number] = sum_of_squares(gradient)
+            found[number] = dtypes.sum_of_squares(gradient)
         return found
 
     def pull(cotangents, chunk):
@@ -276,11 +282,11 @@ def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
 
 
 def _enter(plan, equation, operands, here, taps):
-    body = tracing.body_of(equation)
+    closed = tracing.body_of(equation)
     inside = {path: tap for path, tap in taps.items() if path[: len(here)] == here}
 
     def run(taps, operands):
-        return _evaluate(plan, body, (), operands, here, taps, {})
+        return _evaluate(plan, closed.jaxpr, closed.consts, operands, here, taps, {})
 
     if tracing.is_remat(equation):
         policy, prevent = equation.params["policy"], equation.params["prevent_cse"]

@@ -54,7 +54,7 @@ def hourglass():
     present[..., 0] = True
 
     def apply_fn(variables, images):
-        return model.apply(variables, images).heatmaps
+        return model.apply(variables, images).prediction
 
     def loss_fn(output, candidate):
         return losses.heatmap_loss(output, *candidate)

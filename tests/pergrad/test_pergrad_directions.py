@@ -201,7 +201,7 @@ def metric_of(apply_fn, variables, inputs, targets):
 
 
 def heatmaps_of(model):
-    return lambda variables, images: model.apply(variables, images).heatmaps
+    return lambda variables, images: model.apply(variables, images).prediction
 
 
 def ends_in_softmax(variables, x):

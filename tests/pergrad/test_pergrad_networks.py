@@ -94,7 +94,7 @@ def test_the_papers_network_needs_no_fallback():
     model = StackedHourglass(14)
     images = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    found = api.routes(lambda v, x: model.apply(v, x).heatmaps, variables, images)
+    found = api.routes(lambda v, x: model.apply(v, x).prediction, variables, images)
     assert len(found) == len(jax.tree.leaves(variables["params"]))
     for route in found:
         kernels = ("direct", "gram", "shifted")
@@ -262,6 +262,6 @@ def test_cotangents_may_be_given():
 def test_the_small_pose_network_has_no_fallback():
     images = jnp.zeros((1, 32, 32, 3))
     found = ways(
-        lambda v, x: small.FLAT.apply(v, x).heatmaps, small.flat_variables(), images
+        lambda v, x: small.FLAT.apply(v, x).prediction, small.flat_variables(), images
     )
     assert "autodiff" not in found.values() and len(found) == 8
