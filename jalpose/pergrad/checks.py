@@ -299,6 +299,7 @@ def unconstrained(
     inputs: PyTree[Shaped[AnyArray, "b ..."]],
 ) -> None:
     """Raise ValueError where a network says itself how its arrays are split."""
+
     def shape(leaf):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 

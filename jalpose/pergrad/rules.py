@@ -410,16 +410,15 @@ def tap(
         square = rule.square(data, cotangent[None])[0].astype(tap_dtype(cotangent))
         if not rule.linear or not dtypes.has_gradient(data):
             return None, None, square
-        if rule.input_gradient is not None:
-            back = rule.input_gradient(weight, cotangent, data.shape)
-            return back.astype(data.dtype), None, square
         # In one dtype, as operations of several have no transpose.
         dtype = jnp.result_type(data, weight, cotangent)
-        weight = weight.astype(dtype)
-        transposed = jax.linear_transpose(
-            lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
-        )
-        (back,) = transposed(cotangent.astype(dtype))
+        weight, cotangent = weight.astype(dtype), cotangent.astype(dtype)
+        if rule.input_gradient is not None:
+            back = rule.input_gradient(weight, cotangent, data.shape)
+        else:
+            (back,) = jax.linear_transpose(
+                lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
+            )(cotangent)
         return back.astype(data.dtype), None, square
 
     tapped.defvjp(forward, backward)

@@ -145,12 +145,9 @@ def by_example(square: Callable, *, loop: bool, again: Square | None = None) -> 
         assert again is not None
         return _again(again, a, g, found)
 
-    def one(a, g):
-        return examples(a[None], g[None])[0]
-
     @custom_batching.custom_vmap
     def squares(a, g):
-        return one(a, g)
+        return examples(a[None], g[None])[0]
 
     @squares.def_vmap
     def rule(axis_size, in_batched, a, g):
@@ -165,12 +162,13 @@ def by_example(square: Callable, *, loop: bool, again: Square | None = None) -> 
             return lax.map(lambda pair: squares(*pair), (a, g)), True
         return examples(a, g), True
 
-    # What has its own `vmap` has no derivative.
+    # What has its own `vmap` has no derivative: that of the direct way is taken, which
+    # has no `cond` in it.
     differentiable = jax.custom_jvp(squares)
 
     @differentiable.defjvp
     def derivative(primals, tangents):
-        return squares(*primals), jax.jvp(one, primals, tangents)[1]
+        return squares(*primals), jax.jvp(again or square, primals, tangents)[1]
 
     return differentiable
 
@@ -198,13 +196,15 @@ def _to_one(x, axes):
     """Array over a power of two near its largest absolute value, and the exponent."""
     if not dtypes.has_gradient(x):
         x = x.astype(jnp.float32)
-    axes = tuple(axes)
-    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
+    largest = jnp.max(jnp.abs(x), axis=tuple(axes), keepdims=True)
     usable = jnp.isfinite(largest) & (largest > 0)
-    info = jnp.finfo(x.dtype)
-    _, exponent = jnp.frexp(jnp.where(usable, largest, 1).astype(dtypes.wide(x)))
-    # Both the power and its inverse have to be numbers.
-    exponent = jnp.clip(exponent, info.minexp, -info.minexp)
+    largest = jnp.where(usable, largest, 1).astype(dtypes.wide(x))
+    # Read from the bits, where there is nothing to differentiate.
+    ints, digits, bias = _layout(largest.dtype)
+    exponent = (lax.bitcast_convert_type(largest, ints) >> digits) - bias
+    # Both the power and its inverse have to be numbers of the dtype.
+    least = int(jnp.finfo(x.dtype).minexp)
+    exponent = jnp.clip(exponent, least, -least)
     return x * _power(-exponent, x.dtype), exponent
 
 
@@ -218,5 +218,14 @@ def _times_square(norms, exponent):
 
 def _power(exponent, dtype):
     """Two to the exponent, which has to be in the dtype's range."""
-    one = jnp.ones((), jnp.promote_types(jnp.float32, dtype))
-    return jnp.ldexp(one, exponent).astype(dtype)
+    wide = jnp.promote_types(jnp.float32, dtype)
+    ints, digits, bias = _layout(wide)
+    bits = (exponent.astype(ints) + bias) << digits
+    return lax.bitcast_convert_type(bits, wide).astype(dtype)
+
+
+def _layout(dtype):
+    """Integers as wide as a float, bits of its fraction, bias of its exponent."""
+    if dtype == jnp.float64:
+        return jnp.int64, 52, 1023
+    return jnp.int32, 23, 127
