@@ -108,31 +108,37 @@ def squared_norms(
 
     Products are taken in the highest precision of the hardware. With arrays in hand
     (not under `jit`) examples are first checked to be independent of each other,
-    `checks.independent`; under `jit` do so once yourself.
+    `checks.independent`; under `jit` do so once yourself: there dropout under one key
+    draws the same mask for every example, as each is run as a batch of one. Keys of
+    their own are inputs, one an example.
 
     Args:
       engine: a key of `ENGINES`, or an `Engine` with its options.
       apply_fn: (variables, inputs [b, ...]) -> one array [b, ...]; examples of a
         batch independent of each other (batch norm in evaluation mode: a per-example
         gradient does not exist otherwise).
-      loss_fn: (one output, one target) -> scalar.
-      variables: collections of variables; all of `params` count, floats.
+      loss_fn: (one output, one target) -> real floating scalar.
+      variables: collections of variables; of `params` all floating and complex arrays
+        count, integers are left out (see `dtypes`).
       inputs: tree of [b, ...], of any dtype.
       targets: tree of [b, k, ...], k candidate targets an example, of any dtype.
       by_tensor: also return the norms of each parameter tensor.
       mesh: split the examples over all its devices, one axis; b must divide evenly.
-        Sharded inputs need it: the compiler, left to split the gradients of
-        convolutions itself, has been seen to get them wrong.
+        Sharded inputs in hand need it, and so does `jit` with `in_shardings`: the
+        compiler, left to split the gradients of convolutions itself, has been seen to
+        get them wrong. Under `jit` inputs that live on a mesh are split the same way.
 
     Returns:
       NormResult with `total` [b, k].
 
     Raises:
       ValueError: unknown engines; `sketch`, which knows the expectation alone;
-        targets of another b or of differing k; an output that is not one array;
-        examples that are not independent; with a mesh, a b that does not divide;
-        without one, inputs split over devices; `goodfellow` and `conv_linear`, a
-        parameter that they cannot place.
+        variables without floating arrays in `params`; targets of another b, of
+        differing k, or without an axis of k; no gradient at all; an output that is
+        not one array of floats; a loss that is not one floating scalar; examples that
+        are not independent; with a mesh, a b that does not divide, or a network that
+        splits its arrays itself; without one, inputs in hand split over devices;
+        `goodfellow` and `conv_linear`, a parameter that they cannot place.
     """
     engine = _engine(engine)
     if engine.name == "sketch":
@@ -313,8 +319,9 @@ def routes(
       A Route of each tensor, in the order of the leaves of `params`.
 
     Raises:
-      ValueError: unknown engines; an output that is not one array; `goodfellow` and
-        `conv_linear`, a parameter that they cannot place.
+      ValueError: unknown engines; variables without floating arrays in `params`; an
+        output that is not one array of floats; `goodfellow` and `conv_linear`, a
+        parameter that they cannot place.
     """
     checks.network(variables)
     example = jax.tree.map(

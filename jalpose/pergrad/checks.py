@@ -177,15 +177,18 @@ def independent(
 def _compiled(apply_fn):
     """`apply_fn` under `jit`, the same one for the same function."""
     try:
-        return _compiled_once(apply_fn)
-    except TypeError:  # it has no hash
-        return jax.jit(apply_fn)
+        hash(apply_fn)
+    except TypeError:
+        return _compiled_anew(apply_fn)
+    return _compiled_once(apply_fn)
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled_once(apply_fn):
-    # A function of its own, or `jit` would forget bound methods at once.
+def _compiled_anew(apply_fn):
+    # Of a function of its own, or `jit` would forget bound methods at once.
     return jax.jit(lambda variables, inputs: apply_fn(variables, inputs))
+
+
+_compiled_once = functools.lru_cache(maxsize=16)(_compiled_anew)
 
 
 def _first(leaf):

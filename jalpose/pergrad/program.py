@@ -146,14 +146,12 @@ def operations(jaxpr: core.Jaxpr) -> set[str]:
     found = set[str]()
     for equation in jaxpr.eqns:
         found.add(equation.primitive.name)
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(inner):
-                found |= operations(getattr(inner, "jaxpr", inner))
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(inner, core.ClosedJaxpr):
+                inner = inner.jaxpr
+            if isinstance(inner, core.Jaxpr):
+                found |= operations(inner)
     return found
-
-
-def _is_jaxpr(value) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
 
 
 def tensor_name(path) -> str:

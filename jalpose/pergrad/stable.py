@@ -97,7 +97,8 @@ def paired(left: Seen, right: Seen) -> Doubted:
         return quadratic + 2 * count * cross + count**2 * means
 
     def terms(side):
-        return side.terms or Seen(*map(jnp.abs, side[:3]))
+        gram, along, energy, terms = side
+        return terms or Seen(jnp.abs(gram), jnp.abs(along), energy)
 
     norms, sizes = total(left, right), total(terms(left), terms(right))
     # Of NaN nothing is true.

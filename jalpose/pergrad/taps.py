@@ -283,6 +283,7 @@ def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
 
 def _enter(plan, equation, operands, here, taps):
     closed = tracing.body_of(equation)
+    assert closed is not None  # or nothing inside had been found
     inside = {path: tap for path, tap in taps.items() if path[: len(here)] == here}
 
     def run(taps, operands):
