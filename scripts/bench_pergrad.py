@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from jalpose.models.registry import create_model
+from jalpose.models.registry import HourglassOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.api import Engine
 from jalpose.pergrad.memory import CPU_MICROBATCH, compiled_bytes
@@ -59,8 +59,8 @@ class Network:
             "dtype": "float32",
         }
         self.models = {
-            convolution: create_model(
-                "hourglass", JOINTS, **options, convolution=convolution
+            convolution: HourglassOptions(**options, convolution=convolution).build(
+                JOINTS
             )
             for convolution in ("native", "blocked")
         }

@@ -12,11 +12,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
@@ -384,51 +382,3 @@ _MAKERS = {
     "conv_general_dilated": _conv,
     "gather": _embedding,
 }
-
-
-def tap(
-    rule: Rule,
-) -> Callable[[Data, Weight, Float[AnyArray, ""]], Float[Array, "..."]]:
-    """The operation of a rule with a tap: (data, weight, tap) -> y.
-
-    Backward, the tap's cotangent is the squared norm of the weight's gradient, and the
-    weight's own is left out. The gradient itself never exists outside this layer.
-    """
-
-    @jax.custom_vjp
-    def tapped(data, weight, tap):
-        del tap
-        return rule.forward(data, weight)
-
-    # Not by `tapped` itself: then the norms could not be differentiated by the weight.
-    def forward(data, weight, tap):
-        del tap
-        return rule.forward(data, weight), (data, weight)
-
-    def backward(kept, cotangent):
-        data, weight = kept
-        square = rule.square(data, cotangent[None])[0].astype(tap_dtype(cotangent))
-        if not rule.linear or not dtypes.has_gradient(data):
-            return None, None, square
-        # In one dtype, as operations of several have no transpose.
-        dtype = jnp.result_type(data, weight, cotangent)
-        weight, cotangent = weight.astype(dtype), cotangent.astype(dtype)
-        if rule.input_gradient is not None:
-            back = rule.input_gradient(weight, cotangent, data.shape)
-        else:
-            (back,) = jax.linear_transpose(
-                lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
-            )(cotangent)
-        return back.astype(data.dtype), None, square
-
-    tapped.defvjp(forward, backward)
-    return tapped
-
-
-def tap_dtype(output: Any) -> np.dtype:
-    """Dtype of the tap of an operation, at least float32.
-
-    Args:
-      output: of the operation; anything with a dtype.
-    """
-    return dtypes.wide(output)

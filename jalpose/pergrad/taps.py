@@ -227,9 +227,7 @@ def linearise(
         )
         return output, seen
 
-    taps = {
-        path: jnp.zeros((), rules.tap_dtype(_output(plan, path))) for path in plan.taps
-    }
+    taps = {path: jnp.zeros((), dtypes.wide(_output(plan, path))) for path in plan.taps}
     taps = places.vary_as(taps, (leaves, example))
     differentiated = [leaves[number] for number in plan.differentiated]
     output, pull_back, seen = jax.vjp(forward, taps, differentiated, has_aux=True)
@@ -247,6 +245,43 @@ def linearise(
         return by_chunks(norms, cotangents, chunk)
 
     return output, pull, seen
+
+
+def _tap(rule: Rule):
+    """The operation of a rule with a tap: (data, weight, tap) -> y.
+
+    Backward, the tap's cotangent is the squared norm of the weight's gradient, and the
+    weight's own is left out. The gradient itself never exists outside this layer.
+    """
+
+    @jax.custom_vjp
+    def tapped(data, weight, tap):
+        del tap
+        return rule.forward(data, weight)
+
+    # Not by `tapped` itself: then the norms could not be differentiated by the weight.
+    def forward(data, weight, tap):
+        del tap
+        return rule.forward(data, weight), (data, weight)
+
+    def backward(kept, cotangent):
+        data, weight = kept
+        square = rule.square(data, cotangent[None])[0].astype(dtypes.wide(cotangent))
+        if not rule.linear or not dtypes.has_gradient(data):
+            return None, None, square
+        # In one dtype, as operations of several have no transpose.
+        dtype = jnp.result_type(data, weight, cotangent)
+        weight, cotangent = weight.astype(dtype), cotangent.astype(dtype)
+        if rule.input_gradient is not None:
+            back = rule.input_gradient(weight, cotangent, data.shape)
+        else:
+            (back,) = jax.linear_transpose(
+                lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
+            )(cotangent)
+        return back.astype(data.dtype), None, square
+
+    tapped.defvjp(forward, backward)
+    return tapped
 
 
 def _output(plan, path):
@@ -270,7 +305,7 @@ def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
         if here in plan.taps:
             rule, _ = plan.taps[here]
             data, weight = operands[rule.data], operands[rule.weight]
-            results = [rules.tap(rule)(data, weight, taps[here])]
+            results = [_tap(rule)(data, weight, taps[here])]
             if not path:
                 seen[here] = data
         elif _holds_tap(plan, here):
