@@ -89,18 +89,18 @@ def loss(loss_fn: Callable[..., Any], output: AnyArray, targets: PyTree) -> None
       output: of one example.
       targets: tree of [k, ...].
     """
-    leaves = jax.tree.leaves(targets)
+    # Of K = 1 it is the same either way.
     if (
-        len(leaves) == 1
-        and dtypes.has_gradient(leaves[0])
-        and leaves[0].shape == output.shape
-        and output.size > 1
+        isinstance(targets, AnyArray)
+        and dtypes.has_gradient(targets)
+        and targets.shape == output.shape
+        and len(targets) > 1
     ):
         shape = ", ".join(map(str, output.shape))
         raise ValueError(
             f"targets [B, {shape}] are shaped as the outputs, so that K would be "
             f"{output.shape[0]}; expected [B, K, *output] = [B, K, {shape}]: give "
-            "targets[:, None] for K=1 (or [B, K, 1] for K numbers)"
+            f"targets[:, None] for K=1, or (targets,) if K={output.shape[0]} is meant"
         )
     target = jax.tree.map(lambda leaf: leaf[0], targets)
     found = jax.eval_shape(loss_fn, output, target)

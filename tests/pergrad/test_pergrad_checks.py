@@ -356,6 +356,29 @@ def test_targets_without_candidates_are_refused():
     ):
         norms(apply_fn, W, targets=targets)
     assert norms(apply_fn, W, targets=targets[:, None]).total.shape == (B, 1)
+    # One array of a tree, with each target broadcast, and K = 1 are what they are.
+    found = api.squared_norms(
+        "ghost",
+        apply_fn,
+        lambda o, t: square_loss(o, t[0][None]),
+        W,
+        INPUTS,
+        (targets,),
+    )
+    assert found.total.shape == (B, 4)
+
+    def one_stack(variables, x):
+        return product(variables, x)[:, None]
+
+    found = api.squared_norms(
+        "ghost",
+        one_stack,
+        lambda o, t: square_loss(o, t[None]),
+        W,
+        INPUTS,
+        TARGETS[:, :1],
+    )
+    assert found.total.shape == (B, 1)
     # Of three candidate classes for three logits K is meant.
     labels = np.tile(np.arange(3), (B, 1))
 
