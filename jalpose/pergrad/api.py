@@ -9,72 +9,29 @@ Linen module's `apply`, or any function of `{"params": ..., ...}` and inputs.
 >>> routes(apply_fn, variables, x)  # of each tensor  # doctest: +SKIP
 """
 
-import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Key, PyTree, Shaped, UInt32
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Inexact, Key, PyTree, Shaped, UInt32
 
-from jalpose.pergrad import AnyArray, checks, exact, sketch, taps
+from jalpose.pergrad import AnyArray, checks, exact, places, sketch, taps
+from jalpose.pergrad.engines import ENGINES, Engine
 from jalpose.pergrad.taps import Route
 
-# What each engine computes; `Engine.name`.
-ENGINES = {
-    "exact": "exact, by vmap over autodiff: the oracle",
-    "ghost": "exact, one backward pass, no gradient outlives its layer",
-    "goodfellow": "approximate: the sum over positions of |a_t|^2 |g_t|^2",
-    "conv_linear": "exact over convolutions and linear layers, the rest left out",
-    "sketch": "the expectation over K candidates, from a few backward passes",
-}
-_DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """Which norms, and how they are computed; hashable.
-
-    Attributes:
-      name: a key of `ENGINES`.
-      microbatch: gradients (an example's candidate each) pulled back at once; 0: all
-        there are. Memory grows with it; results do not depend on it.
-      products: "float32" keeps activations and cotangents as they are; "bfloat16"
-        rounds them in the products of the norms, which are added up in float32.
-        Not of `exact`.
-      passes: of `sketch`, backward passes an example, m.
-      split_mean: of `sketch`: the mean gradient takes the first pass.
-      extrapolate: of `sketch` without a remainder: make up for what the passes leave
-        out by its share in the last layer. On real images that halves the error or
-        better (scripts/RESULTS.md); without it the result is a lower bound.
-      remainder: of `sketch`: passes spent on random signs over what the others leave
-        out; above 0 the estimate is unbiased, above 1 it has a standard error.
-    """
-
-    name: str = "ghost"
-    microbatch: int = 0
-    products: str = "float32"
-    passes: int = 4
-    split_mean: bool = True
-    extrapolate: bool = True
-    remainder: int = 0
-
-    def __post_init__(self):
-        if self.name not in ENGINES:
-            known = ", ".join(ENGINES)
-            raise ValueError(f"unknown engine {self.name!r}. Known: {known}")
-        if self.products not in _DTYPES:
-            known = ", ".join(filter(None, _DTYPES))
-            raise ValueError(f"unknown products={self.products!r}. Known: {known}")
-        if self.microbatch < 0:
-            raise ValueError(f"microbatch={self.microbatch} must be >= 0")
-        least = self.remainder + self.split_mean
-        if self.remainder < 0 or self.passes < max(1, least):
-            raise ValueError(
-                f"passes={self.passes} must be at least 1 and cover remainder="
-                f"{self.remainder} and, with split_mean, the mean: {least}"
-            )
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "NormResult",
+    "Route",
+    "cotangent_squared_norms",
+    "expected_squared_norm",
+    "routes",
+    "squared_norms",
+]
 
 
 class NormResult(NamedTuple):
@@ -107,31 +64,37 @@ def squared_norms(
 
     Products are taken in the highest precision of the hardware. With arrays in hand
     (not under `jit`) examples are first checked to be independent of each other,
-    `checks.independent`; under `jit` do so once yourself.
+    `checks.independent`; under `jit` do so once yourself: there dropout under one key
+    draws the same mask for every example, as each is run as a batch of one. Keys of
+    their own are inputs, one an example.
 
     Args:
       engine: a key of `ENGINES`, or an `Engine` with its options.
       apply_fn: (variables, inputs [b, ...]) -> one array [b, ...]; examples of a
         batch independent of each other (batch norm in evaluation mode: a per-example
         gradient does not exist otherwise).
-      loss_fn: (one output, one target) -> scalar.
-      variables: collections of variables; all of `params` count, floats.
+      loss_fn: (one output, one target) -> real floating scalar.
+      variables: collections of variables; of `params` all floating and complex arrays
+        count, integers are left out (see `dtypes`).
       inputs: tree of [b, ...], of any dtype.
       targets: tree of [b, k, ...], k candidate targets an example, of any dtype.
       by_tensor: also return the norms of each parameter tensor.
       mesh: split the examples over all its devices, one axis; b must divide evenly.
-        Sharded inputs need it: the compiler, left to split the gradients of
-        convolutions itself, has been seen to get them wrong.
+        Sharded inputs in hand need it, and so does `jit` with `in_shardings`: the
+        compiler, left to split the gradients of convolutions itself, has been seen to
+        get them wrong. Under `jit` inputs that live on a mesh are split the same way.
 
     Returns:
       NormResult with `total` [b, k].
 
     Raises:
       ValueError: unknown engines; `sketch`, which knows the expectation alone;
-        targets of another b or of differing k; an output that is not one array;
-        examples that are not independent; with a mesh, a b that does not divide;
-        without one, inputs split over devices; `goodfellow` and `conv_linear`, a
-        parameter that they cannot place.
+        variables without floating arrays in `params`; targets of another b, of
+        differing k, or without an axis of k; no gradient at all; an output that is
+        not one array of floats; a loss that is not one floating scalar; examples that
+        are not independent; with a mesh, a b that does not divide, or a network that
+        splits its arrays itself; without one, inputs in hand split over devices;
+        `goodfellow` and `conv_linear`, a parameter that they cannot place.
     """
     engine = _engine(engine)
     if engine.name == "sketch":
@@ -139,13 +102,14 @@ def squared_norms(
             "the engine sketch computes the expectation over the candidates alone: "
             "call expected_squared_norm, or take ghost"
         )
+    checks.network(variables)
     checks.shapes(inputs, targets)
 
-    def one_example(variables, arguments):
+    def one_example(variables, arguments, loop):
         example, target = arguments
         output, pull, _ = _linearise(engine, apply_fn, variables, example)
-        cotangents = _cotangents(loss_fn, output, target)
-        return pull(cotangents, _chunk(engine, len(cotangents)))
+        cotangents = _cotangents(loss_fn, output, target, loop)
+        return pull(cotangents, _chunk(engine, len(cotangents), loop))
 
     return _norms(
         engine, one_example, apply_fn, variables, inputs, targets, mesh, by_tensor
@@ -157,7 +121,7 @@ def cotangent_squared_norms(
     apply_fn: Callable[..., Any],
     variables: Mapping[str, PyTree],
     inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    cotangents: Float[AnyArray, "b k ..."],
+    cotangents: Inexact[AnyArray, "b k ..."],
     *,
     by_tensor: bool = False,
     mesh: Mesh | None = None,
@@ -182,7 +146,7 @@ def cotangent_squared_norms(
     return squared_norms(
         engine,
         apply_fn,
-        lambda output, cotangent: jnp.sum(output * cotangent),
+        _inner_product,
         variables,
         inputs,
         cotangents,
@@ -226,6 +190,7 @@ def expected_squared_norm(
         `sketch` with a remainder and no keys.
     """
     engine = _engine(engine)
+    checks.network(variables)
     checks.shapes(inputs, targets, weights)
     if engine.name != "sketch":
         return _summed(
@@ -251,10 +216,10 @@ def expected_squared_norm(
     passes = min(engine.passes, num)
     remainder = min(engine.remainder, num - engine.split_mean) if passes < num else 0
 
-    def one_example(variables, arguments):
+    def one_example(variables, arguments, loop):
         example, (target, weight, key) = arguments
         output, pull, (plan, seen) = _linearise(engine, apply_fn, variables, example)
-        cotangents = _cotangents(loss_fn, output, target)
+        cotangents = _cotangents(loss_fn, output, target, loop)
         metric = sketch.gram(plan, seen, cotangents)
         chosen = sketch.directions(
             key,
@@ -266,7 +231,7 @@ def expected_squared_norm(
         )
         roots = jnp.sqrt(weight).astype(chosen.dtype)
         mixed = jnp.tensordot(chosen * roots[None], cotangents, 1)
-        found = pull(mixed.astype(cotangents.dtype), _chunk(engine, passes))
+        found = pull(mixed.astype(cotangents.dtype), _chunk(engine, passes, loop))
         if remainder or not engine.extrapolate or passes == num:
             return found
         factors = sketch.extrapolation(metric, weight, chosen)
@@ -310,10 +275,14 @@ def routes(
       A Route of each tensor, in the order of the leaves of `params`.
 
     Raises:
-      ValueError: unknown engines; an output that is not one array; `goodfellow` and
-        `conv_linear`, a parameter that they cannot place.
+      ValueError: unknown engines; variables without floating arrays in `params`; an
+        output that is not one array of floats; `goodfellow` and `conv_linear`, a
+        parameter that they cannot place.
     """
-    example = jax.eval_shape(lambda x: jax.tree.map(lambda a: a[0], x), inputs)
+    checks.network(variables)
+    example = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs
+    )
     params, other = _split(variables)
     return _plan(_engine(engine), apply_fn, params, other, example).routes
 
@@ -344,7 +313,7 @@ def _plan(engine: Engine, apply_fn, params, other, example) -> taps.Plan:
         other,
         example,
         reading=reading,
-        dtype=_DTYPES[engine.products],
+        dtype=engine.product_dtype,
     )
 
 
@@ -358,13 +327,23 @@ def _linearise(engine: Engine, apply_fn, variables, example):
     return output, pull, (plan, seen)
 
 
-def _cotangents(loss_fn, output, targets):
+def _inner_product(output, cotangent):
+    return jnp.sum(output * cotangent).real
+
+
+def _cotangents(loss_fn, output, targets, loop):
     """Gradients of the loss by the output: [k, ...]."""
-    return jax.vmap(jax.grad(loss_fn), (None, 0))(output, targets)
+    if loss_fn is _inner_product:
+        checks.cotangents_fit(output, targets)
+        return targets.astype(output.dtype)
+    checks.loss(loss_fn, output, targets)
+    gradient = functools.partial(jax.grad(loss_fn), output)
+    return jax.lax.map(gradient, targets) if loop else jax.vmap(gradient)(targets)
 
 
-def _chunk(engine: Engine, num: int) -> int:
-    return min(num, engine.microbatch or num)
+def _chunk(engine: Engine, num: int, loop: bool) -> int:
+    """How many are pulled back at once; 0: one, and without `vmap`."""
+    return 0 if loop else min(num, engine.microbatch or num)
 
 
 def _norms(
@@ -384,31 +363,32 @@ def _norms(
     checks.independent_if_concrete(apply_fn, variables, inputs)
     if mesh is None:
         checks.on_one_device(inputs)
+    variables = places.vary_as(variables, (variables, inputs, rest))
+    inputs, rest = places.vary_as((inputs, rest), (variables, inputs, rest))
 
     def all_examples(variables, arguments):
         here = len(jax.tree.leaves(arguments)[0])
         at_once = min(here, max(1, (engine.microbatch or count * num) // num))
 
-        def one(arguments):
-            tensors = one_example(variables, arguments)
+        def one(arguments, loop=False):
+            tensors = one_example(variables, arguments, loop)
             return tensors if by_tensor else [sum(tensors)]
 
-        if at_once == here:
-            return jax.vmap(one)(arguments)
-        return jax.lax.map(one, arguments, batch_size=at_once if at_once > 1 else None)
+        try:
+            if at_once == here:
+                return jax.vmap(one)(arguments)
+            size = at_once if at_once > 1 else None
+            return jax.lax.map(one, arguments, batch_size=size)
+        except NotImplementedError:  # an operation without a rule of `vmap`
+            return jax.lax.map(functools.partial(one, loop=True), arguments)
 
     if mesh is not None:
         checks.divides(count, mesh)
-        whole, part = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
-        # Each device its own examples: gradients of convolutions taken example by
-        # example do not partition well by themselves.
-        all_examples = jax.shard_map(
-            all_examples,
-            mesh=mesh,
-            in_specs=(whole, part),
-            out_specs=part,
-            check_vma=False,
-        )
+        checks.unconstrained(apply_fn, variables, inputs)
+        all_examples = places.spread(all_examples, mesh, mesh.axis_names[:1])
+    elif (found := places.mesh_of(inputs)) is not None:
+        axes = places.sharing(count, found)
+        all_examples = places.spread(all_examples, found, axes)
     with jax.default_matmul_precision("highest"):
         tensors = all_examples(variables, (inputs, rest))
         total = sum(tensors)

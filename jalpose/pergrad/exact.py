@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Inexact, PyTree
 
-from jalpose.pergrad import AnyArray
+from jalpose.pergrad import AnyArray, dtypes
 from jalpose.pergrad.program import only_array
 
 # (cotangents, how many at once) -> the squared norms of each parameter tensor's
 # gradient, at least float32, in the order of the tree's leaves.
-Pull = Callable[[Float[Array, "k ..."], int], list[Float[Array, " k"]]]
+Pull = Callable[[Inexact[Array, "k ..."], int], list[Float[Array, " k"]]]
 
 
 def linearise(
@@ -26,12 +26,12 @@ def linearise(
     params: PyTree,
     other: Mapping[str, PyTree],
     example: PyTree,
-) -> tuple[Float[Array, "..."], Pull]:
+) -> tuple[Inexact[Array, "..."], Pull]:
     """Run one example forward.
 
     Args:
       apply_fn: (variables, inputs [b, ...]) -> one array [b, ...].
-      params: tree of parameters, float arrays of any shape.
+      params: tree of parameters of any shape; integers among them have zeros.
       other: the other collections of the variables.
       example: tree of the inputs of one example, without an axis of examples.
 
@@ -43,16 +43,25 @@ def linearise(
       ValueError: the function returns anything but one array of one row an example.
     """
     batch = jax.tree.map(lambda x: x[None], example)
+    leaves, structure = jax.tree.flatten(params)
+    numbers = [n for n, leaf in enumerate(leaves) if dtypes.has_gradient(leaf)]
 
-    def forward(params):
+    def forward(differentiated):
+        values = list(leaves)
+        for number, value in zip(numbers, differentiated, strict=True):
+            values[number] = value
+        params = jax.tree.unflatten(structure, values)
         return only_array(apply_fn({**other, "params": params}, batch), 1)[0]
 
-    output, pull_back = jax.vjp(forward, params)
+    output, pull_back = jax.vjp(forward, [leaves[number] for number in numbers])
 
     def pull(cotangents, chunk):
         def norms(cotangent):
-            (gradient,) = pull_back(cotangent)
-            return [sum_of_squares(leaf) for leaf in jax.tree.leaves(gradient)]
+            (gradients,) = pull_back(cotangent)
+            found = [jnp.zeros((), jnp.float32)] * len(leaves)
+            for number, gradient in zip(numbers, gradients, strict=True):
+                found[number] = dtypes.sum_of_squares(gradient)
+            return found
 
         return by_chunks(norms, cotangents, chunk)
 
@@ -61,16 +70,13 @@ def linearise(
 
 def by_chunks(
     norms: Callable[..., list[Float[Array, ""]]],
-    cotangents: Float[AnyArray, "k ..."],
+    cotangents: Inexact[AnyArray, "k ..."],
     chunk: int,
 ) -> list[Float[Array, " k"]]:
-    """Results of `norms` for each of the k cotangents, `chunk` of them at once."""
+    """Results of `norms` for each of the k cotangents, `chunk` of them at once.
+
+    A chunk of 0 is one at a time without `vmap`, for what has no rule for it.
+    """
     if chunk >= cotangents.shape[0]:
         return jax.vmap(norms)(cotangents)
-    return jax.lax.map(norms, cotangents, batch_size=chunk)
-
-
-def sum_of_squares(gradient: Float[AnyArray, "..."]) -> Float[Array, ""]:
-    """Sum of all squares of an array, taken and returned in at least float32."""
-    wide = jnp.promote_types(jnp.float32, gradient.dtype)
-    return jnp.sum(jnp.square(gradient.astype(wide)))
+    return jax.lax.map(norms, cotangents, batch_size=chunk or None)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import PyTree, Shaped
 
-from jalpose.pergrad import AnyArray
+from jalpose.pergrad import AnyArray, dtypes
 
 # Operations that keep a parameter's entries, each once: the norm of its gradient is
 # that of the result's.
@@ -102,7 +103,11 @@ def trace(
     uses: list[list[Use]] = [[] for _ in names]
     equations: dict[Path, core.JaxprEqn] = {}
     variables = closed.jaxpr.invars
-    known = dict(zip(variables[: len(names)], range(len(names)), strict=True))
+    known = {
+        variable: number
+        for number, variable in enumerate(variables[: len(names)])
+        if dtypes.has_gradient(variable.aval)
+    }
     _follow(closed.jaxpr, known, (), uses, equations)
     return Program(
         closed,
@@ -119,14 +124,34 @@ def only_array(output: PyTree, rows: int) -> Shaped[AnyArray, "{rows} ..."]:
       ValueError: it is not one array, or not of so many rows.
     """
     leaves = jax.tree.leaves(output)
-    if len(leaves) != 1 or leaves[0].ndim < 1 or leaves[0].shape[0] != rows:
-        shapes = jax.tree.map(lambda leaf: leaf.shape, output)
+    if len(leaves) != 1 or jnp.shape(leaves[0])[:1] != (rows,):
+        shapes = jax.tree.map(jnp.shape, output)
         raise ValueError(
             f"apply_fn must return one array with a row for each example, got {shapes} "
             f"for {rows} of them: wrap it so that it returns what the loss is of, and "
             "no updated statistics"
         )
-    return leaves[0]
+    (array,) = leaves
+    if not array.size or not dtypes.has_gradient(array):
+        raise ValueError(
+            "apply_fn must return floats for each example, and at least one, got "
+            f"{array.dtype}{list(array.shape)}: return what the loss is of, and see "
+            "that the inputs are large enough"
+        )
+    return array
+
+
+def operations(jaxpr: core.Jaxpr) -> set[str]:
+    """Names of all primitives in a jaxpr and in what it holds."""
+    found = set[str]()
+    for equation in jaxpr.eqns:
+        found.add(equation.primitive.name)
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(inner, core.ClosedJaxpr):
+                inner = inner.jaxpr
+            if isinstance(inner, core.Jaxpr):
+                found |= operations(inner)
+    return found
 
 
 def tensor_name(path) -> str:
@@ -134,14 +159,13 @@ def tensor_name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def body_of(equation) -> core.Jaxpr | None:
+def body_of(equation) -> core.ClosedJaxpr | None:
     """The jaxpr an equation stands for, where it may be read in its place."""
     name = equation.primitive.name
     if name in _CALLS and _CALLS[name] in equation.params:
-        closed = equation.params[_CALLS[name]]
-        return None if closed.consts else closed.jaxpr
+        return equation.params[_CALLS[name]]
     if name in _REMAT:
-        return equation.params["jaxpr"]
+        return core.ClosedJaxpr(equation.params["jaxpr"], ())
     return None
 
 
@@ -171,13 +195,16 @@ def _follow(jaxpr, known, path, uses, equations) -> dict:
         if not taken:
             continue
         equations[here] = equation
-        body = body_of(equation)
-        if body is not None:
+        closed = body_of(equation)
+        if closed is not None:
+            body = closed.jaxpr
             inside = {body.invars[operand]: number for operand, number in taken}
             inside = _follow(body, inside, here, uses, equations)
             for result, variable in zip(body.outvars, equation.outvars, strict=True):
                 if not isinstance(result, core.Literal) and result in inside:
                     known[variable] = inside[result]
+        elif not any(dtypes.has_gradient(out.aval) for out in equation.outvars):
+            continue  # nothing comes back through integers
         elif _keeps_entries(equation):
             known[equation.outvars[0]] = taken[0][1]
         else:
@@ -192,9 +219,11 @@ def _follow(jaxpr, known, path, uses, equations) -> dict:
 
 
 def _keeps_entries(equation) -> bool:
+    before, after = equation.invars[0].aval, equation.outvars[0].aval
+    if not dtypes.same_kind(before, after):
+        return False
     if equation.primitive.name in _KEEPING:
         return True
     if equation.primitive.name == "broadcast_in_dim":
-        (before, *_), after = equation.invars, equation.outvars[0]
-        return before.aval.size == after.aval.size
+        return before.size == after.size
     return False

@@ -9,19 +9,18 @@ positions, which autodiff takes as cheaply as anything could.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
-from jalpose.pergrad import AnyArray, squares, windows
-from jalpose.pergrad.squares import Square
+from jalpose.pergrad import AnyArray, dtypes, squares, stable, windows
+from jalpose.pergrad.stable import Square
 from jalpose.pergrad.windows import Window
 
 
@@ -80,9 +79,17 @@ class Rule:
 
 
 def find_rule(equation, operand: int, settings: Settings) -> Rule | None:
-    """The rule of an operation whose operand number `operand` is the parameter."""
+    """The rule of an operation whose operand number `operand` is the parameter.
+
+    None where there is none, with complex numbers, and where there is nothing.
+    """
     maker = _MAKERS.get(equation.primitive.name)
-    return maker(equation, operand, settings) if maker else None
+    arrays = [variable.aval for variable in (*equation.invars, *equation.outvars)]
+    if maker is None or not dtypes.is_real(*arrays):
+        return None
+    if not all(array.size for array in arrays):
+        return None
+    return maker(equation, operand, settings)
 
 
 def bias_rule(equation, operand: int, settings: Settings) -> Rule | None:
@@ -100,19 +107,18 @@ def bias_rule(equation, operand: int, settings: Settings) -> Rule | None:
     def square(x, g):
         del x
         axes = tuple(range(1, g.ndim))
-        return jnp.sum(jnp.square(g.astype(_wide(g))), axis=axes)
+        return jnp.sum(jnp.square(g.astype(dtypes.wide(g))), axis=axes)
 
     return Rule("bias", data, operand, forward, square, "positions")
 
 
-def _wide(*arrays):
-    return jnp.promote_types(jnp.float32, jnp.result_type(*arrays))
-
-
 def _rounded(settings, *arrays):
-    if settings.dtype is None:
-        return arrays
-    return tuple(a.astype(settings.dtype) for a in arrays)
+    """The arrays in the dtype of products; integers among them become floats."""
+    dtype = settings.dtype
+    found = (
+        a if dtypes.has_gradient(a) else a.astype(dtypes.wide(*arrays)) for a in arrays
+    )
+    return tuple(a if dtype is None else a.astype(dtype) for a in found)
 
 
 def _binding(equation, weight: int):
@@ -134,6 +140,7 @@ def _dense(equation, weight, settings) -> Rule:
     num_free = w.ndim - len(batch[weight]) - len(contract[weight])
     groups = math.prod(x.shape[axis] for axis in batch[data])
     positions = math.prod(x.shape[axis] for axis in free)
+    by_position = settings.approximate or positions == 1
 
     def canonical(x, g):
         x, g = _rounded(settings, x, g)
@@ -146,26 +153,34 @@ def _dense(equation, weight, settings) -> Rule:
         return a.reshape(groups, positions, -1), g.reshape(shape)
 
     def square(x, g):
-        wide = _wide(x, g)
+        wide = dtypes.wide(x, g)
         a, g = canonical(x, g)
-        if settings.approximate:
+        if by_position:
             energy = jnp.sum(jnp.square(a.astype(wide)), axis=-1)
             return squares.per_position(energy, g, accumulate=wide)
         return squares.of_matrix(a, g, accumulate=wide)
 
+    def by_gram(x, g):
+        options = {"accumulate": dtypes.wide(x, g), "products": settings.dtype}
+        return squares.of_matrix_by_gram(*canonical(x, g), **options)
+
     def gradient(x, g):
+        wide = dtypes.wide(x, g)
         a, cots = canonical(x, g)
-        found = windows.outer(a.swapaxes(0, 1), cots.swapaxes(1, 2), _wide(x, g))
+        found = windows.outer(a.swapaxes(0, 1), cots.swapaxes(1, 2), wide)
         return found.reshape(len(g), -1)
 
     depth = x.size // max(groups * positions, 1)
     width = w.size // max(groups * depth, 1)
-    direct, gram, _ = squares.costs(1, positions, depth, width)
-    way = "positions" if settings.approximate else "gram" if gram < direct else "direct"
+
+    def way(num):
+        direct, gram, _ = squares.costs(num, positions, depth, width)
+        return "gram" if gram < direct else "direct"
+
     # Nothing is gained by looping over examples: no patches are built.
-    batched = squares.by_example(square, loop=False)
-    forward = _binding(equation, weight)
-    return Rule("dense", data, weight, forward, batched, way, gradient)
+    batched = _batched(settings, square, positions, way, {"gram": by_gram}, loop=False)
+    forward, route = _binding(equation, weight), _route(settings, way(1))
+    return Rule("dense", data, weight, forward, batched, route, gradient)
 
 
 def _conv(equation, weight, settings) -> Rule | None:
@@ -183,6 +198,14 @@ def _conv(equation, weight, settings) -> Rule | None:
         groups=params["feature_group_count"],
     )
 
+    seen, made = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    sizes = [
+        (shape[spec[0]], *(shape[axis] for axis in spec[2:]), shape[spec[1]])
+        for shape, spec in ((seen, numbers.lhs_spec), (made, numbers.out_spec))
+    ]
+    positions = math.prod(sizes[1][:-1])
+    by_position = settings.approximate or positions == 1
+
     def last(x, spec):
         """Array [n, *size, c] of one whose axes stand as `spec` says."""
         order = (spec[0], *spec[2:], spec[1])
@@ -193,22 +216,31 @@ def _conv(equation, weight, settings) -> Rule | None:
         cots = jax.vmap(lambda cot: last(cot, numbers.out_spec))(g)
         return last(x, numbers.lhs_spec), cots
 
+    def rows(x, g):
+        """A 1x1 convolution as a product of matrices."""
+        return x.reshape(1, -1, x.shape[-1]), g.reshape(len(g), 1, -1, g.shape[-1])
+
     def square(x, g):
-        wide = _wide(x, g)
+        wide = dtypes.wide(x, g)
         x, g = canonical(x, g)
-        if settings.approximate:
+        if by_position:
             energy = _window_energy(window, x.astype(wide))
             cots = g.reshape(len(g), -1, window.groups, g.shape[-1] // window.groups)
             return squares.per_position(energy, cots.swapaxes(1, 2), accumulate=wide)
         if window.pointwise:
-            a = x.reshape(1, -1, x.shape[-1])
-            cots = g.reshape(len(g), 1, -1, g.shape[-1])
-            return squares.of_matrix(a, cots, accumulate=wide)
+            return squares.of_matrix(*rows(x, g), accumulate=wide)
         return squares.of_window(window, x, g, blocked=settings.cpu, accumulate=wide)
 
+    def by_gram(shifted, x, g):
+        options = {"accumulate": dtypes.wide(x, g), "products": settings.dtype}
+        x, g = canonical(x, g)
+        if window.pointwise:
+            return squares.of_matrix_by_gram(*rows(x, g), **options)
+        return squares.of_window_by_gram(window, x, g, shifted=shifted, **options)
+
     def gradient(x, g):
+        options = {"blocked": settings.cpu, "accumulate": dtypes.wide(x, g)}
         x, cots = canonical(x, g)
-        options = {"blocked": settings.cpu, "accumulate": _wide(x, g)}
         return windows.products(window, x, cots, **options).reshape(len(g), -1)
 
     plain = _binding(equation, 1)
@@ -238,25 +270,50 @@ def _conv(equation, weight, settings) -> Rule | None:
         size = shape[1:-1]
         return windows.input_gradient(window, w, g, size, params["precision"])
 
-    shapes = [variable.aval.shape for variable in equation.invars[:1]]
-    shapes.append(equation.outvars[0].aval.shape)
-    sizes = [
-        (shape[spec[0]], *(shape[axis] for axis in spec[2:]), shape[spec[1]])
-        for shape, spec in zip(
-            shapes, (numbers.lhs_spec, numbers.out_spec), strict=True
-        )
-    ]
-    way = squares.route(window, sizes[0], (1, *sizes[1]))
+    def way(num):
+        return squares.route(window, sizes[0], (num, *sizes[1]))
+
+    grams = {
+        name: functools.partial(by_gram, name == "shifted")
+        for name in ("gram", "shifted")
+    }
+    loop = settings.cpu and not window.pointwise
     return Rule(
         "conv",
         0,
         1,
         forward,
-        squares.by_example(square, loop=settings.cpu and not window.pointwise),
-        "positions" if settings.approximate else way,
+        _batched(settings, square, positions, way, grams, loop=loop),
+        _route(settings, way(1)),
         gradient,
         input_gradient if settings.cpu and ordered and window.groups == 1 else None,
     )
+
+
+def _route(settings, way):
+    return "positions" if settings.approximate else way
+
+
+def _batched(settings, square, positions, way, grams, *, loop) -> Square:
+    """Norms by the cheapest way for the k cotangents there are, batched by `vmap`.
+
+    Args:
+      settings: of the squares.
+      square: the direct way, or Goodfellow's.
+      positions: where there is but one, the gradient is an outer product, and its norm
+        a product of norms: nothing can cancel.
+      way: k -> name of the cheapest way.
+      grams: name -> the same with doubts.
+      loop: see `stable.by_example`.
+    """
+    if settings.approximate or positions == 1:
+        return stable.by_example(stable.scaled(square), loop=loop)
+
+    def cheapest(a, g):
+        name = way(len(g))
+        return square(a, g) if name == "direct" else stable.scaled(grams[name])(a, g)
+
+    return stable.by_example(cheapest, loop=loop, again=square)
 
 
 def _window_energy(window: Window, x):
@@ -289,16 +346,18 @@ def _embedding(equation, weight, settings) -> Rule | None:
     if not takes_rows:
         return None
     rows = table.shape[0]
-    fills = params["mode"] == lax.GatherScatterMode.FILL_OR_DROP
+    # As autodiff has it: a row that is not there takes nothing, whatever was promised.
+    clips = params["mode"] == lax.GatherScatterMode.CLIP
 
     def square(indices, g):
-        wide = _wide(g)
+        wide = dtypes.wide(g)
         (g,) = _rounded(settings, g)
         flat = indices.reshape(-1)
-        if fills:  # what is out of bounds takes nothing
-            flat = jnp.where((flat >= 0) & (flat < rows), flat, -1)
-        else:
+        if flat.dtype.itemsize < 4:  # or the number of rows might not fit
+            flat = flat.astype(jnp.int32)
+        if clips:
             flat = jnp.clip(flat, 0, rows - 1)
+        flat = jnp.where((flat >= 0) & (flat < rows), flat, -1)
         # Where nothing is taken the output may be NaN, and so its cotangent.
         taken = (flat >= 0)[:, None]
         cots = jnp.where(taken, g.reshape(len(g), flat.size, -1), 0)
@@ -312,8 +371,8 @@ def _embedding(equation, weight, settings) -> Rule | None:
         1,
         0,
         _binding(equation, 0),
-        squares.by_example(square, loop=False),
-        "positions" if settings.approximate else "gram",
+        stable.by_example(square, loop=False),
+        _route(settings, "gram"),
         linear=False,
     )
 
@@ -323,45 +382,3 @@ _MAKERS = {
     "conv_general_dilated": _conv,
     "gather": _embedding,
 }
-
-
-def tap(
-    rule: Rule,
-) -> Callable[[Data, Weight, Float[AnyArray, ""]], Float[Array, "..."]]:
-    """The operation of a rule with a tap: (data, weight, tap) -> y.
-
-    Backward, the tap's cotangent is the squared norm of the weight's gradient, and the
-    weight's own is left out. The gradient itself never exists outside this layer.
-    """
-
-    @jax.custom_vjp
-    def tapped(data, weight, tap):
-        del tap
-        return rule.forward(data, weight)
-
-    def forward(data, weight, tap):
-        return tapped(data, weight, tap), (data, weight)
-
-    def backward(kept, cotangent):
-        data, weight = kept
-        square = rule.square(data, cotangent[None])[0].astype(tap_dtype(cotangent))
-        if not rule.linear:
-            return None, None, square
-        if rule.input_gradient is not None:
-            back = rule.input_gradient(weight, cotangent, data.shape)
-            return back.astype(data.dtype), None, square
-        shape = jax.ShapeDtypeStruct(data.shape, data.dtype)
-        transposed = jax.linear_transpose(lambda x: rule.forward(x, weight), shape)
-        return transposed(cotangent)[0], None, square
-
-    tapped.defvjp(forward, backward)
-    return tapped
-
-
-def tap_dtype(output: Any) -> np.dtype:
-    """Dtype of the tap of an operation, at least float32.
-
-    Args:
-      output: of the operation; anything with a dtype.
-    """
-    return jnp.promote_types(jnp.float32, output.dtype)

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
 
 from jalpose.pergrad import AnyArray
 from jalpose.pergrad.program import Path
@@ -75,7 +75,7 @@ def last_layers(plan: Plan) -> tuple[set[Path], list[int]]:
 def gram(
     plan: Plan,
     seen: dict[Path, Shaped[AnyArray, "..."]],
-    cotangents: Float[Array, "k ..."],
+    cotangents: Inexact[Array, "k ..."],
 ) -> Float[Array, "k k"]:
     """Gram of the last layers' gradients, or of the cotangents where there is none.
 
@@ -94,7 +94,7 @@ def gram(
     layers, between = last_layers(plan)
     if not layers:
         flat = cotangents.reshape(len(cotangents), -1)
-        return flat @ flat.T
+        return (flat @ flat.T.conj()).real
     straight = _straight(plan, layers, between)
     shapes: dict[Path, Any] = {
         path: plan.program.equations[path].outvars[0].aval for path in sorted(layers)

@@ -7,65 +7,26 @@ shapes are known, at trace time:
 - direct: A^T G, squared and summed;
 - Gram: ||A^T G||^2 = <A A^T, G G^T>, where there are few positions; for a convolution
   A A^T comes from the Gram of its input's pixels, shifted and summed over the window,
-  where that is cheaper still.
+  where that is cheaper still. What keeps these right in float32 is in `stable`.
 
-Batching over examples, and over more cotangents, is done by `by_example`.
+Batching over examples, and over more cotangents, is done by `stable.by_example`.
 """
 
 import itertools
 import math
-from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
-from jax import custom_batching, lax
+from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Integer, Shaped
+from jaxtyping import Array, Float, Integer
 
-from jalpose.pergrad import AnyArray, windows
+from jalpose.pergrad import AnyArray, stable, windows
+from jalpose.pergrad.stable import Doubted, Seen
 from jalpose.pergrad.windows import Window
 
 # An elementwise pass over a matrix costs about as much as this many multiplications
 # of a matrix product of the same size.
 _PASS = 8
-# Fewer bytes than these are batched over examples even on a CPU: a loop over tiny
-# products is slower than one batched product.
-_SMALL_BYTES = 1_000_000
-
-
-# (what the layer of one example saw, k cotangents of its output) -> squared norms.
-Square = Callable[
-    [Shaped[AnyArray, "..."], Float[AnyArray, "k ..."]], Float[Array, " k"]
-]
-
-
-def by_example(square: Square, *, loop: bool) -> Square:
-    """Squared norms of one example, batched by `vmap` over examples and cotangents.
-
-    A batch axis of the cotangents alone is more of them for the same example, and joins
-    the k: that is how `vmap` over a pulled-back cotangent comes to share A. A batch
-    axis of both arguments is examples: looped over (`loop`, a CPU's caches hold one
-    example's blocks) or batched.
-    """
-
-    @custom_batching.custom_vmap
-    def squares(a, g):
-        return square(a, g)
-
-    @squares.def_vmap
-    def rule(axis_size, in_batched, a, g):
-        a_batched, g_batched = in_batched
-        if not a_batched:
-            joined = g.reshape(axis_size * g.shape[1], *g.shape[2:])
-            return squares(a, joined).reshape(axis_size, -1), True
-        if not g_batched:
-            g = jnp.broadcast_to(g, (axis_size, *g.shape))
-        example_bytes = (a.size + g.size) * g.dtype.itemsize / axis_size
-        if loop and example_bytes > _SMALL_BYTES:
-            return lax.map(lambda pair: squares(*pair), (a, g)), True
-        return jax.vmap(square)(a, g), True
-
-    return squares
 
 
 def of_matrix(
@@ -74,21 +35,34 @@ def of_matrix(
     *,
     accumulate: DTypeLike,
 ) -> Float[Array, " k"]:
-    """Squared norms of the gradients of a matrix W, for y = a W in each group.
+    """Squared norms of the gradients of a matrix W, for y = a W in each group: direct.
 
     Args:
       a: what the layer saw.
       g: cotangents of y.
       accumulate: dtype of products and sums, and of the result.
     """
-    _, positions, depth = a.shape
-    num, width = g.shape[0], g.shape[-1]
-    direct, gram, _ = costs(num, positions, depth, width)
-    if gram < direct:
-        seen = jnp.einsum("gtd,gsd->gts", a, a, preferred_element_type=accumulate)
-        return _paired(seen, g, accumulate)
     found = windows.outer(a.swapaxes(0, 1), g.swapaxes(1, 2), accumulate)
     return _sum_squares(found)
+
+
+def of_matrix_by_gram(
+    a: Float[AnyArray, "g t d"],
+    g: Float[AnyArray, "k g t p"],
+    *,
+    accumulate: DTypeLike,
+    products: DTypeLike | None = None,
+) -> Doubted:
+    """Squared norms of the gradients of a matrix W, for y = a W in each group: Gram.
+
+    Args:
+      a: what the layer saw.
+      g: cotangents of y.
+      accumulate: dtype of sums, and of the result.
+      products: dtype of the operands of products; None: `accumulate`.
+    """
+    left = stable.seen(a, accumulate, products)
+    return stable.paired(left, stable.seen(g, accumulate, products))
 
 
 def of_window(
@@ -99,7 +73,7 @@ def of_window(
     blocked: bool,
     accumulate: DTypeLike,
 ) -> Float[Array, " k"]:
-    """Squared norms of the gradients of a convolution's kernel.
+    """Squared norms of the gradients of a convolution's kernel: direct.
 
     Args:
       window: its geometry.
@@ -108,22 +82,41 @@ def of_window(
       blocked: see `windows.products`.
       accumulate: dtype of products and sums, and of the result.
     """
-    if route(window, x.shape, g.shape) == "direct":
-        found = windows.products(window, x, g, blocked=blocked, accumulate=accumulate)
-        return _sum_squares(found)
-    positions = g.shape[1:-1]
+    found = windows.products(window, x, g, blocked=blocked, accumulate=accumulate)
+    return _sum_squares(found)
+
+
+def of_window_by_gram(
+    window: Window,
+    x: Float[AnyArray, "n *size c"],
+    g: Float[AnyArray, "k n *out f"],
+    *,
+    shifted: bool,
+    accumulate: DTypeLike,
+    products: DTypeLike | None = None,
+) -> Doubted:
+    """Squared norms of the gradients of a convolution's kernel: Gram.
+
+    Args:
+      window: its geometry.
+      x: the input.
+      g: cotangents of the output.
+      shifted: take the Gram of the patches from that of the pixels; of one image.
+      accumulate: dtype of sums, and of the result.
+      products: dtype of the operands of products; None: `accumulate`.
+    """
+    positions, groups = g.shape[1:-1], window.groups
+    total = math.prod(positions)
     padded = windows.pad_input(window, x)
-    if route(window, x.shape, g.shape) == "shifted":
-        seen = shifted_gram(window, padded, positions, accumulate)
+    if shifted:
+        left = shifted_gram(window, padded, positions, accumulate, products)
     else:
         found = windows.patches(window, padded, positions[1:])
-        groups = window.groups
-        found = found.reshape(math.prod(positions), -1, groups, x.shape[-1] // groups)
-        seen = jnp.einsum(
-            "twgc,swgc->gts", found, found, preferred_element_type=accumulate
-        )
-    cots = g.reshape(len(g), math.prod(positions), window.groups, -1).swapaxes(1, 2)
-    return _paired(seen, cots, accumulate)
+        found = found.reshape(total, -1, groups, x.shape[-1] // groups)
+        found = found.transpose(2, 0, 1, 3).reshape(groups, total, -1)
+        left = stable.seen(found, accumulate, products)
+    cots = g.reshape(len(g), total, groups, -1).swapaxes(1, 2)
+    return stable.paired(left, stable.seen(cots, accumulate, products))
 
 
 def route(window: Window, x_shape: tuple[int, ...], g_shape: tuple[int, ...]) -> str:
@@ -173,24 +166,33 @@ def shifted_gram(
     padded: Float[AnyArray, "1 *padded c"],
     positions: tuple[int, ...],
     accumulate: DTypeLike,
-) -> Float[Array, "g t t"]:
-    """Gram A A^T of one image's patches, from the Gram of its padded pixels.
+    products: DTypeLike | None = None,
+) -> Seen:
+    """Gram of one image's patches, centred, from the Gram of its padded pixels.
 
-    A A^T[t, t'] is the sum over the window's pixels o of X X^T[t + o, t' + o].
+    Patches less the mean colour of the image, X X^T of their pixels: that of patches t
+    and t' is the sum over the window's pixels o of X X^T[t + o, t' + o]. What mean they
+    still have is then taken from the Gram itself.
 
     Args:
       window: geometry.
       padded: of `windows.pad_input`.
       positions: (1, *out).
-      accumulate: dtype of products and sums, and of the result.
+      accumulate: dtype of sums, and of the result.
+      products: dtype of the operands of products; None: `accumulate`.
     """
     _, *size, channels = padded.shape
-    groups = window.groups
-    pixels = padded.reshape(-1, groups, channels // groups)
-    gram = jnp.einsum("tgc,sgc->gts", pixels, pixels, preferred_element_type=accumulate)
+    groups, taps = window.groups, math.prod(window.kernel)
+    pixels = padded.astype(accumulate).reshape(-1, groups, channels // groups)
+    colour = pixels.mean(axis=0, keepdims=True)  # [1, g, c / g]
+    rest = (pixels - colour).astype(products or accumulate)
+    gram = jnp.einsum("tgc,sgc->gts", rest, rest, preferred_element_type=accumulate)
     gram = gram.reshape(groups, *size, *size)
+    along = jnp.einsum("tgc,gc->gt", rest.astype(accumulate), colour[0])
+    along = along.reshape(groups, *size)
     total = math.prod(positions)
     seen = jnp.zeros((groups, total, total), accumulate)
+    tinted = jnp.zeros((groups, total), accumulate)
     for offset in itertools.product(*map(range, window.kernel)):
         starts = [o * d for o, d in zip(offset, window.kernel_dilation, strict=True)]
         limits = [
@@ -206,7 +208,26 @@ def shifted_gram(
             (1, *window.strides, *window.strides),
         )
         seen += part.reshape(groups, total, total)
-    return seen
+        part = lax.slice(along, (0, *starts), (groups, *limits), (1, *window.strides))
+        tinted += part.reshape(groups, total)
+    # The mean patch is the colour in each of the window's pixels, and `beyond` it what
+    # the patches less the colour have as their mean.
+    beyond = seen.mean(axis=-1)  # their products with it
+    length = beyond.mean(axis=-1)  # its square
+    plain = taps * jnp.sum(jnp.square(colour[0]), axis=-1)
+    tint = tinted.mean(axis=-1)
+    far = jnp.abs(beyond)
+    terms = Seen(
+        gram=jnp.abs(seen) + far[:, :, None] + far[:, None] + length[:, None, None],
+        along=jnp.abs(tinted) + far + (jnp.abs(tint) + length)[:, None],
+        energy=plain + 2 * jnp.abs(tint) + length,
+    )
+    return Seen(
+        gram=seen - beyond[:, :, None] - beyond[:, None] + length[:, None, None],
+        along=tinted + beyond - (tint + length)[:, None],
+        energy=plain + 2 * tint + length,
+        terms=terms,
+    )
 
 
 def of_rows(
@@ -225,7 +246,11 @@ def of_rows(
       accumulate: dtype of products and sums, and of the result.
     """
     same = (indices[:, None] == indices[None]) & (indices >= 0)[:, None]
-    return _paired(same[None].astype(accumulate), g[:, None], accumulate)
+    same = same.astype(accumulate)
+    rows = jnp.einsum("ts,ksp->ktp", same, g, preferred_element_type=accumulate)
+    # A row taken n times stands here n times.
+    lengths = jnp.sum(jnp.square(rows), axis=-1)
+    return lengths @ (1 / jnp.maximum(same.sum(axis=-1), 1))
 
 
 def per_position(
@@ -243,12 +268,6 @@ def per_position(
     """
     lengths = jnp.sum(jnp.square(g.astype(accumulate)), axis=-1)
     return jnp.einsum("gt,kgt->k", energy.astype(accumulate), lengths)
-
-
-def _paired(seen, g, accumulate):
-    """Inner product of [g, t, t] with the Gram G G^T of each of [k, g, t, p]: [k]."""
-    pairs = jnp.einsum("kgtp,kgsp->kgts", g, g, preferred_element_type=accumulate)
-    return jnp.einsum("gts,kgts->k", seen, pairs, preferred_element_type=accumulate)
 
 
 def _sum_squares(found):

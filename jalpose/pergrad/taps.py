@@ -18,11 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Inexact, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, rules
+from jalpose.pergrad import AnyArray, dtypes, places, rules
 from jalpose.pergrad import program as tracing
-from jalpose.pergrad.exact import Pull, by_chunks, sum_of_squares
+from jalpose.pergrad.exact import Pull, by_chunks
 from jalpose.pergrad.program import Path, Program
 from jalpose.pergrad.rules import Rule, Settings
 
@@ -94,11 +94,16 @@ def make_plan(
         dtype=dtype,
         cpu=jax.default_backend() == "cpu",
     )
-    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+    leaves = jax.tree.leaves(params)
+    shapes = [leaf.shape for leaf in leaves]
     matrices = [_rules_of(program, uses, settings) for uses in program.uses]
     routes, taps = [], {}
     for number, (name, shape) in enumerate(zip(program.names, shapes, strict=True)):
         uses, found = program.uses[number], matrices[number]
+        if not dtypes.has_gradient(leaves[number]):
+            reason = f"{leaves[number].dtype} has no gradient"
+            routes.append(Route(name, shape, "left out", reason))
+            continue
         if reading == "ghost":
             way, reason, mine = _exact_road(uses, found)
         else:
@@ -195,7 +200,7 @@ def _left_out(name, program, uses, found):
 
 def linearise(
     plan: Plan, params: PyTree, other: Mapping[str, PyTree], example: PyTree
-) -> tuple[Float[Array, "..."], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
+) -> tuple[Inexact[Array, "..."], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
     """Run one example forward, with its taps in place.
 
     Args:
@@ -222,9 +227,8 @@ def linearise(
         )
         return output, seen
 
-    taps = {
-        path: jnp.zeros((), rules.tap_dtype(_output(plan, path))) for path in plan.taps
-    }
+    taps = {path: jnp.zeros((), dtypes.wide(_output(plan, path))) for path in plan.taps}
+    taps = places.vary_as(taps, (leaves, example))
     differentiated = [leaves[number] for number in plan.differentiated]
     output, pull_back, seen = jax.vjp(forward, taps, differentiated, has_aux=True)
 
@@ -234,13 +238,50 @@ def linearise(
         for path, (_, number) in plan.taps.items():
             found[number] = found[number] + of_taps[path]
         for number, gradient in zip(plan.differentiated, gradients, strict=True):
-            found[number] = sum_of_squares(gradient)
+            found[number] = dtypes.sum_of_squares(gradient)
         return found
 
     def pull(cotangents, chunk):
         return by_chunks(norms, cotangents, chunk)
 
     return output, pull, seen
+
+
+def _tap(rule: Rule):
+    """The operation of a rule with a tap: (data, weight, tap) -> y.
+
+    Backward, the tap's cotangent is the squared norm of the weight's gradient, and the
+    weight's own is left out. The gradient itself never exists outside this layer.
+    """
+
+    @jax.custom_vjp
+    def tapped(data, weight, tap):
+        del tap
+        return rule.forward(data, weight)
+
+    # Not by `tapped` itself: then the norms could not be differentiated by the weight.
+    def forward(data, weight, tap):
+        del tap
+        return rule.forward(data, weight), (data, weight)
+
+    def backward(kept, cotangent):
+        data, weight = kept
+        square = rule.square(data, cotangent[None])[0].astype(dtypes.wide(cotangent))
+        if not rule.linear or not dtypes.has_gradient(data):
+            return None, None, square
+        # In one dtype, as operations of several have no transpose.
+        dtype = jnp.result_type(data, weight, cotangent)
+        weight, cotangent = weight.astype(dtype), cotangent.astype(dtype)
+        if rule.input_gradient is not None:
+            back = rule.input_gradient(weight, cotangent, data.shape)
+        else:
+            (back,) = jax.linear_transpose(
+                lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
+            )(cotangent)
+        return back.astype(data.dtype), None, square
+
+    tapped.defvjp(forward, backward)
+    return tapped
 
 
 def _output(plan, path):
@@ -264,7 +305,7 @@ def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
         if here in plan.taps:
             rule, _ = plan.taps[here]
             data, weight = operands[rule.data], operands[rule.weight]
-            results = [rules.tap(rule)(data, weight, taps[here])]
+            results = [_tap(rule)(data, weight, taps[here])]
             if not path:
                 seen[here] = data
         elif _holds_tap(plan, here):
@@ -276,11 +317,12 @@ def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
 
 
 def _enter(plan, equation, operands, here, taps):
-    body = tracing.body_of(equation)
+    closed = tracing.body_of(equation)
+    assert closed is not None  # or nothing inside had been found
     inside = {path: tap for path, tap in taps.items() if path[: len(here)] == here}
 
     def run(taps, operands):
-        return _evaluate(plan, body, (), operands, here, taps, {})
+        return _evaluate(plan, closed.jaxpr, closed.consts, operands, here, taps, {})
 
     if tracing.is_remat(equation):
         policy, prevent = equation.params["policy"], equation.params["prevent_cse"]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from jax import lax
 
 from jalpose.pergrad import api, checks
 from jalpose.pergrad.api import ENGINES, Engine
@@ -76,6 +77,138 @@ def test_examples_that_do_not_meet_are_none_of_these():
     checks.independent(
         lambda variables, x: jnp.sign(DENSE.apply(variables, x)), VARIABLES, INPUTS
     )
+
+
+W = {"params": {"w": random(1, 5, 3)}}
+
+
+def product(variables, x):
+    return x @ variables["params"]["w"]
+
+
+def hidden(variables, x):
+    """A small dependence beside a large output."""
+    rest = x[:, :1] - 1e-3 * x.mean(axis=0, keepdims=True)[:, :1]
+    return jnp.concatenate([1e6 * product(variables, x), rest], axis=1)
+
+
+def slightly(variables, x):
+    return product(variables, x) + 1e-4 * x.mean()
+
+
+def scaled(variables, x):
+    """Of one number an example."""
+    return variables["params"]["w"][0, 0] * x / jnp.max(jnp.abs(x))
+
+
+EQUAL = np.repeat(INPUTS[:1], B, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("apply_fn", "variables", "inputs"),
+    [
+        (in_training_mode, TRAINING_VARIABLES, EQUAL),
+        (in_training_mode, TRAINING_VARIABLES, 0 * INPUTS),
+        (in_training_mode, TRAINING_VARIABLES, np.full_like(INPUTS[:1], 0.5)),
+        (scaled, W, INPUTS[:1, 0]),
+        (scaled, W, INPUTS[:, 0]),
+        (slightly, W, INPUTS),
+        (slightly, W, INPUTS[:1]),
+        (hidden, W, INPUTS),
+    ],
+    ids=[
+        "equal examples",
+        "zero padding",
+        "one flat example",
+        "one number",
+        "numbers",
+        "a small mean",
+        "a small mean of one",
+        "beside a large output",
+    ],
+)
+def test_every_dependence_is_found(apply_fn, variables, inputs):
+    with pytest.raises(ValueError, match=r"depends on the others .*training mode\?"):
+        checks.independent(apply_fn, variables, inputs)
+
+
+def dropped(variables, x):
+    y = product(variables, x)
+    keys = {"dropout": jax.random.key(0)}
+    return nn.Dropout(0.5, deterministic=False).apply({}, y, rngs=keys)
+
+
+def noisy(variables, x):
+    y = product(variables, x)
+    return y + 0.1 * jax.random.normal(jax.random.key(1), y.shape)
+
+
+def by_number(variables, x):
+    return product(variables, x) / len(x)
+
+
+@pytest.mark.parametrize("apply_fn", [dropped, noisy, by_number])
+def test_random_numbers_of_a_whole_batch_have_a_message_of_their_own(apply_fn):
+    for inputs in (INPUTS, INPUTS[:1], EQUAL):
+        with pytest.raises(ValueError, match=r"place in the batch .* key of its own"):
+            checks.independent(apply_fn, W, inputs)
+
+
+def test_keys_among_the_inputs_are_independent():
+    def apply_fn(variables, inputs):
+        x, keys = inputs
+        return product(variables, x) + jax.vmap(
+            lambda key: jax.random.normal(key, (3,))
+        )(keys)
+
+    keys = jax.random.split(jax.random.key(0), B)
+    checks.independent(apply_fn, W, (INPUTS, keys))
+    checks.independent(apply_fn, W, (INPUTS, jax.random.key_data(keys)))
+
+
+def test_inputs_of_every_kind_have_companions():
+    rows = {"params": {"w": random(0, 9, 3)}}
+
+    def apply_fn(variables, x):
+        table = variables["params"]["w"]
+        chosen = table[x["ids"]] + jnp.where(x["there"], 1.0, 0.0)[:, None]
+        return chosen * x["half"][:, None] + x["byte"][:, None] * x["nan"][:, None]
+
+    for count in (1, 3):
+        inputs = {
+            "ids": np.full(count, 8),
+            "there": np.ones(count, bool),
+            "half": jnp.ones(count, jnp.bfloat16),
+            "byte": np.full(count, 255, np.uint8),
+            "nan": np.full(count, np.nan, np.float32),
+        }
+        checks.independent(apply_fn, rows, inputs)
+
+
+def test_the_check_is_compiled_once():
+    traces = []
+
+    class Model:
+        def apply(self, variables, x):
+            traces.append(x.shape)
+            return product(variables, x)
+
+    model = Model()
+    for _ in range(3):  # each a bound method of its own
+        checks.independent(model.apply, W, INPUTS)
+    assert sorted(traces) == [(1, 5), (2, 5)]
+    checks.independent(Model().apply, W, INPUTS)
+    assert len(traces) == 4
+
+
+def test_a_function_without_a_hash_is_checked_too():
+    class Model:
+        __hash__ = None
+
+        def __call__(self, variables, x):
+            return product(variables, x)
+
+    checks.independent(Model(), W, INPUTS)
 
 
 def test_nothing_is_looked_at_under_jit():
@@ -169,6 +302,130 @@ def test_a_network_that_returns_its_statistics_is_told_so():
         ValueError, match=r"no updated statistics|depends on the others"
     ):
         api.squared_norms("ghost", apply_fn, loss, TRAINING_VARIABLES, INPUTS, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"w": W["params"]["w"]}, r"'params': .*got one with the keys \['w'\]: wrap"),
+        ([W["params"]["w"]], "must be a mapping .* got a list: wrap"),
+        (DENSE, "must be a mapping .* got a Dense: wrap"),
+        ({"params": DENSE}, "leaf of type Dense: split a module"),
+        ({"params": {"f": jnp.tanh, **W["params"]}}, "split a module into its arrays"),
+        ({"params": {}}, "no floating array: there is nothing"),
+        ({"params": {"w": np.ones((5, 3), int)}}, "no floating array"),
+    ],
+)
+def test_variables_that_are_none_are_refused(no_hook, variables, message):
+    with pytest.raises(ValueError, match=message):
+        norms(product, variables)
+    with pytest.raises(ValueError, match=message):
+        api.routes(product, variables, INPUTS)
+    with pytest.raises(ValueError, match=message):
+        arguments = product, square_loss, variables, INPUTS, TARGETS, WEIGHTS
+        api.expected_squared_norm("sketch", *arguments)
+
+
+def test_parameters_may_be_any_tree_of_arrays():
+    found = norms(lambda v, x: x @ v["params"][0], {"params": [W["params"]["w"]]})
+    assert isinstance(found, api.NormResult) and found.total.shape == (B, K)
+
+
+@pytest.mark.parametrize("engine", ["ghost", "exact"])
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (lambda o, t: square_loss(o, t)[None], r"float32\[1\]"),
+        (lambda o, t: (square_loss(o, t), o), r"\('float32\[\]', 'float32\[3\]'\)"),
+        (lambda o, t: jnp.argmax(o - t), r"int32\[\]"),
+        (lambda o, t: o - t, r"float32\[3\]"),
+    ],
+)
+def test_a_loss_is_one_floating_scalar(engine, loss, got):
+    with pytest.raises(ValueError, match=f"one real floating scalar .* got {got}"):
+        api.squared_norms(engine, DENSE.apply, loss, VARIABLES, INPUTS, TARGETS)
+
+
+def test_targets_without_candidates_are_refused():
+    def apply_fn(variables, x):
+        return jnp.stack([product(variables, x)] * 4, axis=1)[..., :2]
+
+    targets = random(1, B, 4, 2)
+    with pytest.raises(
+        ValueError, match=r"expected \[B, K, \*output\] = \[B, K, 4, 2\]"
+    ):
+        norms(apply_fn, W, targets=targets)
+    assert norms(apply_fn, W, targets=targets[:, None]).total.shape == (B, 1)
+    # One array of a tree, with each target broadcast, and K = 1 are what they are.
+    found = api.squared_norms(
+        "ghost",
+        apply_fn,
+        lambda o, t: square_loss(o, t[0][None]),
+        W,
+        INPUTS,
+        (targets,),
+    )
+    assert found.total.shape == (B, 4)
+
+    def one_stack(variables, x):
+        return product(variables, x)[:, None]
+
+    found = api.squared_norms(
+        "ghost",
+        one_stack,
+        lambda o, t: square_loss(o, t[None]),
+        W,
+        INPUTS,
+        TARGETS[:, :1],
+    )
+    assert found.total.shape == (B, 1)
+    # Of three candidate classes for three logits K is meant.
+    labels = np.tile(np.arange(3), (B, 1))
+
+    def cross_entropy(logits, label):
+        return -jax.nn.log_softmax(logits)[label]
+
+    found = api.squared_norms("ghost", product, cross_entropy, W, INPUTS, labels)
+    assert found.total.shape == (B, 3)
+
+
+def test_cotangents_are_shaped_as_outputs():
+    with pytest.raises(ValueError, match=r"= \[B, K, 3\], got \[B, 2, 4\]"):
+        api.cotangent_squared_norms("ghost", product, W, INPUTS, random(0, B, 2, 4))
+
+
+def test_batches_without_gradients_are_refused():
+    for inputs, targets, got in (
+        (INPUTS[:0], TARGETS[:0], "B=0 examples, K=2"),
+        (INPUTS, TARGETS[:, :0], "B=4 examples, K=0"),
+    ):
+        with pytest.raises(ValueError, match=f"no gradients to take: {got}"):
+            norms(inputs=inputs, targets=targets)
+
+
+@pytest.mark.parametrize("engine", ["ghost", "exact"])
+def test_outputs_that_have_no_gradient_are_refused(engine):
+    def convolved(variables, x):
+        return lax.conv_general_dilated(
+            x.reshape(-1, 5, 1), variables["params"]["k"], (1,), "VALID",
+            dimension_numbers=("NHC", "HIO", "NHC"),
+        )  # fmt: skip
+
+    kernel = {"params": {"k": random(0, 7, 1, 3)}}
+    for apply_fn, variables, got in (
+        (lambda v, x: product(v, x)[:, :0], W, r"float32\[1, 0\]"),
+        (lambda v, x: jnp.argmax(product(v, x), axis=1), W, r"int32\[1\]"),
+        (convolved, kernel, r"float32\[1, 0, 3\]"),
+    ):
+
+        @jax.jit
+        def run(inputs, apply_fn=apply_fn, variables=variables):
+            return api.squared_norms(
+                engine, apply_fn, square_loss, variables, inputs, TARGETS
+            )
+
+        with pytest.raises(ValueError, match=f"must return floats .* got {got}"):
+            run(INPUTS)
 
 
 def test_a_mesh_has_to_divide_the_examples():
