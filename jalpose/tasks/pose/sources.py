@@ -94,7 +94,7 @@ def load_dataset(data, seed: int) -> Dataset:
         window=data.window,
     )
     if data.check != "off":
-        checks.act_on(_findings(dataset), data.check)
+        checks.act_on(findings(dataset), data.check)
     # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):
@@ -102,9 +102,10 @@ def load_dataset(data, seed: int) -> Dataset:
     return dataset
 
 
-def _findings(dataset: Dataset) -> list[checks.Finding]:
-    """What is wrong or unlikely in a benchmark whose images' sizes are known."""
-    found, start = [], 0
+def findings(dataset: Dataset) -> list[checks.Finding]:
+    """What is wrong or unlikely where images' sizes are known, of example ids."""
+    found: list[checks.Finding] = []
+    start = 0
     for source in dataset.sources:
         annotations, sizes = source.annotations, getattr(source, "sizes", None)
         rows = slice(start, start + len(annotations))
@@ -112,9 +113,13 @@ def _findings(dataset: Dataset) -> list[checks.Finding]:
         if sizes is None:
             continue
         name = source.name.upper()  # type: ignore[attr-defined]
-        found += checks.of_set(name, annotations, sizes)  # type: ignore[arg-type]
         windows = dataset.windows[rows]  # type: ignore[index]
-        found += checks.of_windows(name, annotations.keys, windows, sizes)
+        for finding in (
+            *checks.of_set(name, annotations, sizes),  # type: ignore[arg-type]
+            *checks.of_windows(name, annotations.keys, windows, sizes),
+        ):
+            ids = tuple(row + rows.start for row in finding.examples)
+            found.append(finding._replace(examples=ids))
     parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
     return found + checks.of_parts(parts, dataset.keys, dataset.files, dataset.digests)
 
