@@ -27,7 +27,7 @@ class Group(NamedTuple):
     @property
     def title(self) -> str:
         """Set and part."""
-        return f"{self.set}, {self.part}"
+        return f"{self.set} {self.part}"
 
 
 def groups(dataset: Dataset) -> list[Group]:
@@ -84,4 +84,5 @@ def beyond(windows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     low = windows[:, :2].astype(np.float64) + 0.5 - windows[:, 2:] / 2
     high = low + windows[:, 2:]
     with np.errstate(invalid="ignore"):
-        return ((low < -0.5) | (high > sizes + 0.5)).any(axis=1)
+        out = ((low < -0.5) | (high > sizes + 0.5)).any(axis=1)
+    return out & np.isfinite(sizes).all(axis=1)

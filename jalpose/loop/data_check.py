@@ -123,9 +123,11 @@ def _counts(dataset: Dataset, labelled: np.ndarray | None) -> Summary:
             tuple(np.round(f(known, axis=0)).astype(int).tolist())
             for f in (np.min, np.median, np.max)
         )
-        reaching = None
-        if dataset.windows is not None and len(known) == len(own):
-            reaching = int(inventory.beyond(dataset.windows[group.ids], own).sum())
+        reaching = share = None
+        if dataset.windows is not None:
+            count = int(inventory.beyond(dataset.windows[group.ids], own).sum())
+            reaching = count if len(known) == len(own) else None
+            share = 100 * count / len(known)
         rows.append(
             (
                 group.set,
@@ -133,12 +135,15 @@ def _counts(dataset: Dataset, labelled: np.ndarray | None) -> Summary:
                 len(group.ids),
                 len(np.unique(files[group.ids])),
                 None if labelled is None else int(labelled[group.ids].sum()),
-                *(f"{width} x {height}" for width, height in (low, middle, high)),
+                *(f"{width}x{height}" for width, height in (low, middle, high)),
                 reaching,
-                None if reaching is None else 100 * reaching / len(group.ids),
+                share,
             )
         )
-    measured = f"Sizes are of {inventory.MEASURED} images of a part, evenly spaced."
+    measured = (
+        "Where a set keeps no sizes, they are those of at most "
+        f"{inventory.MEASURED} images of a part, evenly spaced."
+    )
     return Summary(
         name="counts",
         caption="Examples and images; widths and heights in pixels, each by itself",
@@ -152,7 +157,7 @@ def _counts(dataset: Dataset, labelled: np.ndarray | None) -> Summary:
             Heading("median"),
             Heading("largest"),
             Heading("windows beyond the image", "d"),
-            Heading("%", ".0f"),
+            Heading("windows beyond, %", ".0f"),
         ),
         rows=tuple(rows),
         notes=(measured,) if guessed else (),

@@ -24,7 +24,7 @@ from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, Skeleton
 SIZE = 320  # pixels of a picture
 _FAR = 1 / 2  # of an image's longer side, outside: a joint there is a slip
 _NAMED = 3  # examples in a finding
-_QUANTILES = (0, 5, 50, 95, 100)
+_QUANTILES = {"least": 0, "5 %": 5, "median": 50, "95 %": 95, "most": 100}
 _WINDOW = (255, 80, 200)  # colour of the crop window
 _GROUND = 96  # grey round the image
 
@@ -90,16 +90,16 @@ def _joints(dataset: Dataset, groups: Sequence[Group], skeleton: Skeleton) -> Su
     for group in groups:
         status = dataset.truth["status"][group.ids]
         for words, which in (
-            ("there, %", status != ABSENT),
-            ("hidden, %", status == OCCLUDED),
+            ("there", status != ABSENT),
+            ("hidden", status == OCCLUDED),
         ):
             headings.append(Heading(words, ".1f", group.title))
             shares = [*which.mean(axis=0), which.mean()]
             columns.append([100 * float(share) for share in shares])
     return Summary(
         name="joints",
-        caption="Joints: share of the examples where each is annotated, and where it "
-        "is marked as hidden in the image",
+        caption="Joints: percent of the examples where each is annotated (there), and "
+        "where it is marked as occluded (hidden)",
         headings=tuple(headings),
         rows=tuple(zip(*columns, strict=True)),
     )
@@ -117,16 +117,16 @@ def _boxes(dataset: Dataset, groups: Sequence[Group], sizes: np.ndarray) -> Summ
             known = values[group.ids][np.isfinite(values[group.ids])]
             row += _quantiles(known)
         rows.append((*row, int(out[group.ids].sum())))
-    spread = [f"{q} %" for q in _QUANTILES]
     return Summary(
         name="boxes",
-        caption="Longer side of the box of an example's joints: quantiles over the "
-        "examples; and joints that lie outside their image",
+        caption="Longer side of the box round an example's joints, in pixels and in "
+        "percent of the longer side of its image: quantiles over the examples; and how "
+        "many joints lie outside their images",
         headings=(
             Heading("set"),
             Heading("part"),
-            *(Heading(words, ".0f", "pixels") for words in spread),
-            *(Heading(words, ".0f", "% of the image's") for words in spread),
+            *(Heading(words, ".0f", "pixels,") for words in _QUANTILES),
+            *(Heading(words, ".0f", "% of image,") for words in _QUANTILES),
             Heading("joints outside", "d"),
         ),
         rows=tuple(rows),
@@ -136,7 +136,7 @@ def _boxes(dataset: Dataset, groups: Sequence[Group], sizes: np.ndarray) -> Summ
 def _quantiles(values: np.ndarray) -> list:
     if not len(values):
         return [None] * len(_QUANTILES)
-    return np.percentile(values, _QUANTILES).tolist()
+    return np.percentile(values, list(_QUANTILES.values())).tolist()
 
 
 def _extent(joints: np.ndarray) -> np.ndarray:
