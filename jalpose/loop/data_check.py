@@ -1,6 +1,6 @@
 """The data of a config looked through before anything is trained on them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,8 @@ def _open(config: ConfigDict, screen: Screen) -> tuple[Dataset | None, list[Find
 
     What is damaged is refused, told, and left out.
     """
-    ours, found = ConfigDict(config.to_dict()), []
+    ours = ConfigDict(config.to_dict())
+    found: list[Finding] = []
     ours.data.check, ours.data.packed = "off", False
     screen.line(f"opening the data: data.name={ours.data.name}")
     for damaged in dict.fromkeys([ours.data.damaged, "leave_out"]):
@@ -178,7 +179,7 @@ class _Painter:
             return self._overview.legend
         return None if self._labels is None else self._labels.legend(800)
 
-    def draw(self, examples: Iterable[int], lines: dict[int, tuple[str, ...]]):
+    def draw(self, examples: Iterable[int], lines: Mapping[int, tuple[str, ...]]):
         """Pictures of examples, with what is said of each."""
         found, ids = [], list(examples)
         for number, example in enumerate(ids, start=1):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jalpose.data.crops import meets
+from jalpose.data.dataset import Dataset
 from jalpose.data.source import DataError
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED
@@ -55,6 +56,28 @@ def act_on(findings: Iterable[Finding], check: str) -> None:
         raise DataError(f"{' '.join(refused)} {_OFF}.")
     for finding in found:
         _logger.warning("%s", finding.words)
+
+
+def of_dataset(dataset: Dataset) -> list[Finding]:
+    """What is wrong or unlikely where images' sizes are known, of example ids."""
+    found: list[Finding] = []
+    start = 0
+    for source in dataset.sources:
+        annotations, sizes = source.annotations, getattr(source, "sizes", None)
+        rows = slice(start, start + len(annotations))
+        start = rows.stop
+        if sizes is None:
+            continue
+        name = source.name.upper()  # type: ignore[attr-defined]
+        windows = dataset.windows[rows]  # type: ignore[index]
+        for finding in (
+            *of_set(name, annotations, sizes),  # type: ignore[arg-type]
+            *of_windows(name, annotations.keys, windows, sizes),
+        ):
+            ids = tuple(row + rows.start for row in finding.examples)
+            found.append(finding._replace(examples=ids))
+    parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
+    return found + of_parts(parts, dataset.keys, dataset.files, dataset.digests)
 
 
 def of_set(name: str, annotations: Annotations, sizes: np.ndarray) -> list[Finding]:

@@ -18,7 +18,7 @@ from jalpose.tasks import sheets
 from jalpose.tasks.labels import Truth
 from jalpose.tasks.overviews import Finding, Heading, Overview, Summary
 from jalpose.tasks.pictures import Key
-from jalpose.tasks.pose import drawings, mpii, sources
+from jalpose.tasks.pose import checks, drawings, mpii
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, Skeleton
 
 SIZE = 320  # pixels of a picture
@@ -34,7 +34,7 @@ def overview(config: ConfigDict, dataset: Dataset) -> Overview:
     skeleton = dataset.sources[0].skeleton  # type: ignore[attr-defined]
     sizes = inventory.sizes(dataset)
     groups = inventory.groups(dataset)
-    found = [Finding(*finding) for finding in sources.findings(dataset)]
+    found = [Finding(*finding) for finding in checks.of_dataset(dataset)]
     found += _validation_list(config, dataset) + _far_out(dataset, skeleton, sizes)
     left, right, middle = drawings.PREDICTED.colours
     return Overview(

@@ -94,34 +94,12 @@ def load_dataset(data, seed: int) -> Dataset:
         window=data.window,
     )
     if data.check != "off":
-        checks.act_on(findings(dataset), data.check)
+        checks.act_on(checks.of_dataset(dataset), data.check)
     # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):
         return keep_crops(dataset, images, data.cache_dir, data.size)
     return dataset
-
-
-def findings(dataset: Dataset) -> list[checks.Finding]:
-    """What is wrong or unlikely where images' sizes are known, of example ids."""
-    found: list[checks.Finding] = []
-    start = 0
-    for source in dataset.sources:
-        annotations, sizes = source.annotations, getattr(source, "sizes", None)
-        rows = slice(start, start + len(annotations))
-        start = rows.stop
-        if sizes is None:
-            continue
-        name = source.name.upper()  # type: ignore[attr-defined]
-        windows = dataset.windows[rows]  # type: ignore[index]
-        for finding in (
-            *checks.of_set(name, annotations, sizes),  # type: ignore[arg-type]
-            *checks.of_windows(name, annotations.keys, windows, sizes),
-        ):
-            ids = tuple(row + rows.start for row in finding.examples)
-            found.append(finding._replace(examples=ids))
-    parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
-    return found + checks.of_parts(parts, dataset.keys, dataset.files, dataset.digests)
 
 
 def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
