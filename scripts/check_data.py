@@ -79,6 +79,17 @@ def check_labels(name: str, labels: Annotations, sizes: np.ndarray) -> None:
     found = checks.of_set(name, labels, sizes)
     found += checks.of_windows(name, labels.keys, windows, sizes)
     print(f"{name}: {len(found)} findings in the labels of {len(labels)}")
+    joints, there = labels.joints, labels.status != ABSENT
+    with np.errstate(invalid="ignore"):
+        outside = ((joints < -0.5) | (joints > sizes[:, None] - 0.5)).any(axis=-1)
+    worst = ((outside & there).sum(axis=1) / there.sum(axis=1)).max()
+    box = (np.nanmax(joints, axis=1) - np.nanmin(joints, axis=1)).max(axis=1)
+    least = (box / sizes.max(axis=1)).min()
+    print(
+        f"{name}: joints outside {(outside & there).sum() / there.sum():.4%}, of one "
+        f"person at most {worst:.1%}; box at least {least:.3f}"
+        f" of the image; occluded {(labels.status == OCCLUDED).sum() / there.sum():.1%}"
+    )
     for finding in found:
         print(f"  {finding.words}")
 

@@ -6,7 +6,7 @@ import stat
 from jalpose.data.source import DataError
 
 
-def is_file(path: str | os.PathLike) -> bool:
+def is_file(path: str | os.PathLike[str]) -> bool:
     """Is there a file that may be read?
 
     Raises:
@@ -22,7 +22,7 @@ def is_file(path: str | os.PathLike) -> bool:
         raise _refused(path) from error
 
 
-def is_folder(path: str | os.PathLike) -> bool:
+def is_folder(path: str | os.PathLike[str]) -> bool:
     """Is there a folder that may be looked into?
 
     Raises:
@@ -32,7 +32,7 @@ def is_folder(path: str | os.PathLike) -> bool:
     if found is None or not stat.S_ISDIR(found):
         return False
     try:
-        os.scandir(path).close()
+        os.scandir(os.fspath(path)).close()
         return True
     except PermissionError as error:
         raise _refused(path) from error

@@ -38,7 +38,7 @@ def fault(encoded: bytes) -> str:
     """
     found = _find_data(encoded)
     if found is None:
-        return "its segments are damaged"
+        return "its segments are damaged, or it has no end marker"
     scale = 1 if found.progressive else 8
     picture = _decoded(encoded, scale)
     if not _gives(_added(encoded, found), picture, scale):

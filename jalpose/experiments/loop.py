@@ -131,10 +131,11 @@ class Worker:
     def _context_of(self, unit: Unit) -> RunContext:
         config = self._plan.config_of(unit)
         base = None
+        dataset = self._dataset_of(unit.seed)
         if unit.chooses:
             place = self._plan.folder(Unit(unit.seed, BASE))
+            run.refuse_model_of_other_data(place, dataset, "base of the experiment")
             base = checkpoints.load_model(place, 0)
-        dataset = self._dataset_of(unit.seed)
         if unit.name == FULL:
             dataset = run.load_dataset(config)
         return make_context(config, dataset, self._programs, base=base)

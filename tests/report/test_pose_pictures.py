@@ -92,6 +92,22 @@ def test_files_are_read_as_a_run_reads_them(name, tmp_path):
         library.image_of(last)
 
 
+def test_images_that_a_run_left_out_are_left_out(tmp_path):
+    miniature.write_miniature(tmp_path, 24, 6)
+    for file in ("lsp/images/im0005.jpg", "lspet/images/im00002.jpg"):
+        with open(tmp_path / file, "r+b") as stream:
+            stream.truncate(200)
+    config = ConfigDict(recorded_runs.config())
+    config.data.name, config.data.dir = "lsp", str(tmp_path)
+    config.data.cache_dir, config.data.initial = str(tmp_path / "cache"), 11
+    config.data.pool, config.data.damaged = 0, "leave_out"
+    dataset = load_dataset(config.data, config.seed)
+    library = pictures.open_library(json.loads(config.to_json()))
+    assert len(library.keys) == 28
+    assert library.keys == dataset.keys
+    np.testing.assert_array_equal(library.image_of(20), dataset.image(20))
+
+
 def test_other_data_than_the_runs_are_refused():
     config = fake_runs.config("egl", 0)
     library = pictures.open_library(config)

@@ -21,6 +21,7 @@ networks for human pose estimation, ECCV 2016), read from
 that people of one image are never on both sides.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -159,7 +160,7 @@ def choose(labels: Annotations, options: Options) -> Annotations:
       DataError: nobody is left.
     """
     whole = (labels.status != skeletons.ABSENT).all(axis=1)
-    assert labels.people is not None and labels.boxes is not None  # as read above
+    assert labels.people is not None  # as read above
     bare = np.isnan(labels.people).any(axis=1)
     kept = np.ones(len(labels), bool)
     if options.all_joints:
@@ -175,23 +176,16 @@ def choose(labels: Annotations, options: Options) -> Annotations:
             f"{options.all_joints}), {int(bare.sum())} have no centre and height "
             "(data.crop=joints needs none)"
         )
-    joints, status = labels.joints[kept].copy(), labels.status[kept]
-    if options.head_shift:
-        # NaN where one of the two is absent: the head stays where it is.
-        moved = joints[:, _HEAD] + np.float32(options.head_shift) * (
-            joints[:, _NECK] - joints[:, _HEAD]
-        )
-        joints[:, _HEAD] = np.where(np.isnan(moved), joints[:, _HEAD], moved)
-    rows = np.flatnonzero(kept)
-    return Annotations(
-        keys=tuple(labels.keys[row] for row in rows),
-        files=tuple(labels.files[row] for row in rows),
-        joints=joints,
-        status=status,
-        boxes=labels.boxes[kept],
-        people=labels.people[kept],
-        head_sizes=None if labels.head_sizes is None else labels.head_sizes[kept],
+    found = labels.at(np.flatnonzero(kept))
+    if not options.head_shift:
+        return found
+    joints = found.joints.copy()
+    # NaN where one of the two is absent: the head stays where it is.
+    moved = joints[:, _HEAD] + np.float32(options.head_shift) * (
+        joints[:, _NECK] - joints[:, _HEAD]
     )
+    joints[:, _HEAD] = np.where(np.isnan(moved), joints[:, _HEAD], moved)
+    return dataclasses.replace(found, joints=joints)
 
 
 def in_validation(
@@ -308,18 +302,24 @@ def _check_people(people: list[Person], path: str) -> None:
         if (stem, person.number) in seen:
             raise DataError(f"There is more than one {who}. {WHERE_TO_GET}")
         seen.add((stem, person.number))
-        _check_places(person, who)
+        _check_places(person, who, placeholders=path.endswith(".json"))
 
 
-def _check_places(person: Person, who: str) -> None:
-    """Raise DataError for a joint, centre or height that can be nowhere."""
+def _check_places(person: Person, who: str, placeholders: bool) -> None:
+    """Raise DataError for a joint, centre or height that can be nowhere.
+
+    Absent joints have a place in the JSON, `placeholders`; in the .mat they have none.
+    """
     there = person.status != skeletons.ABSENT
     values = np.where(there[:, None], person.joints, 0)
-    placeholder = there & ((values == -1).all(axis=1) | (values == 0).all(axis=1))
+    nowhere = (values == -1).all(axis=1) | (values == 0).all(axis=1)
     for wrong, words in (
         (~np.isfinite(values).all(axis=1), "a coordinate that is not finite"),
         ((np.abs(values) > WILD).any(axis=1), f"a coordinate beyond {WILD:,} pixels"),
-        (placeholder, "a placeholder for its place, and is marked as annotated"),
+        (
+            there & nowhere & placeholders,
+            "a placeholder for its place, and is marked as annotated",
+        ),
     ):
         if wrong.any():
             joint = int(np.argmax(wrong))

@@ -21,7 +21,7 @@ def _lsp(data, seed: int):
     from jalpose.tasks.pose.prepared import open_source
 
     lsp, lspet = (
-        open_source(name, data.dir, data.cache_dir, damaged=data.damaged)
+        open_source(name, data.dir, data.cache_dir, damaged=_damaged(data))
         for name in ("lsp", "lspet")
     )
     # Halves of what is described: whoever is left out, nobody changes sides.
@@ -47,9 +47,9 @@ def _mpii(data, seed: int):
         head_shift=data.mpii.head_shift,
         placed=data.crop != "joints",
     )
-    source = open_source("mpii", data.dir, data.cache_dir, options, data.damaged)
+    source = open_source("mpii", data.dir, data.cache_dir, options, _damaged(data))
     validation = mpii.in_validation(
-        source.annotations, data.dir, source.images, partly=data.check == "off"
+        source.annotations, data.dir, source.images, partly=_check(data) == "off"
     )
     train, test = np.flatnonzero(~validation), np.flatnonzero(validation)
     what = "the part of MPII outside Newell's validation images"
@@ -63,6 +63,15 @@ def _mpii(data, seed: int):
     pool = pool[: data.pool or len(pool)]
     rows = np.linspace(0, len(test) - 1, data.test or len(test)).round().astype(int)
     return (source,), np.sort(initial), np.sort(pool), test[rows]
+
+
+# Configs that were recorded before these keys came do as they say by default.
+def _damaged(data) -> str:
+    return data.get("damaged", "refuse")
+
+
+def _check(data) -> str:
+    return data.get("check", "warn")
 
 
 def _at_most(key, value, limit, what):
@@ -93,8 +102,8 @@ def load_dataset(data, seed: int) -> Dataset:
         crop=data.crop,
         window=data.window,
     )
-    if data.check != "off":
-        checks.act_on(checks.of_dataset(dataset), data.check)
+    if _check(data) != "off":
+        checks.act_on(checks.of_dataset(dataset), _check(data))
     # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):
