@@ -74,8 +74,8 @@ def _median(accounts, work, name, unit=1.0) -> page.Cell | None:
     return page.Cell(f"{middle:.3g}", middle)
 
 
-def as_markup(table: Table, files: str) -> Markup:
-    """A table of the report as HTML, its best cells bold."""
+def as_markup(table: Table, files: str = "") -> Markup:
+    """A table as HTML, its best cells bold; `files` are where else it is written."""
     filled = [
         (column, heading)
         for column, heading in zip(table.columns, table.full_headings, strict=True)
@@ -94,7 +94,8 @@ def as_markup(table: Table, files: str) -> Markup:
     if empty := set(table.full_headings) - {heading for _, heading in filled}:
         names = [heading for heading in table.full_headings if heading in empty]
         notes.append(f"Columns without a value, not shown: {', '.join(names)}.")
-    notes.append(page.element("code", files))
+    if files:
+        notes.append(page.element("code", files))
     return page.table([heading for _, heading in filled], rows, table.caption, notes)
 
 

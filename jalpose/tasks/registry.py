@@ -1,9 +1,10 @@
 """Tasks by name: a new one is a folder beside this and a line here.
 
 The folder has `settings` (keys, scales, protocols, checks), `sources` (data sets by
-name), `labels` (the NumPy half), `task` (the JAX half) and, where reports are to show
-examples, `pictures`. They are imported when they are asked for, by name, since the
-report knows labels and pictures and must not import JAX.
+name), `labels` (the NumPy half), `task` (the JAX half), where reports are to show
+examples, `pictures`, and where data are to be looked through, `overview`. They are
+imported when they are asked for, by name, since the report knows labels and pictures
+and must not import JAX.
 """
 
 import importlib
@@ -40,15 +41,26 @@ def task_of(name: str) -> ModuleType:
 
 def pictures_of(name: str) -> ModuleType | None:
     """Module with what `jalpose.tasks.pictures` lists; None where a task has none."""
-    one_of("task", name, TASKS)
-    if importlib.util.find_spec(f"{TASKS[name]}.pictures") is None:
-        return None
-    return _part(name, "pictures")
+    return _part_if_there(name, "pictures")
+
+
+def overview_of(name: str) -> ModuleType | None:
+    """Module with `overview(config, dataset) -> Overview`; None where there is none.
+
+    See `jalpose.tasks.overviews`.
+    """
+    return _part_if_there(name, "overview")
 
 
 def recorded_in(config: Mapping) -> str:
     """The task of a recorded config of any age."""
     return config.get("task", USUAL)
+
+
+def _part_if_there(name: str, part: str) -> ModuleType | None:
+    one_of("task", name, TASKS)
+    there = importlib.util.find_spec(f"{TASKS[name]}.{part}") is not None
+    return _part(name, part) if there else None
 
 
 def _part(name: str, part: str) -> ModuleType:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jalpose.data.crops import meets
+from jalpose.data.dataset import Dataset
 from jalpose.data.source import DataError
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED
@@ -35,10 +36,12 @@ class Finding(NamedTuple):
     Attributes:
       words: what, with examples and what to do.
       impossible: it cannot be right.
+      examples: whom it is of: rows of the set, across parts ids; () where it is of all.
     """
 
     words: str
     impossible: bool = False
+    examples: tuple[int, ...] = ()
 
 
 def act_on(findings: Iterable[Finding], check: str) -> None:
@@ -53,6 +56,28 @@ def act_on(findings: Iterable[Finding], check: str) -> None:
         raise DataError(f"{' '.join(refused)} {_OFF}.")
     for finding in found:
         _logger.warning("%s", finding.words)
+
+
+def of_dataset(dataset: Dataset) -> list[Finding]:
+    """What is wrong or unlikely where images' sizes are known, of example ids."""
+    found: list[Finding] = []
+    start = 0
+    for source in dataset.sources:
+        annotations, sizes = source.annotations, getattr(source, "sizes", None)
+        rows = slice(start, start + len(annotations))
+        start = rows.stop
+        if sizes is None:
+            continue
+        name = source.name.upper()  # type: ignore[attr-defined]
+        windows = dataset.windows[rows]  # type: ignore[index]
+        for finding in (
+            *of_set(name, annotations, sizes),  # type: ignore[arg-type]
+            *of_windows(name, annotations.keys, windows, sizes),
+        ):
+            ids = tuple(row + rows.start for row in finding.examples)
+            found.append(finding._replace(examples=ids))
+    parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
+    return found + of_parts(parts, dataset.keys, dataset.files, dataset.digests)
 
 
 def of_set(name: str, annotations: Annotations, sizes: np.ndarray) -> list[Finding]:
@@ -92,7 +117,7 @@ def of_windows(
         f"{width} x {height} pixels, the window is {side:.0f} pixels round ({x:.0f}, "
         f"{y:.0f})). Correct the joints or centres that place them."
     )
-    return [Finding(words, impossible=True)]
+    return [Finding(words, impossible=True, examples=_rows(bare))]
 
 
 def of_parts(
@@ -111,6 +136,7 @@ def of_parts(
     """
     first: dict[str, tuple[str, int]] = {}
     twice: dict[tuple[str, str], list[str]] = {}
+    ids_of: dict[tuple[str, str], list[int]] = {}
     for part, ids in parts.items():
         for example in ids:
             digest = digests[example]
@@ -118,10 +144,12 @@ def of_parts(
             if digest and where != part and files[other] != files[example]:
                 pair = f"{keys[other]} and {keys[example]}"
                 twice.setdefault((where, part), []).append(pair)
+                ids_of.setdefault((where, part), []).extend([other, int(example)])
     return [
         Finding(
             f"{len(pairs)} images are the same file in the {one} and the {two} part: "
-            f"{_list(pairs)}. What is trained on is not to be tested on."
+            f"{_list(pairs)}. What is trained on is not to be tested on.",
+            examples=tuple(ids_of[one, two]),
         )
         for (one, two), pairs in twice.items()
     ]
@@ -147,7 +175,8 @@ def _outside(
         named = _names(annotations.keys, np.any(out, axis=1))
         yield Finding(
             f"{share:.1%} of the joints of {name} lie outside their images, those of "
-            f"{named}. {ask}"
+            f"{named}. {ask}",
+            examples=_rows(np.any(out, axis=1)),
         )
 
 
@@ -195,25 +224,23 @@ def _cornered(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding
 
 
 def _equal(name: str, annotations: Annotations) -> Finding | None:
-    first: dict[tuple, str] = {}
-    equal = []
-    for key, file, joints, status in zip(
-        annotations.keys,
-        annotations.files,
-        annotations.joints,
-        annotations.status,
-        strict=True,
+    first: dict[tuple, int] = {}
+    equal, rows = [], []
+    for row, (file, joints, status) in enumerate(
+        zip(annotations.files, annotations.joints, annotations.status, strict=True)
     ):
         pose = (file, joints.tobytes(), status.tobytes())
-        other = first.setdefault(pose, key)
-        if other != key:
-            equal.append(f"{other} and {key}")
+        other = first.setdefault(pose, row)
+        if other != row:
+            equal.append(f"{annotations.keys[other]} and {annotations.keys[row]}")
+            rows += [other, row]
     if not equal:
         return None
     return Finding(
         f"{len(equal)} people of {name} are there twice, with the same joints in the "
         f"same image: {_list(equal)}. Remove the copies from the annotation file.",
         impossible=True,
+        examples=tuple(rows),
     )
 
 
@@ -221,9 +248,14 @@ def _some(
     keys: Sequence[str], which: np.ndarray, words: Callable[[int, str], str]
 ) -> Finding | None:
     """A finding of the examples `which`, if any: words of (how many, who)."""
-    return (
-        Finding(words(int(which.sum()), _names(keys, which))) if which.any() else None
-    )
+    if not which.any():
+        return None
+    said = words(int(which.sum()), _names(keys, which))
+    return Finding(said, examples=_rows(which))
+
+
+def _rows(which: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(which).tolist())
 
 
 def _names(keys: Sequence[str], which: np.ndarray) -> str:

@@ -103,29 +103,12 @@ def load_dataset(data, seed: int) -> Dataset:
         window=data.window,
     )
     if _check(data) != "off":
-        checks.act_on(_findings(dataset), _check(data))
+        checks.act_on(checks.of_dataset(dataset), _check(data))
     # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):
         return keep_crops(dataset, images, data.cache_dir, data.size)
     return dataset
-
-
-def _findings(dataset: Dataset) -> list[checks.Finding]:
-    """What is wrong or unlikely in a benchmark whose images' sizes are known."""
-    found, start = [], 0
-    for source in dataset.sources:
-        annotations, sizes = source.annotations, getattr(source, "sizes", None)
-        rows = slice(start, start + len(annotations))
-        start = rows.stop
-        if sizes is None:
-            continue
-        name = source.name.upper()  # type: ignore[attr-defined]
-        found += checks.of_set(name, annotations, sizes)  # type: ignore[arg-type]
-        windows = dataset.windows[rows]  # type: ignore[index]
-        found += checks.of_windows(name, annotations.keys, windows, sizes)
-    parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
-    return found + checks.of_parts(parts, dataset.keys, dataset.files, dataset.digests)
 
 
 def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:

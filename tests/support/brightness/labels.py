@@ -75,8 +75,9 @@ class SquareLabels:
 
     def draw(self, image, window, truth, predicted, caption):
         tile = np.asarray(Image.fromarray(image).resize((128, 128)))
-        said = round(255 * float(np.clip(predicted["brightness"], 0, 1)))
-        tile = np.concatenate([tile, np.full((128, 16, 3), said, np.uint8)], axis=1)
+        if predicted is not None:
+            said = round(255 * float(np.clip(predicted["brightness"], 0, 1)))
+            tile = np.concatenate([tile, np.full((128, 16, 3), said, np.uint8)], axis=1)
         return np.concatenate([tile, strip(caption, tile.shape[1])])
 
     def legend(self, width):
