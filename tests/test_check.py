@@ -122,7 +122,7 @@ def test_a_joint_far_out(spoilt, tmp_path):
     assert "head of lsp/im0004" in far.words and far.examples == (3,)
     assert pictures(page) == 13
     suspicious = page[page.index('id="suspicious"') : page.index('id="examples"')]
-    assert "lsp/im0004" in suspicious and "finding 1" in suspicious
+    assert "lsp/im0004" in suspicious and "of finding 1" in suspicious
     assert needs_nothing_else(page)
 
 

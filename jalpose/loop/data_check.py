@@ -217,7 +217,7 @@ def _galleries(
     if len(shown) < len(suspects):
         words += f" {len(shown)} of {len(suspects)}, of each finding in turn."
     lines = {
-        example: (f"finding {', '.join(map(str, suspects[example]))}",)
+        example: (f"of finding {', '.join(map(str, suspects[example]))}",)
         for example in shown
     }
     parts = {}

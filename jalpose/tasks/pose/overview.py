@@ -5,6 +5,7 @@ See `jalpose.tasks.overviews` for the contract.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -87,7 +88,7 @@ def draw(skeleton: Skeleton, image, window, truth: Truth) -> np.ndarray:
 def _joints(dataset: Dataset, groups: Sequence[Group], skeleton: Skeleton) -> Summary:
     """Share of each joint that is there, and hidden."""
     headings = [Heading("joint")]
-    columns: list[list] = [[*skeleton.joints, "all"]]
+    columns: list[list[Any]] = [[*skeleton.joints, "all"]]
     for group in groups:
         status = dataset.truth["status"][group.ids]
         for words, which in (
