@@ -1,10 +1,12 @@
 """Labels of pose data sets as plain arrays, whatever a set ships."""
 
 import dataclasses
+from typing import Protocol, cast
 
 import numpy as np
 
-from jalpose.tasks.pose.skeletons import ABSENT
+from jalpose.data.dataset import Dataset
+from jalpose.tasks.pose.skeletons import ABSENT, Skeleton
 
 # Pixels from the image's corner, either way: no image that is read is so large, and a
 # coordinate beyond is a mistake (65,535 is a common one).
@@ -64,3 +66,31 @@ class Annotations:
             people=None if self.people is None else self.people[rows],
             head_sizes=None if self.head_sizes is None else self.head_sizes[rows],
         )
+
+
+class PoseSource(Protocol):
+    """Images and labels of one data set of poses.
+
+    Attributes:
+      skeleton: of its joints.
+      annotations: of its examples.
+      name: of the set, where it is made of files, like the rest.
+      sizes: int [N, 2], width and height of the examples' images, pixels.
+      images: files that the annotation file describes.
+    """
+
+    skeleton: Skeleton
+    annotations: Annotations
+    name: str
+    sizes: np.ndarray
+    images: tuple[str, ...]
+
+
+def sources_of(dataset: Dataset) -> tuple[PoseSource, ...]:
+    """The sources of a data set of poses."""
+    return cast(tuple[PoseSource, ...], dataset.sources)
+
+
+def skeleton_of(dataset: Dataset) -> Skeleton:
+    """The skeleton that all sources of a data set of poses share."""
+    return sources_of(dataset)[0].skeleton

@@ -14,7 +14,7 @@ import numpy as np
 from jalpose.data.crops import meets
 from jalpose.data.dataset import Dataset
 from jalpose.data.source import DataError
-from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.annotations import Annotations, sources_of
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED
 
 CHECKS = ("warn", "strict", "off")  # values of `data.check`
@@ -62,16 +62,15 @@ def of_dataset(dataset: Dataset) -> list[Finding]:
     """What is wrong or unlikely where images' sizes are known, of example ids."""
     found: list[Finding] = []
     start = 0
-    for source in dataset.sources:
+    for source in sources_of(dataset):
         annotations, sizes = source.annotations, getattr(source, "sizes", None)
         rows = slice(start, start + len(annotations))
         start = rows.stop
-        if sizes is None:
+        if sizes is None or dataset.windows is None:
             continue
-        name = source.name.upper()  # type: ignore[attr-defined]
-        windows = dataset.windows[rows]  # type: ignore[index]
+        name, windows = source.name.upper(), dataset.windows[rows]
         for finding in (
-            *of_set(name, annotations, sizes),  # type: ignore[arg-type]
+            *of_set(name, annotations, sizes),
             *of_windows(name, annotations.keys, windows, sizes),
         ):
             ids = tuple(row + rows.start for row in finding.examples)

@@ -18,6 +18,7 @@ from jalpose.data.dataset import Dataset
 from jalpose.settings.checks import ConfigError
 from jalpose.tasks.labels import Predicted, Score, ScoreKeys, Truth
 from jalpose.tasks.pose import baseline, counting, drawings, pck
+from jalpose.tasks.pose.annotations import skeleton_of
 from jalpose.tasks.pose.skeletons import Skeleton
 
 KEYS = ScoreKeys(
@@ -191,7 +192,7 @@ def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
         scored; or nobody labelled has one that is learnt.
     """
     evaluation, sizes = config.evaluation, dataset.truth.get("head_size")
-    skeleton = dataset.sources[0].skeleton  # type: ignore[attr-defined]
+    skeleton = skeleton_of(dataset)
     if evaluation.reference != "torso" and (
         sizes is None or not (sizes[dataset.test] > 0).any()
     ):

@@ -20,6 +20,7 @@ from jalpose.tasks.labels import Truth
 from jalpose.tasks.overviews import Finding, Heading, Overview, Summary
 from jalpose.tasks.pictures import Key
 from jalpose.tasks.pose import checks, drawings, mpii
+from jalpose.tasks.pose.annotations import skeleton_of, sources_of
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, Skeleton
 
 SIZE = 320  # pixels of a picture
@@ -32,7 +33,7 @@ _GROUND = 96  # grey round the image
 
 def overview(config: ConfigDict, dataset: Dataset) -> Overview:
     """Tables, findings and pictures of the poses of a data set."""
-    skeleton = dataset.sources[0].skeleton  # type: ignore[attr-defined]
+    skeleton = skeleton_of(dataset)
     sizes = inventory.sizes(dataset)
     groups = inventory.groups(dataset)
     found = [Finding(*finding) for finding in checks.of_dataset(dataset)]
@@ -179,13 +180,9 @@ def _validation_list(config: ConfigDict, dataset: Dataset) -> list[Finding]:
     """What a run would say of MPII's list of validation images."""
     if config.data.name != "mpii":
         return []
-    (source,) = dataset.sources
+    (source,) = sources_of(dataset)
     try:
-        mpii.in_validation(
-            source.annotations,  # type: ignore[arg-type]
-            config.data.dir,
-            source.images,  # type: ignore[attr-defined]
-        )
+        mpii.in_validation(source.annotations, config.data.dir, source.images)
     except DataError as error:
         return [Finding(str(error), impossible=True)]
     return []

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jalpose.data.dataset import Dataset
 from jalpose.runtime.shapes import AnyArray
 from jalpose.tasks.pose import augment, counting, heatmaps, losses, peaks
+from jalpose.tasks.pose.annotations import skeleton_of
 from jalpose.tasks.pose.augment import NO_AUGMENTATION, Ranges
 from jalpose.tasks.pose.heatmaps import HeatmapSpec
 from jalpose.tasks.pose.skeletons import Skeleton
@@ -195,7 +196,7 @@ def make_task(config: ConfigDict, dataset: Dataset) -> PoseTask:
     size = config.data.size
     augmented = {**config.augment, "scale": tuple(config.augment.scale)}
     return PoseTask(
-        skeleton=dataset.sources[0].skeleton,  # type: ignore[attr-defined]
+        skeleton=skeleton_of(dataset),
         spec=HeatmapSpec(size, size // 4, config.heatmap.sigma, config.heatmap.peak),
         ranges=Ranges(**augmented),
         occluded=config.training.occluded,
