@@ -1,7 +1,7 @@
 """Labels of pose data sets as plain arrays, whatever a set ships."""
 
 import dataclasses
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -68,22 +68,17 @@ class Annotations:
         )
 
 
+@runtime_checkable
 class PoseSource(Protocol):
-    """Images and labels of one data set of poses.
+    """Labels of one data set of poses, beside its images.
 
     Attributes:
       skeleton: of its joints.
       annotations: of its examples.
-      name: of the set, where it is made of files, like the rest.
-      sizes: int [N, 2], width and height of the examples' images, pixels.
-      images: files that the annotation file describes.
     """
 
     skeleton: Skeleton
     annotations: Annotations
-    name: str
-    sizes: np.ndarray
-    images: tuple[str, ...]
 
 
 def sources_of(dataset: Dataset) -> tuple[PoseSource, ...]:

@@ -68,7 +68,8 @@ def of_dataset(dataset: Dataset) -> list[Finding]:
         start = rows.stop
         if sizes is None or dataset.windows is None:
             continue
-        name, windows = source.name.upper(), dataset.windows[rows]
+        name = getattr(source, "name", "the set").upper()
+        windows = dataset.windows[rows]
         for finding in (
             *of_set(name, annotations, sizes),
             *of_windows(name, annotations.keys, windows, sizes),

@@ -20,7 +20,8 @@ from jalpose.tasks.labels import Truth
 from jalpose.tasks.overviews import Finding, Heading, Overview, Summary
 from jalpose.tasks.pictures import Key
 from jalpose.tasks.pose import checks, drawings, mpii
-from jalpose.tasks.pose.annotations import skeleton_of, sources_of
+from jalpose.tasks.pose.annotations import skeleton_of
+from jalpose.tasks.pose.prepared import PreparedPoses
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, Skeleton
 
 SIZE = 320  # pixels of a picture
@@ -180,7 +181,9 @@ def _validation_list(config: ConfigDict, dataset: Dataset) -> list[Finding]:
     """What a run would say of MPII's list of validation images."""
     if config.data.name != "mpii":
         return []
-    (source,) = sources_of(dataset)
+    (source,) = dataset.sources
+    if not isinstance(source, PreparedPoses):
+        return []
     try:
         mpii.in_validation(source.annotations, config.data.dir, source.images)
     except DataError as error:
