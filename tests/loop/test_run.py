@@ -468,7 +468,7 @@ def results(workdir):
         jax.tree.map(lambda leaf: leaf.tobytes(), checkpoints.load_model(workdir, n))
         for n in range(3)
     ]
-    assert len(kept) == 5  # two selections, three arrays
+    assert len(kept) == 6  # two selections, three arrays, and what the data are
     return kept, metrics, models
 
 
