@@ -36,7 +36,8 @@ def test_killed_at_random_it_prepares_the_same_records(tmp_path):
         from pathlib import Path
         from tests.data.test_preparation import Folder
         folder = Folder.__new__(Folder)
-        folder.raw, folder.cache = Path({str(folder.raw)!r}), Path({str(folder.cache)!r})
+        folder.raw = Path({str(folder.raw)!r})
+        folder.cache = Path({str(folder.cache)!r})
         folder.labels, folder.files = folder.raw / "labels", {folder.files!r}
         from array_record.python import array_record_module
         print("begins", flush=True)
