@@ -71,12 +71,12 @@ def _check_optimisation(training):
                 f"training.{key}={drops} must rise, each above the one before and the "
                 "first above 0"
             )
-    drops = f"{tuple(training.drop_epochs)} and {tuple(training.drop_steps)}"
-    named = bool(training.drop_epochs) + bool(training.drop_steps)
-    if training.schedule == "steps" and named != 1:
+    epochs, steps = tuple(training.drop_epochs), tuple(training.drop_steps)
+    if training.schedule == "steps" and bool(epochs) == bool(steps):
         raise ConfigError(
             "training.schedule='steps' needs exactly one of training.drop_epochs and "
-            f"training.drop_steps, where the learning rate drops; they are {drops}"
+            "training.drop_steps, where the learning rate drops; they are "
+            f"{epochs} and {steps}"
         )
     if training.heldout == "none":
         for key, needs in (("schedule", "plateau"), ("keep", "best")):
