@@ -21,12 +21,15 @@ class Finding(NamedTuple):
     Attributes:
       words: what, with examples and what to do.
       impossible: it cannot be right; a run would be refused.
-      examples: ids of whom it is of; () where it is of all.
+      examples: ids of whom it is of; a sample where it is of a whole set, () where it
+        is of no example.
+      rule: a name of what was not kept, "" where it has none.
     """
 
     words: str
     impossible: bool = False
     examples: tuple[int, ...] = ()
+    rule: str = ""
 
 
 class Heading(NamedTuple):

@@ -37,7 +37,7 @@ def overview(config: ConfigDict, dataset: Dataset) -> Overview:
     skeleton = skeleton_of(dataset)
     sizes = inventory.sizes(dataset)
     groups = inventory.groups(dataset)
-    found = [Finding(*finding) for finding in checks.of_dataset(dataset)]
+    found = checks.of_dataset(dataset)
     found += _validation_list(config, dataset) + _far_out(dataset, skeleton, sizes)
     left, right, middle = drawings.PREDICTED.colours
     return Overview(
