@@ -20,7 +20,7 @@ from PIL import Image
 
 from jalpose.data import images, jpeg
 from jalpose.data.source import DataError
-from jalpose.tasks.overviews import Finding
+from jalpose.tasks.findings import Finding
 from jalpose.tasks.pose import checks, coco, lsp, mpii
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
