@@ -5,33 +5,47 @@ import numpy as np
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
 from jalpose.runtime import random_streams
-from jalpose.tasks.classification import cifar
-from jalpose.tasks.classification.annotations import UNLABELLED, Annotations, Shipped
-from jalpose.tasks.classification.prepared import open_source
+from jalpose.tasks.classification import checks, shapes
+from jalpose.tasks.classification.annotations import UNLABELLED, Annotations
+from jalpose.tasks.classification.prepared import PreparedClasses, open_source
+from jalpose.tasks.classification.shapes import ShapeSource
+from jalpose.tasks.classification.shipped import SHIPPED
+from jalpose.tasks.findings import act_on
 
-
-def _cifar10(data) -> Shipped:
-    return cifar.find("cifar10", data.dir)
-
-
-def _cifar100(data) -> Shipped:
-    return cifar.find("cifar100", data.dir, data.cifar.labels)
-
-
-SOURCES = {"cifar10": _cifar10, "cifar100": _cifar100}
+DRAWN = {"shapes": shapes.benchmark}
+SOURCES = {**SHIPPED, **DRAWN}
 
 
 def load_dataset(data, seed: int) -> Dataset:
     """Open the benchmark `data.name`; `data` is the config section of that name.
 
     The examples labelled at the start are drawn by the seed, and the other training
-    examples are the pool; the test set is the same for every seed.
+    examples are the pool; the test set is the same for every seed. Of drawn sets every
+    example is of the seed.
 
     Raises:
-      DataError: files are missing or damaged, or there are too few examples for the
-        config.
+      DataError: files are missing or damaged, labels do not fit their images (see
+        `checks`), or there are too few examples for the config.
     """
-    shipped = SOURCES[data.name](data)
+    source: ShapeSource | PreparedClasses
+    if data.name in DRAWN:
+        (source,), (initial, pool, test) = DRAWN[data.name](data.to_dict(), seed)
+    else:
+        source, initial, pool, test = _open_shipped(data, seed)
+    if data.labelled == "all":
+        initial, pool = np.concatenate([initial, pool]), pool[:0]
+    dataset = join(source, source.annotations, initial=initial, pool=pool, test=test)
+    if data.check != "off":
+        act_on(checks.of_dataset(dataset), data.check)
+    # Shapes are not kept: they are drawn as fast as read.
+    if data.packed and isinstance(source, PreparedClasses):
+        return keep_crops(dataset, [source.fingerprint], data.cache_dir, data.size)
+    return dataset
+
+
+def _open_shipped(data, seed: int):
+    """A prepared set: its source, and the ids of its three parts."""
+    shipped = SHIPPED[data.name](data)
     source = open_source(data.name, shipped, data.dir, data.cache_dir, data.damaged)
     annotations, name = source.annotations, data.name.upper()
     train, test = np.flatnonzero(~annotations.test), np.flatnonzero(annotations.test)
@@ -45,16 +59,7 @@ def load_dataset(data, seed: int) -> Dataset:
     initial, pool = np.split(order, [data.initial])
     pool = np.sort(draws.permutation(pool)[: data.pool or len(pool)])
     rows = np.linspace(0, len(test) - 1, data.test or len(test)).round().astype(int)
-    if data.labelled == "all":
-        initial, pool = np.concatenate([initial, pool]), pool[:0]
-    dataset = join(
-        source, annotations, initial=np.sort(initial), pool=pool, test=test[rows]
-    )
-    return (
-        keep_crops(dataset, [source.fingerprint], data.cache_dir, data.size)
-        if (data.packed)
-        else dataset
-    )
+    return source, np.sort(initial), pool, test[rows]
 
 
 def join(
