@@ -4,7 +4,6 @@ import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
-from jalpose.runtime import random_streams
 from jalpose.tasks.classification import checks, shapes
 from jalpose.tasks.classification.annotations import UNLABELLED, Annotations
 from jalpose.tasks.classification.prepared import PreparedClasses, open_source
@@ -45,6 +44,8 @@ def load_dataset(data, seed: int) -> Dataset:
 
 def _open_shipped(data, seed: int):
     """A prepared set: its source, and the ids of its three parts."""
+    from jalpose.runtime import random_streams
+
     shipped = SHIPPED[data.name](data)
     source = open_source(data.name, shipped, data.dir, data.cache_dir, data.damaged)
     annotations, name = source.annotations, data.name.upper()
