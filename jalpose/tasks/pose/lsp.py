@@ -264,7 +264,7 @@ def _refuse_placeholders(shipped: np.ndarray, path: str, names: list[str]) -> No
 
 def _placeholders(shipped: np.ndarray) -> np.ndarray:
     """Which joints are where LSPET has those that are not annotated: bool [N, J]."""
-    return (shipped[..., :2] <= 0).all(axis=-1)
+    return np.all(shipped[..., :2] <= 0, axis=-1)
 
 
 def _first(which: np.ndarray, shipped: np.ndarray, names: list[str]) -> str:
