@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from jalpose.acquisition import (
+    bait,
     control,
     coreset,
     egl,
@@ -18,10 +19,15 @@ from jalpose.acquisition import (
     ensemble,
     entropy_gradnorm,
     expected_gradnorm,
+    kmeanspp,
+    lcmd,
     learning_loss,
+    maxdet,
+    maxherding,
     mc_dropout,
     random,
     softmax_entropy,
+    typiclust,
 )
 from jalpose.acquisition.method import Method
 from jalpose.acquisition.pose import aleatoric, egl_ensemble, multipeak_entropy, vl4pose
@@ -34,6 +40,12 @@ GROUP = "jalpose.methods"
 METHODS: dict[str, type[Method]] = {
     "random": random.Random,
     "coreset": coreset.CoreSet,
+    "lcmd": lcmd.Lcmd,
+    "kmeanspp": kmeanspp.KMeansPlusPlus,
+    "maxdet": maxdet.MaxDet,
+    "bait": bait.Bait,
+    "typiclust": typiclust.TypiClust,
+    "maxherding": maxherding.MaxHerding,
     "multipeak_entropy": multipeak_entropy.MultiPeakEntropy,
     "softmax_entropy": softmax_entropy.SoftmaxEntropy,
     "learning_loss": learning_loss.LearningLoss,

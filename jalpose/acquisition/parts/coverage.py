@@ -12,6 +12,7 @@ those of the network at hand. Everything is on the host.
 """
 
 import heapq
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -197,7 +198,7 @@ def _squared(rows, others):
 def _means(every, count, key, mesh):
     """Cluster of each point, by k-means from k-means++; an empty cluster stays so."""
     begun = spreading.spread(
-        "kmeans++",
+        "kmeanspp",
         every,
         every[:0],
         count,
@@ -205,7 +206,9 @@ def _means(every, count, key, mesh):
         key=key,
         mesh=mesh,
     )
-    _, owner = vq.kmeans2(every, every[begun.order], iter=20, minit="matrix")
+    with warnings.catch_warnings():  # equal points leave clusters empty
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        _, owner = vq.kmeans2(every, every[begun.order], iter=20, minit="matrix")
     return owner.astype(np.int64)
 
 

@@ -4,9 +4,9 @@ Each step takes the point farthest from all centres so far and makes it one (Gon
 1985; Algorithm 1 of Sener & Savarese, ICLR 2018). The radius that is left is at most
 twice the smallest possible.
 
-Both loops, over the centres there are and over the choices, are compiled programs, the
+Both loops, over the centres there are and over the choices, are compiled, the
 pool split over the devices (see `points`). What is held is the pool and a distance for
-each of its rows, never a matrix of distances; and of the centres a block on each device.
+each of its rows, never a matrix of distances; and a block of centres on each device.
 """
 
 import functools

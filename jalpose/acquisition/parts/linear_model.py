@@ -6,7 +6,7 @@ noise of variance `noise`^2, that has seen the labelled examples, and choose gre
 - `largest_determinant` (maxdet): each pick has the largest variance after those before
   it, which is greedy for the determinant of the batch's kernel matrix. BatchBALD of a
   Gaussian model is the same (Holzmueller et al., JMLR 24, 2023, section 4).
-- `fisher_reduction` (BAIT: Ash, Goel, Krishnamurthy, Kakade, NeurIPS 2021, Algorithm 1):
+- `fisher_reduction` (BAIT: Ash, Goel, Krishnamurthy, Kakade, NeurIPS 2021, Alg. 1):
   the smallest trace of (M_S + noise^2 I)^-1 M, where M_S sums f f' over labelled and
   chosen, M over labelled and pool; greedily forward to twice the budget, then backward.
   The paper's M of a classifier has a rank per class; here it is f f', the paper's form
@@ -112,7 +112,7 @@ def fisher_reduction(
     first, taken = state.reduction(1), np.zeros(len(pool), bool)
     order: list[int] = []
     gains: list[float] = []
-    for _ in range(min(int(round(oversample * budget)), len(pool))):
+    for _ in range(min(round(oversample * budget), len(pool))):
         reduction = np.where(taken, -np.inf, state.reduction(1))
         row = int(np.argmax(reduction))
         order.append(row)

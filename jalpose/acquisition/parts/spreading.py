@@ -6,8 +6,8 @@ Every point belongs to its nearest centre. Two rules say which point is the next
   "A Framework and Benchmark for Deep Batch Active Learning for Regression", JMLR 24,
   2023, section 4): of the cluster whose squared distances sum to the most, the farthest
   point.
-- `kmeans++` (Arthur & Vassilvitskii, SODA 2007): a point drawn with probability
-  proportional to its squared distance to its nearest centre.
+- `kmeanspp`, k-means++ (Arthur & Vassilvitskii, SODA 2007): a point drawn with
+  probability proportional to its squared distance to its nearest centre.
 
 Labelled examples are centres from the beginning, as that paper's mode TP has it;
 without any, its mode P, the first is the point farthest from the origin. As k-centre
@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec
 from jalpose.acquisition.parts import kcenter, points
 from jalpose.runtime import sharding
 
-RULES = ("lcmd", "kmeans++")
+RULES = ("lcmd", "kmeanspp")
 _LAST = -1e30  # of what is no longer away from a centre: after all that is
 
 
@@ -78,7 +78,7 @@ def spread(
       centres: [L, C], where centres are already; L may be 0.
       budget: from 1 to M.
       ids: int [M], distinct; of the rows of the pool, for ties, draws and messages.
-      key: of the draws of kmeans++.
+      key: of the draws of kmeanspp.
       centre_ids: int [L], for messages.
       mesh: the pool is split over its devices; None: all there are.
       chunk: rows in a block.
@@ -92,8 +92,8 @@ def spread(
     ids = np.asarray(ids)
     if rule not in RULES:
         raise ValueError(f"{rule=} must be one of {', '.join(RULES)}")
-    if rule == "kmeans++" and key is None:
-        raise ValueError("the draws of kmeans++ need a key")
+    if rule == "kmeanspp" and key is None:
+        raise ValueError("the draws of kmeanspp need a key")
     points.check_points(pool, centres, budget, ids, chunk)
     centre_ids = np.arange(len(centres)) if centre_ids is None else centre_ids
     largest = max(
@@ -111,7 +111,7 @@ def spread(
         some = sharding.replicate(mesh, laid.scaled(some))
         first = np.int32(start)
         nearest, owner = approach(mesh)(some, first, laid.blocks, nearest, owner)
-    draws = _draws(laid, ids, key if rule == "kmeans++" else jax.random.key(0))
+    draws = _draws(laid, ids, key if rule == "kmeanspp" else jax.random.key(0))
     found = choice(mesh, rule, budget, len(centres))(
         (laid.blocks, laid.padding, draws), nearest, owner
     )
@@ -220,7 +220,7 @@ def choice(mesh, rule: str, budget: int, num_centres: int):
             drawn = jnp.where(nearest > 0, jnp.log(nearest) + bumps, _LAST)
             return jnp.where(jnp.isinf(nearest), size(nearest), drawn)
 
-        rank = {"lcmd": rank_lcmd, "kmeans++": rank_draws}[rule]
+        rank = {"lcmd": rank_lcmd, "kmeanspp": rank_draws}[rule]
 
         def choose(i, state):
             nearest, owner, taken, order, sq_distances = state

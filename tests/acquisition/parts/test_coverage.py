@@ -123,7 +123,6 @@ def test_the_order_of_the_rows_and_their_lengths_change_nothing():
         np.testing.assert_array_equal(ids[shuffle][other.order], ids[one.order])
 
 
-@pytest.mark.filterwarnings("ignore:One of the clusters is empty")
 def test_equal_points_are_chosen_by_id_each_once():
     pool, ids = np.full((6, 3), 0.5), np.array([8, 3, 5, 1, 9, 2])
     covered = coverage.covering(pool, pool[:0], 6, ids=ids)

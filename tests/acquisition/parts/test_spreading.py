@@ -129,7 +129,7 @@ def test_draws_are_in_proportion_to_squared_distances():
     pool = np.float32([[1], [2], [3], [0]])
     tries, firsts = 1500, np.zeros(4)
     for key in jax.random.split(jax.random.key(0), tries):
-        firsts[spread("kmeans++", pool, pool[3:], 1, key=key).order[0]] += 1
+        firsts[spread("kmeanspp", pool, pool[3:], 1, key=key).order[0]] += 1
     expected = np.array([1, 4, 9, 0]) / 14
     error = np.sqrt(expected * (1 - expected) / tries)
     assert (np.abs(firsts / tries - expected) <= 4 * error).all()
@@ -142,13 +142,13 @@ def test_draws_go_on_from_what_was_drawn():
     pool = np.float32([[0.1], [0.2], [1000], [1000.1]])
     for number in range(20):
         key = jax.random.key(number)
-        found = spread("kmeans++", pool, np.float32([[0]]), 4, key=key)
+        found = spread("kmeanspp", pool, np.float32([[0]]), 4, key=key)
         assert found.order[0] in (2, 3)
         assert sorted(found.order.tolist()) == [0, 1, 2, 3]
-        again = spread("kmeans++", pool, np.float32([[0]]), 4, key=key)
+        again = spread("kmeanspp", pool, np.float32([[0]]), 4, key=key)
         assert again.order.tolist() == found.order.tolist()
     seconds = {
-        int(spread("kmeans++", pool, pool[2:3], 2, key=jax.random.key(n)).order[0])
+        int(spread("kmeanspp", pool, pool[2:3], 2, key=jax.random.key(n)).order[0])
         for n in range(30)
     }
     assert seconds == {0, 1}
@@ -173,8 +173,8 @@ def test_centres_beyond_a_size_are_taken_in_blocks(monkeypatch):
 
 
 BAD = {
-    "rule": (dict(rule="means"), "rule='means' must be one of lcmd, kmeans"),
-    "key": (dict(rule="kmeans++", key=None), "need a key"),
+    "rule": (dict(rule="means"), "rule='means' must be one of lcmd, kmeanspp"),
+    "key": (dict(rule="kmeanspp", key=None), "need a key"),
     "shapes": (dict(centres=np.zeros((2, 3))), r"\(4, 2\) and \(2, 3\)"),
     "too much": (dict(budget=5), r"budget=5 must be from 1 to the pool's 4"),
     "ids twice": (dict(ids=np.array([1, 2, 2, 3])), "4 distinct numbers, got 3"),
