@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.acquisition import registry as methods
+from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method, Pool
 from jalpose.data.dataset import Dataset, Labelled
 from jalpose.evaluation.evaluator import Evaluator
@@ -64,7 +65,7 @@ class RunContext:
     dataset: Dataset
     task: Task
     labels: Labels
-    method: Method
+    method: Method | Diverse
     needs: Needs
     oracle: Oracle
     evaluator: Evaluator
@@ -231,7 +232,7 @@ def make_context(
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
     _check_budget(config, dataset)
     _check_methods(config, dataset, task, base is not None)
-    method = methods.method_of(acquisition.method, options_for(config))
+    method = methods.configured(acquisition, acquisition.method)
     needs = method.needs(task)
     engine = engine_of(acquisition)
     model = traced = network
@@ -314,7 +315,7 @@ def _check_methods(config, dataset, task, has_base):
     """Raise ConfigError for the run's method, or one it is to be compared with."""
     trained = int((~dataset.held_out(dataset.initial)).sum())
     for name in (config.acquisition.method, *config.loop.compare):
-        method = methods.method_of(name, options_for(config, name))
+        method = methods.configured(config.acquisition, name)
         methods.check_capabilities(name, task)
         budget = config.acquisition.budget
         method.check(task, num_trained=trained, budget=budget)

@@ -84,6 +84,9 @@ def common() -> ConfigDict:
     # See jalpose/acquisition/registry.py; its options are the section of its name.
     acquisition.method = "random"
     acquisition.budget = 1000  # examples labelled a cycle
+    # "": the method alone | coreset | lcmd | kmeanspp | ...: chooses the batch among
+    acquisition.diverse = ""
+    acquisition.diverse_share = 0.25  # the best of all scored, never below the budget
     # Score a random subset of the unlabelled, the same for all methods; 0: all.
     acquisition.pool_subset = 0
     acquisition.block = 16  # examples a scoring pass, over all devices

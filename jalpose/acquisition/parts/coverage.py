@@ -96,14 +96,15 @@ def typical_of_clusters(
     known = np.bincount(owner[len(pool) :], minlength=count)
     typicality = _typicality(every, owner, neighbours)[: len(pool)]
     left = np.bincount(owner[: len(pool)], minlength=count)
-    taken, order = np.zeros(len(pool), bool), []
+    taken = np.zeros(len(pool), bool)
+    order: list[int] = []
     for _ in range(budget):
         open_ = np.flatnonzero(left)
         few = np.where(members[open_] < smallest, 1, 0)
         best = open_[np.lexsort((open_, -members[open_], known[open_], few))[0]]
         inside = np.flatnonzero((owner[: len(pool)] == best) & ~taken)
         row = inside[np.argmax(typicality[inside])]
-        order.append(row)
+        order.append(int(row))
         taken[row] = True
         known[best] += 1
         left[best] -= 1
@@ -151,9 +152,10 @@ def covering(
         gained = np.maximum(kernel(pool[start : start + ROWS_AT_ONCE]) - covered, 0)
         bounds[start : start + ROWS_AT_ONCE] = gained.mean(axis=1)
     # Largest gain first, the lower id of equals; of which pick a gain is.
-    queue = [(-gain, row, 0) for row, gain in enumerate(bounds)]
+    queue = [(-float(gain), row, 0) for row, gain in enumerate(bounds)]
     heapq.heapify(queue)
-    order, gains = [], []
+    order: list[int] = []
+    gains: list[float] = []
     while len(order) < budget:
         gain, row, worked_out = heapq.heappop(queue)
         near = kernel(pool[row : row + 1])[0]

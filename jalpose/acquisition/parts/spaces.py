@@ -50,11 +50,10 @@ class Spatial(Method):
     def place(self, key, probe, pool: Pool) -> Placed:
         """Find where the unlabelled and the labelled are."""
         del key
-        unlabelled, labelled = (
-            probe.embeddings(ids) if len(ids) else None
-            for ids in (pool.unlabelled, pool.labelled.ids)
-        )
-        return Placed(unlabelled, unlabelled[:0] if labelled is None else labelled)
+        unlabelled, labelled = probe.embeddings(pool.unlabelled), pool.labelled.ids
+        if not len(labelled):  # a pass of nothing has no width
+            return Placed(unlabelled, unlabelled[:0])
+        return Placed(unlabelled, probe.embeddings(labelled))
 
 
 def unscored(pool: Pool, order, explanation, summary) -> Selection:

@@ -159,7 +159,8 @@ def approach(mesh):
 
     def nearest_of(centres, first, blocks, nearest, owner):
         def one(i, state):
-            return _nearer(*state, blocks, centres[i], first + i)
+            near, own = state
+            return _nearer(near, own, blocks, centres[i], first + i)
 
         return jax.lax.fori_loop(0, len(centres), one, (nearest, owner))
 
