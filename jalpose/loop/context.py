@@ -27,7 +27,7 @@ from jalpose.scoring.passes import Examples, Passes
 from jalpose.scoring.probe import Probe
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import plain, without
-from jalpose.settings.keys import RUNTIME_KEYS, seed_of
+from jalpose.settings.keys import RUNTIME_KEYS, from_base, seed_of
 from jalpose.storage.journal import Journal
 from jalpose.tasks import registry as tasks
 from jalpose.tasks.labels import Labels
@@ -314,13 +314,15 @@ def _check_budget(config, dataset):
 def _check_methods(config, dataset, task, has_base):
     """Raise ConfigError for the run's method, or one it is to be compared with."""
     trained = int((~dataset.held_out(dataset.initial)).sum())
-    for name in (config.acquisition.method, *config.loop.compare):
-        method = methods.configured(config.acquisition, name)
+    compared = [from_base(config, name, config.base) for name in config.loop.compare]
+    for own in (config, *compared):
+        name = own.acquisition.method
+        method = methods.configured(own.acquisition, name)
         methods.check_capabilities(name, task)
-        budget = config.acquisition.budget
+        budget = own.acquisition.budget
         method.check(task, num_trained=trained, budget=budget)
-        given = has_base or name != config.acquisition.method
-        _check_needs(config, name, method.needs(task), given)
+        given = has_base or own is not config
+        _check_needs(own, name, method.needs(task), given)
 
 
 def _check_needs(config, name: str, needs: Needs, given: bool):

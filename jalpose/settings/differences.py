@@ -11,6 +11,7 @@ SINCE: dict[str, Any] = {
     "task": "pose",
     "acquisition.diverse": "",
     "acquisition.diverse_share": 0.25,
+    "experiment.variants": [],
     "acquisition.coreset.space": "embedding",
 }
 
