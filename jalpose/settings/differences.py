@@ -17,6 +17,10 @@ SINCE: dict[str, Any] = {
     "training.drop_steps": [],
     "training.drop_factor": 0.1,
     "training.heldout": "tenth",
+    "acquisition.diverse": "",
+    "acquisition.diverse_share": 0.25,
+    "experiment.variants": [],
+    "acquisition.coreset.space": "embedding",
 }
 
 # Values that were spelled otherwise: key -> {then: now}.
