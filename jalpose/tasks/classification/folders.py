@@ -10,6 +10,7 @@ not looked at. Where the folders are WordNet ids and a list of their words lies 
 them, classes are called by their first word.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -20,7 +21,6 @@ import numpy as np
 from jalpose.data import images
 from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
-from jalpose.runtime import random_streams
 from jalpose.tasks.classification.annotations import Annotations, Shipped
 
 # fmt: off
@@ -302,7 +302,8 @@ def _for_tests(one: str, count: int, share: float, seed: int) -> np.ndarray:
     tests. Its name and number of images alone decide beside the seed.
     """
     wanted = int(np.clip(round(share * count), 1, count - 1)) if count > 1 else 0
-    draws = np.random.default_rng(random_streams.stream_seed(seed, "test", one))
+    digest = hashlib.blake2b(f"{seed}/test/{one}".encode(), digest_size=8).digest()
+    draws = np.random.default_rng(int.from_bytes(digest))
     chosen = np.zeros(count, bool)
     chosen[draws.permutation(count)[:wanted]] = True
     return chosen
