@@ -10,7 +10,6 @@ not looked at. Where the folders are WordNet ids and a list of their words lies 
 them, classes are called by their first word.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from jalpose.data import images
 from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
+from jalpose.runtime.seeds import stream_seed
 from jalpose.tasks.classification.annotations import Annotations, Shipped
 
 # fmt: off
@@ -302,8 +302,7 @@ def _for_tests(one: str, count: int, share: float, seed: int) -> np.ndarray:
     tests. Its name and number of images alone decide beside the seed.
     """
     wanted = int(np.clip(round(share * count), 1, count - 1)) if count > 1 else 0
-    digest = hashlib.blake2b(f"{seed}/test/{one}".encode(), digest_size=8).digest()
-    draws = np.random.default_rng(int.from_bytes(digest))
+    draws = np.random.default_rng(stream_seed(seed, "test", one))
     chosen = np.zeros(count, bool)
     chosen[draws.permutation(count)[:wanted]] = True
     return chosen

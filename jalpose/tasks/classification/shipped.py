@@ -7,6 +7,8 @@ missing or damaged.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jalpose.tasks.classification import cifar, folders, svhn
 from jalpose.tasks.classification.annotations import Shipped
 
@@ -41,3 +43,18 @@ SHIPPED: dict[str, Callable[[Any], Shipped]] = {
     "svhn": _svhn,
     **dict.fromkeys(folders.LAYOUTS, _folders),
 }
+
+
+def middle_windows(sizes: np.ndarray, window: float) -> np.ndarray:
+    """Crop windows in the middle of images: float32 [N, 3].
+
+    Resizing the shorter side to 256 pixels and cutting 224 x 224 out of the middle is
+    one window of 224/256 shorter sides, resampled once.
+
+    Args:
+      sizes: [N, 2], width and height, pixels.
+      window: side, in shorter sides.
+    """
+    sizes = sizes.astype(np.float64)
+    sides = window * sizes.min(axis=1, keepdims=True)
+    return np.concatenate([(sizes - 1) / 2, sides], axis=1).astype(np.float32)

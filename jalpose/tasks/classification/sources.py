@@ -6,13 +6,13 @@ import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
+from jalpose.runtime.seeds import stream_seed
 from jalpose.settings.checks import one_of
 from jalpose.tasks.classification import checks, shapes
 from jalpose.tasks.classification.annotations import UNLABELLED, Annotations
 from jalpose.tasks.classification.prepared import PreparedClasses, open_source
 from jalpose.tasks.classification.shapes import ShapeSource
-from jalpose.tasks.classification.shipped import SHIPPED
-from jalpose.tasks.classification.windows import middle_windows
+from jalpose.tasks.classification.shipped import SHIPPED, middle_windows
 from jalpose.tasks.findings import act_on
 
 DRAWN = {"shapes": shapes.benchmark}
@@ -27,12 +27,12 @@ def load_dataset(data, seed: int) -> Dataset:
     example is of the seed.
 
     Raises:
-      DataError: files are missing or damaged, labels do not fit their images (see
-        `checks`), `data.size` does not fit the images, or there are too few examples
-        for the config.
+      DataError: files are missing or damaged, `data.size` does not fit the images,
+        there are too few examples for the config, or something is unlikely where
+        `data.check` is strict (see `checks`).
       ConfigError: `data.rare_classes` names a class that is not there.
     """
-    source: ShapeSource | PreparedClasses
+    source: PreparedClasses | ShapeSource
     windows = None
     if data.name in DRAWN:
         (source,), (initial, pool, test) = DRAWN[data.name](data.to_dict(), seed)
@@ -66,10 +66,8 @@ def _open_shipped(data) -> tuple[PreparedClasses, np.ndarray | None]:
 
 def _parts(data, annotations: Annotations, seed: int):
     """Who is labelled at the start, in the pool and tested on: ids."""
-    from jalpose.runtime import random_streams
-
     name = data.name.upper()
-    draws = np.random.default_rng(random_streams.stream_seed(seed, "initial"))
+    draws = np.random.default_rng(stream_seed(seed, "initial"))
     # The order decides everything: the same seed draws the same, whatever the numbers.
     order = draws.permutation(np.flatnonzero(~annotations.test))
     what = f"the training part of {name}"
@@ -89,12 +87,12 @@ def _parts(data, annotations: Annotations, seed: int):
 
 
 def join(
-    source: ShapeSource | PreparedClasses,
+    source: PreparedClasses | ShapeSource,
     *,
     initial,
     pool,
     test,
-    windows: np.ndarray | None = None,
+    windows: np.ndarray | None,
 ) -> Dataset:
     """A source of classes with its parts, ids of its examples.
 
