@@ -75,6 +75,8 @@ def of_classes(
       labels: int32 [N], of all ids, -1 where nobody knows.
       classes: their names.
     """
+    if not any(map(len, parts.values())):
+        return
     there = {
         part: np.bincount(labels[ids][labels[ids] >= 0], minlength=len(classes)) > 0
         for part, ids in parts.items()

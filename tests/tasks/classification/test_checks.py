@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from jalpose.data.source import DataError
+from jalpose.loop import data_check
+from jalpose.loop.configs import assemble
 from jalpose.tasks.classification import checks
-from jalpose.tasks.classification.sources import load_dataset
+from jalpose.tasks.classification.sources import load_dataset, readable
 from tests.support.class_miniature import data_section, real_data_dir, write_cifar
 
 COUNT = 12
@@ -101,6 +103,45 @@ def test_overlaps_of_a_set_of_files(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         load_dataset(data, 0)
     assert "different classes" not in caplog.text
+
+
+def check(tmp_path, **changes):
+    """What `jalpose.check` says of CIFAR-10 in miniature, and its page."""
+    write_cifar(tmp_path, counts=(90,), test=20)
+    delta = {
+        "data.name": "cifar10",
+        "data.dir": str(tmp_path),
+        "data.cache_dir": str(tmp_path / "cache"),
+        "data.initial": 40,
+        "data.pool": 0,
+        "data.test": 0,
+        **{f"data.{key}": value for key, value in changes.items()},
+    }
+    config = assemble("scale=tiny", name="c10", task="classification", delta=delta)
+    found = data_check.check(config, str(tmp_path / "out"))
+    return found, (tmp_path / "out" / "index.html").read_text()
+
+
+def test_the_check_command_shows_what_is_there(tmp_path):
+    found, page = check(tmp_path)
+    assert found == []
+    for said in ("cifar10 labelled", "cifar10 pool", "fine 3", "0 impossible"):
+        assert said in page, said
+    assert page.count("<img") >= 12
+
+
+def test_the_check_command_shows_what_a_run_would_refuse(tmp_path):
+    found, page = check(tmp_path, initial=91)
+    assert [f.impossible for f in found] == [True]
+    assert "data.initial=91, but the training part of CIFAR10 has 90" in found[0].words
+    assert "in no part" in page and page.count("<img") >= 12
+
+
+def test_the_check_command_of_what_cannot_be_opened(tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    data = data_section(tmp_path, "cifar10")
+    dataset, (problem,) = readable(data)
+    assert dataset is None and "has neither" in str(problem)
 
 
 @pytest.mark.data
