@@ -8,7 +8,7 @@ and `--config=configs/lsp.py:method=coreset,scale=small,seed=3` picks the rest.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,7 +18,14 @@ from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad.api import ENGINES
 from jalpose.settings import validation
 from jalpose.settings.checks import ConfigError, one_of
-from jalpose.settings.keys import check_key, common, known_keys, lookup
+from jalpose.settings.keys import (
+    check_key,
+    common,
+    from_base,
+    known_keys,
+    lookup,
+    variants_of,
+)
 from jalpose.settings.scales import SCALES, Benchmark, Changes
 from jalpose.tasks import registry as tasks
 
@@ -160,6 +167,7 @@ def experiment(
     delta: Changes | None = None,
     scales: Mapping[str, Changes] | None = None,
     scale: str = "paper",
+    variants: Mapping[str, Sequence[str]] | None = None,
 ) -> GetConfig:
     """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
 
@@ -168,23 +176,28 @@ def experiment(
 
     Args:
       benchmark: of the task's `BENCHMARKS`.
-      chosen: methods of the acquisition registry.
+      chosen: methods of the acquisition registry, or names of variants.
       seeds: of the runs.
       task: see `default`.
       delta: what the file changes at every scale beside the benchmark.
       scales: what it changes at one: small so that all runs together take well under
         an hour on two CPU cores.
       scale: the scale without `scale=`.
+      variants: by a name of its own, a method and what it changes of `acquisition`:
+        ("eglpp", "acquisition.diverse=lcmd").
     """
+    own = variants or {}
     protocol = _benchmark(task, benchmark)
     changes: dict[str, Any] = {
         **protocol.delta,
         **(delta or {}),
         "experiment.methods": tuple(chosen),
         "experiment.seeds": tuple(seeds),
+        "experiment.variants": tuple((name, *rest) for name, rest in own.items()),
         "experiment.full": True,
     }
-    for method in chosen:
+    for name in chosen:
+        method = own[name][0] if name in own else name
         changes |= methods.methods()[method].presets
     merged = _merged(protocol.scales, scales or {})
 
@@ -206,17 +219,31 @@ def check(config: ConfigDict) -> None:
     one_of("data.name", config.data.name, tasks.sources_of(config.task).SOURCES)
     validation.check(config)
     one_of("acquisition.engine", config.acquisition.engine, ENGINES)
+    own = _check_variants(config)
     for key, names in (
         ("acquisition.method", (config.acquisition.method,)),
         ("loop.compare", config.loop.compare),
         ("experiment.methods", config.experiment.methods),
     ):
         for name in names:
-            methods.check_name(key, name)
+            if name not in own or key == "acquisition.method":
+                methods.check_name(key, name)
     tasks.settings_of(config.task).check(config)
     options_of(dict(config.model)).check(config.data.size)
     for name in methods.methods():
         methods.method_of(name, dict(config.acquisition.get(name, {})))
+
+
+def _check_variants(config: ConfigDict) -> Collection[str]:
+    """Names of `experiment.variants`, each of which can be made."""
+    own = variants_of(config)
+    for name, (method, *_) in own.items():
+        if name in methods.methods():
+            raise ConfigError(f"experiment.variants: {name} is a method's name already")
+        methods.check_name(f"experiment.variants: the method of {name}", method)
+        changed = from_base(config, name, "").acquisition
+        methods.configured(changed, changed.method)
+    return own
 
 
 def check_keys(names: Sequence[str]) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 # Keys that came after the first records, and the values that do what was done before.
-SINCE: dict[str, Any] = {"task": "pose"}
+SINCE: dict[str, Any] = {
+    "task": "pose",
+    "acquisition.diverse": "",
+    "acquisition.diverse_share": 0.25,
+    "experiment.variants": [],
+    "acquisition.coreset.space": "embedding",
+}
 
 # Values that were spelled otherwise: key -> {then: now}.
 RESPELLED: dict[str, dict[Any, Any]] = {
