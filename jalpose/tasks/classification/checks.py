@@ -19,50 +19,65 @@ def of_dataset(dataset: Dataset) -> list[Finding]:
     labels, digests = dataset.truth["class"], dataset.digests
     return [
         *of_parts(parts, dataset.keys, dataset.files, digests),
-        *of_copies(parts, labels, dataset.keys, digests),
+        *of_copies(np.concatenate(list(parts.values())), labels, dataset.keys, digests),
+        *of_repeats(parts, dataset.keys, digests),
         *of_classes(parts, labels, classes_of(dataset)),
     ]
 
 
 def of_copies(
-    parts: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    keys: Sequence[str],
-    digests: Sequence[str],
+    ids: np.ndarray, labels: np.ndarray, keys: Sequence[str], digests: Sequence[str]
 ) -> Iterator[Finding]:
-    """Findings of images that are there more than once: in a part, or as two classes.
+    """Findings of images that are there more than once with different classes.
 
     Args:
-      parts: name -> ids: of what is labelled, pool and test.
+      ids: of the examples to look at.
       labels: int32 [N], of all ids, -1 where nobody knows.
       keys: names of all.
       digests: of the images' bytes, "" where they are not known.
     """
-    first: dict[str, tuple[str, int]] = {}
-    torn: list[tuple[int, int]] = []
-    twice: dict[str, list[tuple[int, int]]] = {}
-    for part, ids in parts.items():
-        for example in ids.tolist():
-            where, other = first.setdefault(digests[example], (part, example))
-            if not digests[example] or other == example:
-                continue
-            one, two = int(labels[other]), int(labels[example])
-            if one != two and min(one, two) >= 0:
-                torn.append((other, example))
-            elif where == part:
-                twice.setdefault(part, []).append((other, example))
+    torn = [
+        (one, two)
+        for one, two in _equal(ids, digests)
+        if labels[one] != labels[two] and min(labels[one], labels[two]) >= 0
+    ]
     if torn:
         yield Finding(
             f"{len(torn)} images are there twice with different classes: "
             f"{_pairs(keys, torn)}. One of the two labels is wrong.",
             examples=tuple(example for pair in torn for example in pair),
         )
-    for part, pairs in twice.items():
-        yield Finding(
-            f"{len(pairs)} images are in the {part} part more than once: "
-            f"{_pairs(keys, pairs)}. They weigh more than others there.",
-            examples=tuple(example for pair in pairs for example in pair),
-        )
+
+
+def of_repeats(
+    parts: Mapping[str, np.ndarray], keys: Sequence[str], digests: Sequence[str]
+) -> Iterator[Finding]:
+    """Findings of images that one part has more than once.
+
+    Args:
+      parts: name -> ids: of what is labelled, pool and test.
+      keys: names of all.
+      digests: of the images' bytes, "" where they are not known.
+    """
+    for part, ids in parts.items():
+        pairs = _equal(ids, digests)
+        if pairs:
+            yield Finding(
+                f"{len(pairs)} images are in the {part} part more than once: "
+                f"{_pairs(keys, pairs)}. They weigh more than others there.",
+                examples=tuple(example for pair in pairs for example in pair),
+            )
+
+
+def _equal(ids: np.ndarray, digests: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of the same bytes: the first of them and each that follows."""
+    first: dict[str, int] = {}
+    found = []
+    for example in ids.tolist():
+        digest = digests[example]
+        if digest and first.setdefault(digest, example) != example:
+            found.append((first[digest], example))
+    return found
 
 
 def of_classes(

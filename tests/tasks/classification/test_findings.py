@@ -29,7 +29,12 @@ def copies(pairs, labels=LABELS):
     digests = [f"{number:032x}" for number in range(COUNT)]
     for one, two in pairs:
         digests[two] = digests[one]
-    return [f.words for f in checks.of_copies(PARTS, labels, KEYS, digests)]
+    everybody = np.concatenate(list(PARTS.values()))
+    found = [
+        *checks.of_copies(everybody, labels, KEYS, digests),
+        *checks.of_repeats(PARTS, KEYS, digests),
+    ]
+    return [finding.words for finding in found]
 
 
 def classes(labels):
@@ -57,7 +62,9 @@ def test_copies_in_a_part():
 
 
 def test_images_whose_bytes_nobody_knows_are_no_copies():
-    assert list(checks.of_copies(PARTS, LABELS, KEYS, [""] * COUNT)) == []
+    nobody = [""] * COUNT
+    assert list(checks.of_copies(np.arange(COUNT), LABELS, KEYS, nobody)) == []
+    assert list(checks.of_repeats(PARTS, KEYS, nobody)) == []
 
 
 @pytest.mark.parametrize(
