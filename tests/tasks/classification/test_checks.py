@@ -34,10 +34,9 @@ def test_classes_that_a_part_lacks():
     labels = np.array([0, 0, 1, 2, 0, 1, 0, 1], np.int32)
     found = list(checks.of_classes(parts, labels, CLASSES))
     assert len(found) == 2
-    assert "1 of 3 classes have no example that is labelled at the start" in (
-        found[0].words
-    )
-    assert "is in the test set" in found[1].words and "('dog')" in found[1].words
+    assert "1 of 3 classes have no example that is labelled at" in found[0].words
+    assert "1 of 3 classes have no example in the test set" in found[1].words
+    assert all("'dog'" in finding.words for finding in found)
     labels[[2, 7]] = 2
     labels[6] = -1
     found = list(checks.of_classes(parts, labels, CLASSES))
