@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from jalpose.models.registry import HourglassOptions
+from jalpose.models.hourglass import HourglassOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.memory import compiled_bytes
 from jalpose.tasks.pose import losses

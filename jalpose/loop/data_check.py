@@ -16,8 +16,9 @@ from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
 from jalpose.tasks import registry
+from jalpose.tasks.findings import Finding
 from jalpose.tasks.labels import Labels
-from jalpose.tasks.overviews import Finding, Heading, Overview, Summary
+from jalpose.tasks.overviews import Heading, Overview, Summary
 
 SHOWN, SUSPICIOUS = 12, 24  # pictures
 PAGE = "index.html"

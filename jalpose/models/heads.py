@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jalpose.models.hourglass import KERNEL_INIT
+from jalpose.models.layers import KERNEL_INIT
 from jalpose.models.output import Output
 from jalpose.runtime.shapes import AnyArray
 from jalpose.settings.checks import ConfigError

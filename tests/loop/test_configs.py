@@ -236,7 +236,7 @@ CHOICES = [
     ("task", "posse", "Did you mean 'pose'? Known: pose"),
     ("data.name", "lps", "Did you mean 'lsp'? Known: figures, lsp"),
     ("data.crop", "joint", "Did you mean 'joints'? Known: joints, box"),
-    ("model.name", "resnet", "Known: hourglass"),
+    ("model.name", "resnets", "Did you mean 'resnet'? Known: hourglass, resnet"),
     ("model.dtype", "float16", "Did you mean 'bfloat16'? Known: float32, bfloat16"),
     ("model.convolution", "patches", "Known: auto, native, blocked"),
     ("evaluation.refine", "gauss", "Known: parabola, mass, none"),

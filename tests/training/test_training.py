@@ -10,8 +10,8 @@ import pytest
 
 from jalpose.data import pipeline
 from jalpose.loop.configs import default
+from jalpose.models.hourglass import HourglassOptions
 from jalpose.models.output import Output
-from jalpose.models.registry import HourglassOptions
 from jalpose.runtime import sharding
 from jalpose.runtime.throughput import Flow
 from jalpose.tasks.pose import losses

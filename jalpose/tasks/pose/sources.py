@@ -4,6 +4,7 @@ import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
+from jalpose.tasks import findings
 from jalpose.tasks.pose import checks
 from jalpose.tasks.pose.skeletons import ABSENT
 from jalpose.tasks.pose.windows import crop_windows
@@ -103,7 +104,7 @@ def load_dataset(data, seed: int) -> Dataset:
         window=data.window,
     )
     if _check(data) != "off":
-        checks.act_on(checks.of_dataset(dataset), _check(data))
+        findings.act_on(checks.of_dataset(dataset), _check(data))
     # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):

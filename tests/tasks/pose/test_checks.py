@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from jalpose.data.source import DataError
+from jalpose.tasks import findings
 from jalpose.tasks.pose import checks, lsp
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
@@ -126,7 +127,7 @@ def test_images_in_two_parts():
     parts = {"labelled": np.arange(3), "pool": np.arange(3, 6), "test": np.arange(6, 9)}
     keys = tuple(f"set/{n}" for n in range(9))
     digests = ["a", "b", "c", "d", "a", "", "b", "", "d"]
-    found = checks.of_parts(parts, keys, keys, digests)
+    found = findings.of_parts(parts, keys, keys, digests)
     assert [f.words.partition(":")[0] for f in found] == [
         "1 images are the same file in the labelled and the pool part",
         "1 images are the same file in the labelled and the test part",
@@ -135,21 +136,21 @@ def test_images_in_two_parts():
     assert "set/1 and set/6" in found[1].words
     assert not any(f.impossible for f in found)
     # Twice in one part, and two people of one file, are nothing.
-    assert checks.of_parts({"pool": np.arange(9)}, keys, keys, digests) == []
-    assert checks.of_parts(parts, keys, ("one",) * 9, ["a"] * 9) == []
+    assert findings.of_parts({"pool": np.arange(9)}, keys, keys, digests) == []
+    assert findings.of_parts(parts, keys, ("one",) * 9, ["a"] * 9) == []
 
 
 @pytest.mark.parametrize("check", ["warn", "strict"])
 def test_what_follows(check, caplog):
-    unlikely, impossible = checks.Finding("odd."), checks.Finding("wrong.", True)
+    unlikely, impossible = findings.Finding("odd."), findings.Finding("wrong.", True)
     if check == "strict":
         with pytest.raises(DataError, match=r"odd\. data\.check=off"):
-            checks.act_on([unlikely], check)
+            findings.act_on([unlikely], check)
     else:
-        checks.act_on([unlikely], check)
+        findings.act_on([unlikely], check)
         assert [r.message for r in caplog.records] == ["odd."]
     with pytest.raises(DataError, match=r"wrong\. data\.check=off"):
-        checks.act_on([unlikely, impossible], check)
+        findings.act_on([unlikely, impossible], check)
 
 
 class TestBenchmark:
