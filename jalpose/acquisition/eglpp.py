@@ -75,8 +75,9 @@ class EglPlusPlus(Method):
       neighbours: K, candidate labels an example. The published code's is 30.
       labels: "annotated", the paper's: the neighbour's own label. "predicted", the
         published code's default: what the network says of the neighbour, of poses its
-        heatmaps, of classes its probabilities. A prediction is what the model already believes, so it hides what the
-        label would have taught; hence the paper's is the default.
+        heatmaps, of classes its probabilities. A prediction is what the model already
+        believes, so it hides what the label would have taught; hence the paper's is
+        the default.
       renormalise: let the K probabilities sum to one. The published code does not;
         an example whose mass is spread over more than K labels then scores lower
         for that alone, and it is the one least like its neighbours. Hence True.

@@ -7,7 +7,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 # Keys that came after the first records, and the values that do what was done before.
-SINCE: dict[str, Any] = {"task": "pose"}
+SINCE: dict[str, Any] = {
+    "task": "pose",
+    "evaluation.train_score": False,
+    "evaluation.test_scores": False,
+}
 
 # Values that were spelled otherwise: key -> {then: now}.
 RESPELLED: dict[str, dict[Any, Any]] = {
