@@ -18,7 +18,7 @@ from jalpose.data.source import DataError
 from jalpose.tasks import sheets
 from jalpose.tasks.classification import drawings, shapes
 from jalpose.tasks.classification.annotations import Annotations, Shipped
-from jalpose.tasks.classification.shipped import SHIPPED
+from jalpose.tasks.classification.shipped import SHIPPED, middle_windows
 from jalpose.tasks.pictures import (
     Arrays,
     Heat,
@@ -91,7 +91,8 @@ class ClassLibrary:
       classes: their names.
       keys: of the examples.
       labels: int32 [N].
-      windows: float32 [N, 3]; None: images are taken whole.
+      window: side of the crop, in shorter sides of the image; None: images are taken
+        whole.
       image_of: of an example id the image, uint8 [H, W, 3]; raises DataError.
     """
 
@@ -99,15 +100,16 @@ class ClassLibrary:
     classes: tuple[str, ...]
     keys: tuple[str, ...]
     labels: np.ndarray
-    windows: np.ndarray | None
+    window: float | None
     image_of: _Read
 
     def crop(self, example: int, size: int) -> np.ndarray:
         """The image as it is learnt: uint8 [size, size, 3]."""
         image = self.image_of(example)
-        if self.windows is None:
+        if self.window is None:
             return drawings.fitted(image, size)
-        return crop_image(image, self.windows[example], size)
+        (window,) = middle_windows(np.array([image.shape[1::-1]]), self.window)
+        return crop_image(image, window, size)
 
 
 def drawn_seed(config: Mapping) -> int | None:
@@ -136,7 +138,8 @@ def open_library(config: Mapping, data_dir: str | None = None) -> ClassLibrary:
     if data.get("damaged") == "leave_out":
         annotations = _whole(folder, shipped)
     read = _reader(folder, shipped, annotations)
-    return _library(data["name"], annotations, None, read)
+    window = None if shipped.side else data["window"]
+    return _library(data["name"], annotations, window, read)
 
 
 def _find(data: Mapping, folders: list[str]) -> tuple[str, Shipped]:
@@ -175,14 +178,14 @@ def _reader(folder: str, shipped: Shipped, annotations: Annotations) -> _Read:
 
 
 def _library(
-    name: str, annotations: Annotations, windows: np.ndarray | None, read: _Read
+    name: str, annotations: Annotations, window: float | None, read: _Read
 ) -> ClassLibrary:
     return ClassLibrary(
         name=name,
         classes=annotations.classes,
         keys=annotations.keys,
         labels=annotations.labels,
-        windows=windows,
+        window=window,
         image_of=read,
     )
 

@@ -48,9 +48,22 @@ _CIFAR10 = {
     "model.std": (0.2023, 0.1994, 0.2010),
 }
 
+# Minutes a run on two CPU cores.
+_SMALL: dict[str, object] = {
+    "data.initial": 500,
+    "data.test": 2000,
+    "training.batch": 64,
+    "training.base_steps": 800,
+    "training.cycle_steps": 400,
+    "acquisition.budget": 500,
+    "acquisition.pool_subset": 5000,
+    "evaluation.block": 250,
+    "loop.cycles": 5,
+}
+
 BENCHMARKS: dict[str, Benchmark] = {
     "shapes": Benchmark({"data.name": "shapes"}, {}),
-    "cifar10": Benchmark({"data.name": "cifar10", **_CIFAR10}, {}),
+    "cifar10": Benchmark({"data.name": "cifar10", **_CIFAR10}, {"small": _SMALL}),
 }
 
 
