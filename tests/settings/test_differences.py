@@ -30,5 +30,14 @@ def test_infinities_are_those_of_a_record():
 
 
 def test_a_record_without_a_task_is_of_poses():
-    assert differences.modern({"seed": 1}) == {"task": "pose", "seed": 1}
+    assert differences.modern({"seed": 1})["task"] == "pose"
+    assert differences.modern({"seed": 1}) == {**differences.SINCE, "seed": 1}
     assert differences.differences({"seed": 1}, {"seed": 1, "task": "pose"}) == []
+
+
+def test_a_record_from_before_a_measure_is_of_one_without_it():
+    now = {"evaluation": {"train_score": False, "test_scores": False, "block": 8}}
+    assert differences.differences({"evaluation": {"block": 8}}, now) == []
+    now["evaluation"]["train_score"] = True
+    found = differences.differences({"evaluation": {"block": 8}}, now)
+    assert found == ["evaluation.train_score: false -> true"]

@@ -31,6 +31,7 @@ class Tinted:
     def __init__(self, count=COUNT):
         keys = tuple(f"tinted/{i:03d}" for i in range(count))
         labels = np.random.default_rng(0).integers(0, len(CLASSES), count)
+        labels[51:] = np.arange(count - 51) % len(CLASSES)  # tests have every class
         self.annotations = Annotations(
             keys=keys,
             files=keys,
