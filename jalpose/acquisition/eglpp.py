@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from jalpose.acquisition.method import Method, Pool, Selection, highest
-from jalpose.acquisition.parts import kcenter
+from jalpose.acquisition.parts import points
 from jalpose.acquisition.parts.neighbours import BLOCK_ROWS, nearest_labels
 from jalpose.scoring.probe import digest
 from jalpose.settings.checks import ConfigError, one_of
@@ -209,8 +209,8 @@ def _neighbours(probe, labelled_ids, possible, ids, **options):
 
     def search(positions):
         some = pool[positions]
-        kcenter.check_finite(some, ids[positions], "pool")
-        kcenter.check_finite(known, known_ids, "labelled")
+        points.check_finite(some, ids[positions], "pool")
+        points.check_finite(known, known_ids, "labelled")
         found = nearest_labels(some, known, **options)
         return {
             "rows": possible[found.indices],

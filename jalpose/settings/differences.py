@@ -11,6 +11,10 @@ SINCE: dict[str, Any] = {
     "task": "pose",
     "evaluation.train_score": False,
     "evaluation.test_scores": False,
+    "acquisition.diverse": "",
+    "acquisition.diverse_share": 0.25,
+    "experiment.variants": [],
+    "acquisition.coreset.space": "embedding",
 }
 
 # Values that were spelled otherwise: key -> {then: now}.
