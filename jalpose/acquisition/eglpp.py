@@ -117,8 +117,8 @@ class EglPlusPlus(Method):
             if refused:
                 raise ConfigError(
                     f"{SECTION}.{name}={getattr(self, name)}, but only {num_trained} "
-                    "labelled examples outside the held-out tenth can be neighbours: "
-                    "choose a smaller value or a larger data.initial"
+                    "labelled examples are trained on and can be neighbours: choose a "
+                    "smaller value or a larger data.initial"
                 )
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
@@ -167,8 +167,8 @@ class EglPlusPlus(Method):
         possible = np.flatnonzero(~labelled.held_out & labelled.known)
         if not len(possible):
             raise ValueError(
-                "EGL++ takes the labels of labelled examples outside the held-out "
-                "tenth, and there are none: set data.initial above 0"
+                "EGL++ takes the labels of labelled examples that are trained on, and "
+                "there are none: set data.initial above 0"
             )
         found = _neighbours(
             probe,

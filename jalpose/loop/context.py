@@ -33,8 +33,9 @@ from jalpose.tasks import registry as tasks
 from jalpose.tasks.labels import Labels, Truth
 from jalpose.tasks.task import Task
 from jalpose.training.needs import Needs
+from jalpose.training.optimisation import Optimisation
 from jalpose.training.plan import TrainingPlan
-from jalpose.training.trainer import Optimisation, Trainer, network_of
+from jalpose.training.trainer import Trainer, network_of
 
 Journals = Callable[[int, str], Journal]
 
@@ -252,8 +253,11 @@ def make_context(
     Raises:
       ConfigError: budgets beyond the pool, a method that the task or its options do not
         allow.
+      DataError: too few are labelled at the start to hold a tenth out.
     """
     about, acquisition = tasks.task_of(config.task), config.acquisition
+    # Configs that differ in it may share what is loaded.
+    dataset = dataset.holding_out(config.training.heldout == "tenth")
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
     _check_budget(config, dataset)

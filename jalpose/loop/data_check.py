@@ -228,7 +228,7 @@ class _Painter:
     def _picture(self, example: int) -> np.ndarray | None:
         data = self._dataset
         window = None if data.windows is None else data.windows[example]
-        truth = {name: values[example] for name, values in data.truth.items()}
+        truth = {n: np.asarray(values[example]) for n, values in data.truth.items()}
         image = data.image(example)
         if self._overview is not None:
             return self._overview.draw(image, window, truth)

@@ -5,7 +5,8 @@ from typing import Any
 from jalpose.scoring.passes import Passes
 from jalpose.tasks.task import Task
 from jalpose.training.needs import Head
-from jalpose.training.trainer import Optimisation, Trainer
+from jalpose.training.optimisation import Optimisation
+from jalpose.training.trainer import Trainer
 
 
 class Programs:
