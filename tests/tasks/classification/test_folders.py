@@ -183,6 +183,7 @@ def test_imagenet_goes_by_words(tmp_path):
 def test_background_is_left_out_of_caltech101_but_by_option(tmp_path):
     home = tmp_path / "caltech101" / "101_ObjectCategories"
     write_classes(home, {**COUNTS, "BACKGROUND_Google": 10})
+    (home / "BACKGROUND_Google" / "tmp").write_text("in the archive too")
     dataset = load(tmp_path, "caltech101")
     assert classes_of(dataset) == tuple(COUNTS)
     section = data_section(tmp_path, "caltech101", initial=45)
