@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jalpose.acquisition import (
     control,
+    core_gcn,
     coreset,
     egl,
     eglpp,
@@ -22,6 +23,8 @@ from jalpose.acquisition import (
     mc_dropout,
     random,
     softmax_entropy,
+    sraal,
+    vaal,
 )
 from jalpose.acquisition.method import Method
 from jalpose.acquisition.pose import aleatoric, egl_ensemble, multipeak_entropy, vl4pose
@@ -46,6 +49,9 @@ METHODS: dict[str, type[Method]] = {
     "mc_dropout": mc_dropout.McDropout,
     "aleatoric": aleatoric.Aleatoric,
     "vl4pose": vl4pose.Vl4Pose,
+    "vaal": vaal.Vaal,
+    "sraal": sraal.Sraal,
+    "core_gcn": core_gcn.CoreGcn,
     "control": control.Control,
 }
 

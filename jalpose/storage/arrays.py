@@ -108,10 +108,13 @@ LINK_LOG_VARIANCES = _declare(
     "link_log_variances", "M Q", "float32", "explanation of vl4pose"
 )
 NEAREST_DISTANCE = _declare(  # to what was labelled before
-    "nearest_distance", "M", "float32", "explanation of coreset"
+    "nearest_distance", "M", "float32", "explanation of coreset and core_gcn"
 )
 PICK_DISTANCE = _declare(  # to all labelled, when picked; NaN: not picked
-    "pick_distance", "M", "float32", "explanation of coreset"
+    "pick_distance", "M", "float32", "explanation of coreset and core_gcn"
+)
+LABELLED_PROBABILITY = _declare(  # of being labelled, by what was trained to tell
+    "labelled_probability", "M", "float32", "explanation of vaal, sraal and core_gcn"
 )
 
 
