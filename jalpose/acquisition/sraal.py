@@ -21,9 +21,10 @@ which is trained before (the paper trains its target learner at the same time); 
 task with several sites it is the mean over them; at a uniform posterior, where the
 fraction is 0 / 0, the fraction is 1. The objective as we know it has
 log(indicator - D), which is undefined where the discriminator says more; here it is the
-cross-entropy with the state 1 - indicator, which is smallest where D equals that state. Labels are predicted from their dimensions by a
-linear layer and the task's own loss, by which any task has them. The paper's draw of
-what is labelled at the start is of the data set here, not of a method.
+cross-entropy with the state 1 - indicator, which is smallest where D equals that state.
+Labels are predicted from their dimensions by a linear layer and the task's own loss, by
+which any task has them. The paper's draw of what is labelled at the start is a matter
+of the data set here, not of a method.
 """
 
 import dataclasses

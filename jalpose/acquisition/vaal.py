@@ -6,9 +6,9 @@ on labelled and unlabelled images, without labels and without the network (Eq. 1
 Algorithm 1); the smallest probability of being labelled is chosen (Algorithm 2). Eq. 1
 is the reconstruction and beta times the divergence, of labelled and of unlabelled;
 Eq. 2 the cross-entropy of both being labelled; Eq. 3 their sum with the weights
-lambda_1 and lambda_2; Eq. 4 the discriminator's cross-entropy. Adam at 5e-4, 32 latent
-dimensions, batches of 128 and 100 epochs are the paper's for CIFAR-10; `steps` has
-those epochs in steps, over its 50,000 images.
+lambda_1 and lambda_2; Eq. 4 the discriminator's cross-entropy. The settings
+are, as far as they are known to us, the paper's for CIFAR-10: Adam at 5e-4, weights of
+1, 32 latent dimensions, batches of 128, and 100 epochs of its 50,000 images in `steps`.
 
 We differ: the paper trains network and autoencoder side by side, which changes nothing
 of either since they share nothing; each cycle starts from new weights. What the paper

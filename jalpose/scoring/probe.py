@@ -256,15 +256,12 @@ class Probe:
         kept = _full_name(name, numbers)
 
         def walk(start):
-            state = begin()
-            if start:
-                state = {k: v[start - 1] for k, v in self.journal.read(kept).items()}
+            state = _row(self.journal.read(kept), start - 1) if start else begin()
             for number in range(start, steps):
                 state = step(number, state)
                 yield {key: np.asarray(value)[None] for key, value in state.items()}
 
-        found = self._resume(name, numbers, walk)
-        return {key: value[-1] for key, value in found.items()}
+        return _row(self._resume(name, numbers, walk), -1)
 
     def _pass(self, kind, fn, ids, block, context=None, examples=None):
         def walk(start):
@@ -301,6 +298,10 @@ class Probe:
             if count < len(ids):
                 raise Paused
         return journal.read(name)
+
+
+def _row(arrays: Arrays, number: int) -> Arrays:
+    return {key: np.asarray(value[number]) for key, value in arrays.items()}
 
 
 def _full_name(kind: str, ids) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -31,6 +31,7 @@ class Seen(NamedTuple):
     label: Label | None = None
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What a companion is and how it learns: a frozen dataclass, its fields options.
 

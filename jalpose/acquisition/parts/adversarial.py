@@ -156,7 +156,7 @@ class Adversary:
         both = jnp.concatenate([labelled.images, unlabelled.images])
         images = autoencoder.shrunk(both, self.size)
 
-        def encoded(generator):
+        def encoded(generator) -> Any:
             return self.encoder.apply(
                 {
                     "params": generator["encoder"],
@@ -211,7 +211,7 @@ class Adversary:
         generator, generator_optimizer = self._updated(
             learnt["generator"], gradient, learnt["generator_optimizer"]
         )
-        code: Any = encoded(generator)[0]
+        code, _ = encoded(generator)
         states = jnp.concatenate([jnp.ones(count), self.states(unlabelled)])
 
         def discriminator_loss(params):
@@ -243,7 +243,7 @@ class Adversary:
     def describe(self, variables, seen: Seen) -> dict:
         """Log odds [B] of being labelled."""
         images = autoencoder.shrunk(seen.images, self.size)
-        code = self.encoder.apply(variables["encoder"], images, train=False)
+        code: Any = self.encoder.apply(variables["encoder"], images, train=False)
         odds = self.discriminator.apply(variables["discriminator"], code.mean)
         return {"log_odds": odds}
 

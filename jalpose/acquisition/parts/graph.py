@@ -179,13 +179,13 @@ def init(network: GraphNetwork, key, width: int) -> dict:
 def hidden_features(params, graph: Graph):
     """Features of the hidden layer, float32 [M, H]."""
     layer = params["hidden"]
-    return jax.nn.relu(graph.gathered @ layer["kernel"] + layer["bias"])
+    return jax.nn.relu(graph.gathered @ layer["kernel"] + layer["bias"][None])
 
 
 def log_odds(params, graph: Graph, hidden):
     """Log odds of being labelled, float32 [M]."""
     layer = params["out"]
-    return (propagate(graph, hidden @ layer["kernel"]) + layer["bias"])[:, 0]
+    return propagate(graph, hidden @ layer["kernel"])[:, 0] + layer["bias"]
 
 
 def loss(network: GraphNetwork, params, graph: Graph, key):
