@@ -97,7 +97,8 @@ def test_flags_of_occlusion_inverted(spoilt, tmp_path):
     )
     assert "occluded: are its flags inverted?" in finding.words
     assert not finding.impossible
-    assert finding.words in page and pictures(page) == 12
+    assert finding.words in page and pictures(page) == 12 + len(finding.examples)
+    assert page.count("of finding 1") == len(finding.examples) == 6
 
 
 def test_labels_of_images_of_half_the_size(spoilt, tmp_path):

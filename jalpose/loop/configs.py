@@ -42,6 +42,10 @@ def default(task: str = tasks.USUAL, model: str = "") -> ConfigDict:
         fields = _fields(method)
         if fields:
             config.acquisition[name] = ConfigDict(fields)
+    for key, value in getattr(about, "METHOD_OPTIONS", {}).items():
+        check_key(config, key)
+        section, _, last = key.rpartition(".")
+        lookup(config, section)[last] = value
     return config
 
 

@@ -17,8 +17,8 @@ from jalpose.pergrad import AnyArray, dtypes
 from jalpose.pergrad.program import only_array
 
 # (cotangents, how many at once) -> the squared norms of each parameter tensor's
-# gradient, at least float32, in the order of the tree's leaves.
-Pull = Callable[[Inexact[Array, "k ..."], int], list[Float[Array, " k"]]]
+# gradient, or what else is asked of it, at least float32, in the order of the leaves.
+Pull = Callable[[Inexact[Array, "k ..."], int], list[Float[Array, "k ..."]]]
 
 
 def linearise(
@@ -69,14 +69,14 @@ def linearise(
 
 
 def by_chunks(
-    norms: Callable[..., list[Float[Array, ""]]],
+    found: Callable[..., list[Float[Array, "..."]]],
     cotangents: Inexact[AnyArray, "k ..."],
     chunk: int,
-) -> list[Float[Array, " k"]]:
-    """Results of `norms` for each of the k cotangents, `chunk` of them at once.
+) -> list[Float[Array, "k ..."]]:
+    """Results of `found` for each of the k cotangents, `chunk` of them at once.
 
     A chunk of 0 is one at a time without `vmap`, for what has no rule for it.
     """
     if chunk >= cotangents.shape[0]:
-        return jax.vmap(norms)(cotangents)
-    return jax.lax.map(norms, cotangents, batch_size=chunk or None)
+        return jax.vmap(found)(cotangents)
+    return jax.lax.map(found, cotangents, batch_size=chunk or None)

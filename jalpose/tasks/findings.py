@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jalpose.data.inventory import spaced
 from jalpose.data.source import DataError
 
 CHECKS = ("warn", "strict", "off")  # values of `data.check`
 
 _NAMED = 3  # examples in a message
+_SAMPLE = 6  # examples of what is of a whole set
 _OFF = "data.check=off goes on as it is"
 _logger = logging.getLogger(__name__)
 
@@ -25,12 +27,15 @@ class Finding(NamedTuple):
     Attributes:
       words: what, with examples and what to do.
       impossible: it cannot be right; a run is refused.
-      examples: whom it is of: rows of the set, across parts ids; () where it is of all.
+      examples: whom it is of: rows of the set, across parts ids; a sample where it is
+        of a whole set, () where it is of no example.
+      rule: the name of what is not as it should be; "" of what has no rule.
     """
 
     words: str
     impossible: bool = False
     examples: tuple[int, ...] = ()
+    rule: str = ""
 
 
 def act_on(findings: Iterable[Finding], check: str) -> None:
@@ -77,19 +82,28 @@ def of_parts(
             f"{len(pairs)} images are the same file in the {one} and the {two} part: "
             f"{listed(pairs)}. What is trained on is not to be tested on.",
             examples=tuple(ids_of[one, two]),
+            rule="parts",
         )
         for (one, two), pairs in twice.items()
     ]
 
 
 def some(
-    keys: Sequence[str], which: np.ndarray, words: Callable[[int, str], str]
+    keys: Sequence[str],
+    which: np.ndarray,
+    words: Callable[[int, str], str],
+    rule: str = "",
 ) -> Finding | None:
     """A finding of the examples `which`, if any: words of (how many, who)."""
     if not which.any():
         return None
     said = words(int(which.sum()), names(keys, which))
-    return Finding(said, examples=rows(which))
+    return Finding(said, examples=rows(which), rule=rule)
+
+
+def sample(which: np.ndarray) -> tuple[int, ...]:
+    """Some of where a mask is true, evenly spaced: of what is of a whole set."""
+    return tuple(spaced(np.flatnonzero(which), _SAMPLE).tolist())
 
 
 def rows(which: np.ndarray) -> tuple[int, ...]:

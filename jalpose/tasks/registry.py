@@ -14,7 +14,10 @@ from types import ModuleType
 
 from jalpose.settings.checks import one_of
 
-TASKS = {"pose": "jalpose.tasks.pose"}
+TASKS = {
+    "pose": "jalpose.tasks.pose",
+    "classification": "jalpose.tasks.classification",
+}
 
 USUAL = "pose"  # of configs written before tasks had names
 

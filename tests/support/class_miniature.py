@@ -5,6 +5,8 @@ import pathlib
 import pickle
 
 import numpy as np
+import scipy.io
+from PIL import Image
 
 from jalpose.tasks.classification.cifar import LAYOUTS
 
@@ -100,3 +102,46 @@ def data_section(folder, name: str, **changes):
     data.initial = 40
     data.update(changes)
     return data
+
+
+def write_svhn(data_dir, train: int = 90, test: int = 20) -> pathlib.Path:
+    """Writes SVHN's cropped digits as shipped; returns the folder of the files."""
+    folder = pathlib.Path(data_dir) / "svhn"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (part, count) in enumerate((("train", train), ("test", test))):
+        digits, images = drawn(count, number)
+        save_svhn(folder / f"{part}_32x32.mat", digits, images)
+    return folder
+
+
+def save_svhn(path, digits, images, **variables) -> None:
+    """One file of SVHN: digits [N], images uint8 [N, 32, 32, 3]."""
+    y = np.where(np.asarray(digits) == 0, 10, digits).astype(np.uint8)[:, None]
+    found = {"X": images.transpose(1, 2, 3, 0), "y": y, **variables}
+    found = {name: value for name, value in found.items() if value is not None}
+    scipy.io.savemat(path, found, do_compression=True)
+
+
+def write_image(path, seed: int, size: tuple[int, int] = (40, 30)) -> np.ndarray:
+    """A noisy image of a size (width, height) in a format by its name's ending."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draws = np.random.default_rng([seed, 3])
+    pixels = draws.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    ending = path.suffix.lower().removeprefix(".")
+    kind = {"jpg": "JPEG", "jpe": "JPEG", "tif": "TIFF", "pgm": "PPM"}.get(ending)
+    Image.fromarray(pixels).save(path, kind or ending.upper() or "PNG")
+    return pixels
+
+
+def write_classes(folder, counts: dict[str, int], ending: str = ".jpg") -> pathlib.Path:
+    """Writes a folder a class, images of different sizes."""
+    number = 0
+    for name, count in counts.items():
+        (pathlib.Path(folder) / name).mkdir(parents=True, exist_ok=True)
+        for row in range(count):
+            number += 1
+            path = pathlib.Path(folder) / name / f"image_{row + 1:04d}{ending}"
+            size = (40 + number % 7, 30 + number % 11)
+            write_image(path, number, size)
+    return pathlib.Path(folder)

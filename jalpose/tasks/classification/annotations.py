@@ -70,11 +70,14 @@ class Shipped(NamedTuple):
       read: (data folder, file, number) -> bytes of an image file, whole; raises
         DataError where it is not.
       containers: see `jalpose.data.preparation.Recipe`.
+      side: height and width of all images, which are then taken whole; None: they have
+        any sizes, and are cropped.
     """
 
     annotations: Annotations
     read: Callable[[str, str, int], bytes]
     containers: tuple[str, ...] = ()
+    side: int | None = None
 
 
 @runtime_checkable

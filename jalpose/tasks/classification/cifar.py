@@ -168,6 +168,7 @@ def find(name: str, data_dir: str, labels: str = "fine") -> Shipped:
             classes=classes,
         ),
         read=_reader(version),
+        side=SIDE,
         containers=tuple(os.path.relpath(version.path(stem), root) for stem in found),
     )
 

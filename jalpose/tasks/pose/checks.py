@@ -1,7 +1,8 @@
 """Labels against the images they are of: what cannot be, and what is unlikely.
 
 What follows, see `jalpose.tasks.findings`. The limits are set where none of LSP's 2,000
-and LSPET's first 5,000 images comes near (`scripts/RESULTS.md`).
+images comes near, nor of those that were at hand of LSPET (5,000), MPII (5) and COCO
+(79): `scripts/RESULTS.md`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,16 +11,40 @@ import numpy as np
 
 from jalpose.data.crops import meets
 from jalpose.data.dataset import Dataset
-from jalpose.tasks.findings import Finding, listed, names, of_parts, rows, some
+from jalpose.tasks.findings import (
+    Finding,
+    listed,
+    names,
+    of_parts,
+    rows,
+    sample,
+    some,
+)
 from jalpose.tasks.pose.annotations import Annotations, sources_of
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED
 
-_OUTSIDE_PERSON = 1 / 2  # of a person's joints; at most 14 % in LSPET
+_OUTSIDE_PERSON = 1 / 2  # of a person's joints; at most 13 % in LSPET
 _OUTSIDE_SET = 1 / 100  # of all joints; 0.007 % in LSP, 0.003 % in LSPET
-_OCCLUDED = 1 / 2  # of all joints; 7 % in LSP
+_OCCLUDED = 1 / 2  # of all joints; 7 % in LSP, 14 % in COCO
 _TINY = 1 / 50  # longer side of the joints' box, of the image's; 1/12 in LSPET
 _CORNER = 0.55  # of the image's sides that joints reach; 1.0 in both
+_PERCENT = (90, 100.5)  # where the largest x and y lie, in images a quarter larger
 _MANY = 20  # people of whom a set's shape says something
+
+# By name, what is held against the images: a `Finding` has the name of its rule.
+RULES = {
+    "sizes": "an image has the size that its annotation says",
+    "windows": "a crop window meets its image",
+    "copies": "nobody is there twice in an image, with the same joints",
+    "person outside": "at most half of a person's joints are outside the image",
+    "set outside": "at most 1 % of a set's joints are outside their images",
+    "tiny": "the joints of a person take a fiftieth of the image or more",
+    "corner": "the joints of a set reach its images' right and lower half",
+    "percent": "the largest x and y of a set are not both just below 100",
+    "occluded": "at most half of a set's joints are occluded",
+    "parts": "no image file is in two of labelled, pool and test",
+}
+REFUSED = ("sizes", "windows", "copies")  # where they are not kept
 
 
 def of_dataset(dataset: Dataset) -> list[Finding]:
@@ -59,7 +84,7 @@ def of_set(name: str, annotations: Annotations, sizes: np.ndarray) -> list[Findi
         _equal(name, annotations),
         *_outside(name, annotations, sizes, there),
         _tiny(name, annotations, sizes),
-        _cornered(name, annotations, sizes),
+        _cornered(name, annotations, sizes) or _percent(name, annotations, sizes),
         _occluded(name, annotations, there),
     )
     return [finding for finding in found if finding is not None]
@@ -81,7 +106,25 @@ def of_windows(
         f"{width} x {height} pixels, the window is {side:.0f} pixels round ({x:.0f}, "
         f"{y:.0f})). Correct the joints or centres that place them."
     )
-    return [Finding(words, impossible=True, examples=rows(bare))]
+    return [Finding(words, True, rows(bare), "windows")]
+
+
+def of_sizes(
+    name: str, keys: Sequence[str], told: np.ndarray, sizes: np.ndarray
+) -> list[Finding]:
+    """Findings in the sizes of images [N, 2] that an annotation file tells."""
+    wrong = (told != sizes).any(axis=1)
+    if not wrong.any():
+        return []
+    row = int(np.argmax(wrong))
+    (width, height), (now, tall) = told[row].tolist(), sizes[row].tolist()
+    words = (
+        f"The images of {int(wrong.sum())} people of {name} have other sizes than "
+        f"their annotations say: {names(keys, wrong)} (the first {now} x {tall} "
+        f"pixels, not {width} x {height}). Labels are of the pixels of the images as "
+        "they were: restore those."
+    )
+    return [Finding(words, True, rows(wrong), "sizes")]
 
 
 def _outside(
@@ -98,6 +141,7 @@ def _outside(
             f"{count} people of {name} have more than half of their joints outside "
             f"their images: {first}. {ask}"
         ),
+        "person outside",
     )
     share = out.sum() / there.sum()
     if share > _OUTSIDE_SET:
@@ -106,6 +150,7 @@ def _outside(
             f"{share:.1%} of the joints of {name} lie outside their images, those of "
             f"{named}. {ask}",
             examples=rows(np.any(out, axis=1)),
+            rule="set outside",
         )
 
 
@@ -114,7 +159,9 @@ def _occluded(name: str, annotations: Annotations, there: np.ndarray) -> Finding
     if share <= _OCCLUDED:
         return None
     return Finding(
-        f"{share:.0%} of the joints of {name} are occluded: are its flags inverted?"
+        f"{share:.0%} of the joints of {name} are occluded: are its flags inverted?",
+        examples=sample((annotations.status == OCCLUDED).any(axis=1)),
+        rule="occluded",
     )
 
 
@@ -136,6 +183,7 @@ def _tiny(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding | N
             f"The joints of {count} people of {name} take less than a fiftieth of the "
             f"image: {first}. Are they pixels, or shares of the image?"
         ),
+        "tiny",
     )
 
 
@@ -148,7 +196,26 @@ def _cornered(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding
     return Finding(
         f"No joint of the {len(annotations)} people of {name} lies in the right or the "
         f"lower part of its image (x up to {reached[0]:.0%} of the width, y up to "
-        f"{reached[1]:.0%} of the height): are the labels of smaller images?"
+        f"{reached[1]:.0%} of the height): are the labels of smaller images?",
+        examples=sample((annotations.status != ABSENT).any(axis=1)),
+        rule="corner",
+    )
+
+
+def _percent(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding | None:
+    large = (sizes > 1.25 * _PERCENT[1]).all(axis=1)
+    large &= (annotations.status != ABSENT).any(axis=1)
+    if large.sum() < _MANY:
+        return None
+    top = np.nanmax(annotations.joints[large], axis=(0, 1))
+    if not ((top >= _PERCENT[0]) & (top <= _PERCENT[1])).all():
+        return None
+    return Finding(
+        f"The coordinates of the {int(large.sum())} people of {name} whose images have "
+        f"more than 125 pixels both ways end at {top[0]:.0f} and {top[1]:.0f}: are "
+        "they percent of the image?",
+        examples=sample(large),
+        rule="percent",
     )
 
 
@@ -170,4 +237,5 @@ def _equal(name: str, annotations: Annotations) -> Finding | None:
         f"same image: {listed(equal)}. Remove the copies from the annotation file.",
         impossible=True,
         examples=tuple(where),
+        rule="copies",
     )

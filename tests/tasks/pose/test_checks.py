@@ -54,9 +54,13 @@ def test_what_is_right_is_not_mentioned():
         (lambda j: j[..., ::-1], "% of the joints of SET lie outside their images"),
         (lambda j: j / 2, r"x up to \d+% of the width"),
         (lambda j: j / (WIDTH, HEIGHT), "less than a fiftieth of the image"),
-        (lambda j: 100 * j / (2 * WIDTH, 2 * HEIGHT), "labels of smaller images"),
+        (
+            lambda j: (j - j.min((0, 1))) * 99 / np.ptp(j, axis=(0, 1)),
+            "the 40 people .* end at 99 and 99: are they percent of the image",
+        ),
+        (lambda j: 50 * j / (WIDTH, HEIGHT), "labels of smaller images"),
     ],
-    ids=["doubled", "moved out", "x and y", "halved", "shares of 1", "percent"],
+    ids=["doubled", "moved out", "x and y", "halved", "shares", "percent", "fifty"],
 )
 def test_coordinates_of_other_images(change, message):
     found = " ".join(words_of(moved(change)))
@@ -232,6 +236,54 @@ class TestBenchmark:
         tested = [dataset.keys[i] for i in dataset.test]
         assert tested == [f"lsp/im{n:04d}" for n in range(13, 25) if n != 15]
         assert "1 of" not in caplog.text
+
+
+def test_images_of_other_sizes_than_told():
+    keys = people().keys
+    assert checks.of_sizes("SET", keys, SIZES, SIZES) == []
+    now = SIZES.copy()
+    now[[3, 8]] = 75, 100
+    (found,) = checks.of_sizes("SET", keys, SIZES, now)
+    assert found.impossible and found.rule == "sizes" and found.examples == (3, 8)
+    assert "images of 2 people of SET" in found.words
+    assert "set/3, set/8 (the first 75 x 100 pixels, not 150 x 200)" in found.words
+
+
+def test_what_is_of_a_whole_set_has_a_sample():
+    halved = moved(lambda joints: joints / 2)
+    (found,) = checks.of_set("SET", halved, SIZES)
+    assert found.rule == "corner" and not found.impossible
+    assert found.examples == (0, 8, 16, 23, 31, 39)
+    status = np.full((COUNT, 14), OCCLUDED, np.int8)
+    status[::2] = VISIBLE
+    status[::2, 0] = OCCLUDED
+    (found,) = checks.of_set("SET", people(status=status), SIZES)
+    assert found.rule == "occluded" and len(found.examples) == 6
+
+
+def test_every_rule_is_known_by_its_name():
+    twice = people(files=("set/0.jpg",) * COUNT, joints=people().joints[[0] * COUNT])
+    windows = np.array([(5000, 5000, 10)] * COUNT, np.float32)
+    digests = ("a", "a", *map(str, range(COUNT - 2)))
+    found = [
+        *checks.of_set("SET", twice, SIZES),
+        *checks.of_set("SET", moved(lambda j: j * 2), SIZES),
+        *checks.of_set("SET", moved(lambda j: j / (WIDTH, HEIGHT)), SIZES),
+        *checks.of_set("SET", moved(lambda j: j / 2), SIZES),
+        *checks.of_set("SET", moved(lambda j: j * 99 / j.max((0, 1))), SIZES),
+        *checks.of_set("SET", people(status=np.zeros((COUNT, 14), np.int8)), SIZES),
+        *checks.of_windows("SET", people().keys, windows, SIZES),
+        *checks.of_sizes("SET", people().keys, SIZES, SIZES + 1),
+        *checks.of_parts(
+            {"labelled": np.array([0]), "test": np.array([1])},
+            people().keys,
+            people().files,
+            digests,
+        ),
+    ]
+    assert {finding.rule for finding in found} == set(checks.RULES)
+    refused = {finding.rule for finding in found if finding.impossible}
+    assert refused == set(checks.REFUSED)
 
 
 @pytest.mark.data
