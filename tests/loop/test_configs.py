@@ -412,7 +412,9 @@ def test_a_run_from_before_tasks_had_names_goes_on_under_todays_config():
 PACKAGE = ROOT / "jalpose"
 # What is asked of a dataclass of options is asked in its own module, or in what it
 # hands itself to.
-SHARED = ("acquisition/parts/heads.py", "acquisition/parts/committees.py")
+SHARED = tuple(
+    f"acquisition/parts/{name}.py" for name in ("heads", "committees", "adversarial")
+)
 OPTIONS = {"model": MODELS["hourglass"]} | {
     f"acquisition.{name}": method for name, method in methods.METHODS.items()
 }

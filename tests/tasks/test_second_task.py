@@ -29,6 +29,7 @@ POSES_ALONE = {
     "softmax_entropy": "posterior",
     "expected_gradnorm": "posterior",
     "entropy_gradnorm": "posterior",
+    "sraal": "posterior",
     "egl": "candidates",
     "vl4pose": "skeleton",
     "aleatoric": "skeleton",

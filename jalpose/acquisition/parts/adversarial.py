@@ -293,7 +293,9 @@ def needs_adversary(options: Any, make: Callable[..., Adversary], **more) -> Nee
       more: fields of that.
     """
     weights = Weights(
-        **{f.name: getattr(options, f.name) for f in dataclasses.fields(Weights)}
+        beta=options.beta,
+        representation=options.representation,
+        adversarial=options.adversarial,
     )
     learner = make(
         latents=options.latents,
