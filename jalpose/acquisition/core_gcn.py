@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import expit
 
 from jalpose.acquisition.method import Method, Pool, Selection, by_score
-from jalpose.acquisition.parts import graph, kcenter
+from jalpose.acquisition.parts import graph, kcenter, points, spaces
 from jalpose.acquisition.parts.graph import GraphNetwork
 from jalpose.runtime import sharding
 from jalpose.scoring.probe import digest
@@ -87,13 +87,9 @@ class CoreGcn(Method):
           ValueError: nothing is labelled.
           FloatingPointError: an embedding is NaN or infinite; names the ids.
         """
+        spaces.labelled_needed(pool, "core_gcn")
         order = np.argsort(pool.unlabelled, kind="stable")
         unlabelled, labelled = pool.unlabelled[order], np.sort(pool.labelled.ids)
-        if not len(labelled):
-            raise ValueError(
-                "core_gcn needs labelled examples to tell the others from, and there "
-                "are none: set data.initial above 0"
-            )
         features, odds, loss = self._learn(key, probe, unlabelled, labelled)
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
@@ -116,17 +112,16 @@ class CoreGcn(Method):
             centre_ids=labelled,
             mesh=probe.mesh,
         )
-        picked = np.full(here, np.nan, np.float32)
-        picked[cover.order] = cover.distances
-        return Selection(
-            indices=unlabelled[cover.order],
-            scores=np.full(here, np.nan, np.float32),
-            explanation={
+        chosen = order[cover.order]  # rows of the pool as it came
+        return spaces.unscored(
+            pool,
+            chosen,
+            {
                 **explanation,
                 "nearest_distance": cover.nearest[back],
-                "pick_distance": picked[back],
+                "pick_distance": spaces.at_turn(pool, chosen, cover.distances),
             },
-            summary={
+            {
                 **summary,
                 "covering_radius_before": float(cover.nearest.max()),
                 "covering_radius": cover.radius,
@@ -139,7 +134,7 @@ class CoreGcn(Method):
         for part, ids, name in zip(
             parts, (unlabelled, labelled), ("unlabelled", "labelled"), strict=True
         ):
-            kcenter.check_finite(part, ids, name)
+            points.check_finite(part, ids, name)
         ids, mesh = np.concatenate([unlabelled, labelled]), probe.mesh
         is_labelled = np.arange(len(ids)) >= len(unlabelled)
         network = GraphNetwork(

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from jalpose.acquisition.method import Method, Pool, Selection, highest
-from jalpose.acquisition.parts import kcenter
+from jalpose.acquisition.parts import points
 from jalpose.acquisition.parts.neighbours import BLOCK_ROWS, nearest_labels
 from jalpose.scoring.probe import digest
 from jalpose.settings.checks import ConfigError, one_of
@@ -114,8 +114,8 @@ class EglPlusPlus(Method):
             if refused:
                 raise ConfigError(
                     f"{SECTION}.{name}={getattr(self, name)}, but only {num_trained} "
-                    "labelled examples outside the held-out tenth can be neighbours: "
-                    "choose a smaller value or a larger data.initial"
+                    "labelled examples are trained on and can be neighbours: choose a "
+                    "smaller value or a larger data.initial"
                 )
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
@@ -164,8 +164,8 @@ class EglPlusPlus(Method):
         possible = np.flatnonzero(~labelled.held_out & labelled.known)
         if not len(possible):
             raise ValueError(
-                "EGL++ takes the labels of labelled examples outside the held-out "
-                "tenth, and there are none: set data.initial above 0"
+                "EGL++ takes the labels of labelled examples that are trained on, and "
+                "there are none: set data.initial above 0"
             )
         found = _neighbours(
             probe,
@@ -206,8 +206,8 @@ def _neighbours(probe, labelled_ids, possible, ids, **options):
 
     def search(positions):
         some = pool[positions]
-        kcenter.check_finite(some, ids[positions], "pool")
-        kcenter.check_finite(known, known_ids, "labelled")
+        points.check_finite(some, ids[positions], "pool")
+        points.check_finite(known, known_ids, "labelled")
         found = nearest_labels(some, known, **options)
         return {
             "rows": possible[found.indices],

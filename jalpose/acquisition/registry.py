@@ -7,10 +7,12 @@ Methods of other packages are found by their entry points of the group
 import dataclasses
 import functools
 import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
 from jalpose.acquisition import (
+    bait,
     control,
     core_gcn,
     coreset,
@@ -19,14 +21,21 @@ from jalpose.acquisition import (
     ensemble,
     entropy_gradnorm,
     expected_gradnorm,
+    kmeanspp,
+    lcmd,
     learning_loss,
+    maxdet,
+    maxherding,
     mc_dropout,
     random,
     softmax_entropy,
     sraal,
+    typiclust,
     vaal,
 )
+from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method
+from jalpose.acquisition.parts.spaces import Spatial
 from jalpose.acquisition.pose import aleatoric, egl_ensemble, multipeak_entropy, vl4pose
 from jalpose.settings.checks import ConfigError, one_of
 from jalpose.settings.keys import common
@@ -37,6 +46,12 @@ GROUP = "jalpose.methods"
 METHODS: dict[str, type[Method]] = {
     "random": random.Random,
     "coreset": coreset.CoreSet,
+    "lcmd": lcmd.Lcmd,
+    "kmeanspp": kmeanspp.KMeansPlusPlus,
+    "maxdet": maxdet.MaxDet,
+    "bait": bait.Bait,
+    "typiclust": typiclust.TypiClust,
+    "maxherding": maxherding.MaxHerding,
     "multipeak_entropy": multipeak_entropy.MultiPeakEntropy,
     "softmax_entropy": softmax_entropy.SoftmaxEntropy,
     "learning_loss": learning_loss.LearningLoss,
@@ -95,6 +110,28 @@ def method_of(name: str, options: dict) -> Method:
     """
     check_name("acquisition.method", name)
     return methods()[name](**options)
+
+
+def configured(acquisition: Mapping, name: str) -> Method | Diverse:
+    """The method of a name as the config section `acquisition` describes it.
+
+    What `acquisition.diverse` names chooses among the best of methods that score: those
+    that go by distances are spread out already, and random and control are what the
+    others are compared with.
+
+    Raises:
+      ConfigError: as `method_of`, or the second method is none that spreads.
+    """
+    method, spreading = _made(acquisition, name), acquisition["diverse"]
+    if not spreading or isinstance(method, Spatial) or name in ("random", "control"):
+        return method
+    check_name("acquisition.diverse", spreading)
+    second = _made(acquisition, spreading)
+    return Diverse(method, second, acquisition["diverse_share"])
+
+
+def _made(acquisition: Mapping, name: str) -> Method:
+    return method_of(name, dict(acquisition.get(name, {})))
 
 
 def check_capabilities(name: str, task: Task) -> None:

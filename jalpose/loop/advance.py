@@ -78,7 +78,7 @@ def _train(state, phase: Training, context: RunContext):
     plan, training = context.plan, context.config.training
     stage = plan.of(state.cycle)[phase.stage]
     step, total = int(phase.train.step), stage.steps
-    interval = plan.heldout_interval(state.cycle)
+    interval = plan.heldout_interval(state.cycle) or total
     report = training.report_steps
     stop = min(total, (step // report + 1) * report, (step // interval + 1) * interval)
     meter, labelled = Meter(), context.labelled_set(state)
@@ -107,7 +107,8 @@ def _train(state, phase: Training, context: RunContext):
                 + ("" if companion else " or set training.clip_norm")
             )
     loss = scale = None
-    if stage.observed and (stop % interval == 0 or stop == total):
+    looks = training.heldout == "tenth" and stage.observed
+    if looks and (stop % interval == 0 or stop == total):
         loss = plan.heldout_loss(train.variables, labelled)
         train = context.trainer.observe(train, loss)
         scale = float(train.plateau.scale)

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.acquisition import registry as methods
+from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method, Pool
 from jalpose.data.dataset import Dataset, Labelled
 from jalpose.evaluation.evaluator import Evaluator
@@ -26,14 +27,15 @@ from jalpose.scoring.passes import Examples, Passes
 from jalpose.scoring.probe import Probe
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import plain, without
-from jalpose.settings.keys import RUNTIME_KEYS, seed_of
+from jalpose.settings.keys import RUNTIME_KEYS, from_base, seed_of
 from jalpose.storage.journal import Journal
 from jalpose.tasks import registry as tasks
 from jalpose.tasks.labels import Labels
 from jalpose.tasks.task import Task
 from jalpose.training.needs import Needs
+from jalpose.training.optimisation import Optimisation
 from jalpose.training.plan import TrainingPlan
-from jalpose.training.trainer import Optimisation, Trainer, network_of
+from jalpose.training.trainer import Trainer, network_of
 
 Journals = Callable[[int, str], Journal]
 
@@ -64,7 +66,7 @@ class RunContext:
     dataset: Dataset
     task: Task
     labels: Labels
-    method: Method
+    method: Method | Diverse
     needs: Needs
     oracle: Oracle
     evaluator: Evaluator
@@ -225,13 +227,16 @@ def make_context(
     Raises:
       ConfigError: budgets beyond the pool, a method that the task or its options do not
         allow.
+      DataError: too few are labelled at the start to hold a tenth out.
     """
     about, acquisition = tasks.task_of(config.task), config.acquisition
+    # Configs that differ in it may share what is loaded.
+    dataset = dataset.holding_out(config.training.heldout == "tenth")
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
     _check_budget(config, dataset)
     _check_methods(config, dataset, task, base is not None)
-    method = methods.method_of(acquisition.method, options_for(config))
+    method = methods.configured(acquisition, acquisition.method)
     needs = method.needs(task)
     engine = engine_of(acquisition)
     model = traced = network
@@ -323,13 +328,15 @@ def _check_budget(config, dataset):
 def _check_methods(config, dataset, task, has_base):
     """Raise ConfigError for the run's method, or one it is to be compared with."""
     trained = int((~dataset.held_out(dataset.initial)).sum())
-    for name in (config.acquisition.method, *config.loop.compare):
-        method = methods.method_of(name, options_for(config, name))
+    compared = [from_base(config, name, config.base) for name in config.loop.compare]
+    for own in (config, *compared):
+        name = own.acquisition.method
+        method = methods.configured(own.acquisition, name)
         methods.check_capabilities(name, task)
-        budget = config.acquisition.budget
+        budget = own.acquisition.budget
         method.check(task, num_trained=trained, budget=budget)
-        given = has_base or name != config.acquisition.method
-        _check_needs(config, name, method.needs(task), given)
+        given = has_base or own is not config
+        _check_needs(own, name, method.needs(task), given)
 
 
 def _check_needs(config, name: str, needs: Needs, given: bool):

@@ -6,7 +6,8 @@ from jalpose.scoring.passes import Passes
 from jalpose.tasks.task import Task
 from jalpose.training.companion import CompanionTrainer
 from jalpose.training.needs import Companion, Head
-from jalpose.training.trainer import Optimisation, Trainer
+from jalpose.training.optimisation import Optimisation
+from jalpose.training.trainer import Trainer
 
 
 class Programs:

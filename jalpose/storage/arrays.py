@@ -108,14 +108,30 @@ LINK_LOG_VARIANCES = _declare(
     "link_log_variances", "M Q", "float32", "explanation of vl4pose"
 )
 NEAREST_DISTANCE = _declare(  # to what was labelled before
-    "nearest_distance", "M", "float32", "explanation of coreset and core_gcn"
+    "nearest_distance",
+    "M",
+    "float32",
+    "explanation of coreset, lcmd, kmeanspp and core_gcn",
 )
 PICK_DISTANCE = _declare(  # to all labelled, when picked; NaN: not picked
-    "pick_distance", "M", "float32", "explanation of coreset and core_gcn"
+    "pick_distance",
+    "M",
+    "float32",
+    "explanation of coreset, lcmd, kmeanspp and core_gcn",
 )
 LABELLED_PROBABILITY = _declare(  # of being labelled, by what was trained to tell
     "labelled_probability", "M", "float32", "explanation of vaal, sraal and core_gcn"
 )
+CLUSTER = _declare(  # number of the nearest labelled or picked; of typiclust its own
+    "cluster", "M", "int64", "explanation of lcmd, kmeanspp and typiclust"
+)
+VARIANCE = _declare("variance", "M", "float32", "explanation of maxdet")
+PICK_VARIANCE = _declare("pick_variance", "M", "float32", "explanation of maxdet")
+REDUCTION = _declare("reduction", "M", "float32", "explanation of bait")
+PICK_REDUCTION = _declare("pick_reduction", "M", "float32", "explanation of bait")
+TYPICALITY = _declare("typicality", "M", "float32", "explanation of typiclust")
+COVERED = _declare("covered", "M", "float32", "explanation of maxherding")
+PICK_GAIN = _declare("pick_gain", "M", "float32", "explanation of maxherding")
 
 
 def of_test_set(name: str) -> str:

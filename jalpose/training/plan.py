@@ -82,8 +82,10 @@ class TrainingPlan:
         """Length of the training of `cycle` in steps."""
         return lengths.total_steps(self.config, len(self.dataset.initial), cycle)
 
-    def heldout_interval(self, cycle: int) -> int:
-        """Steps between held-out evaluations in the training of `cycle`."""
+    def heldout_interval(self, cycle: int) -> int | None:
+        """Steps between held-out evaluations in the training of `cycle`; None: none."""
+        if self.config.training.heldout == "none":
+            return None
         epochs = self.config.training.heldout_epochs
         return max(1, round(epochs * self.steps_per_epoch(cycle)))
 
@@ -199,6 +201,9 @@ class TrainingPlan:
             steps,
             stage.steps,
             flow=flow,
+            drops=lengths.drops(
+                self.config, len(self.dataset.initial), cycle, stage.steps
+            ),
             attached_steps=round(detach_after * self.steps_per_epoch(cycle)),
             head_alone=stage.kind == "head",
         )

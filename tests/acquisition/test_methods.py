@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jalpose.acquisition.method import Pool
+from jalpose.acquisition.parts.spaces import Spatial
 from jalpose.acquisition.registry import METHODS, method_of
 from jalpose.loop import configs
 from jalpose.runtime import sharding
@@ -28,6 +29,10 @@ from tests.support.tasks import bare
 
 NAMES = sorted(set(METHODS) - {"control"})
 EVERY = pytest.mark.parametrize("name", NAMES)
+# Those whose choice goes by the key, and those that choose otherwise with more to
+# choose, not more of the same.
+DRAWING = ("random", "mc_dropout", "kmeanspp", "typiclust", "core_gcn")
+BY_BUDGET = ("bait", "typiclust")
 POOL = np.arange(40, 51)  # two blocks, the second padded
 BUDGET = 4
 FLAT = small.Flat(dropout=0.3)
@@ -185,7 +190,7 @@ def test_the_same_key_chooses_the_same_another_only_where_something_is_drawn(nam
         other.indices.tolist() == usual(name).indices.tolist()
         and other.scores.tobytes() == usual(name).scores.tobytes()
     )
-    assert same != (name in ("random", "mc_dropout", "core_gcn"))
+    assert same != (name in DRAWING)
 
 
 @EVERY
@@ -201,7 +206,7 @@ def test_the_order_of_the_pool_changes_nothing(name):
 def test_a_pool_can_be_chosen_whole(name, count):
     found = choose(name, POOL[:count], count)
     assert_full(found, POOL[:count], count)
-    if count > 1 and name != "coreset":
+    if count > 1 and name not in ("coreset", *BY_BUDGET):
         assert found.indices[:BUDGET].tolist() == usual(name).indices.tolist()
 
 
@@ -228,12 +233,14 @@ def test_interrupted_at_every_piece_the_choice_is_the_same(name):
 @EVERY
 def test_with_nothing_labelled_it_works_or_says_what_to_do(name):
     nobody = small.labelled_set().at(slice(0))
-    if name in ("coreset", "eglpp", "core_gcn"):
+    if name in ("coreset", "lcmd", "kmeanspp", "eglpp", "core_gcn"):
         with pytest.raises(ValueError, match=r"set data\.initial above 0"):
             choose(name, labelled=nobody)
     else:
         found = choose(name, labelled=nobody)
-        assert found.indices.tolist() == usual(name).indices.tolist()
+        assert_full(found, POOL, BUDGET)
+        if not issubclass(METHODS[name], Spatial):  # what is labelled is not near
+            assert found.indices.tolist() == usual(name).indices.tolist()
 
 
 @EVERY

@@ -32,8 +32,9 @@ from jalpose.tasks.pose.skeletons import LSP
 from jalpose.tasks.pose.sources import load_dataset
 from jalpose.tasks.pose.task import PoseTask
 from jalpose.training import trainer as trainer_module
+from jalpose.training.optimisation import Optimisation
 from jalpose.training.plan import TrainingPlan
-from jalpose.training.trainer import Optimisation, Trainer
+from jalpose.training.trainer import Trainer
 
 DELTA = {
     "data.name": "figures",
