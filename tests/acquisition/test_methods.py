@@ -89,11 +89,16 @@ def variables(name):
         count = needed.members.count
         found["members"] = {str(k): moved(network, k) for k in range(count)}
     if needed.companion is not None:
-        learner, task = needed.companion.learner, task_of(name)
-        trainer = CompanionTrainer(learner, FLAT, task, small.mesh(), 4)
-        state = trainer.init(jax.random.key(2))
-        found["companion"] = moved(small.copied(trainer.variables(state)), 3)
+        found["companion"] = companion_of(needed, FLAT, task_of(name))
     return found
+
+
+def companion_of(needed, model, task):
+    """Variables of a companion that was trained somehow."""
+    learner = needed.companion.learner
+    trainer = CompanionTrainer(learner, model, task, small.mesh(), 4)
+    state = trainer.init(jax.random.key(2))
+    return moved(small.copied(trainer.variables(state)), 3)
 
 
 def moved(tree, seed):
