@@ -13,6 +13,10 @@ SINCE: dict[str, Any] = {
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
     "acquisition.coreset.space": "embedding",
+    "acquisition.coreset.cotangents": "random",
+    "acquisition.coreset.directions": 4,
+    "acquisition.coreset.candidates": 9,
+    "acquisition.coreset.size": 512,
 }
 
 # Values that were spelled otherwise: key -> {then: now}.

@@ -108,13 +108,13 @@ LINK_LOG_VARIANCES = _declare(
     "link_log_variances", "M Q", "float32", "explanation of vl4pose"
 )
 NEAREST_DISTANCE = _declare(  # to what was labelled before
-    "nearest_distance", "M", "float32", "explanation of coreset, lcmd and kmeanspp"
+    "nearest_distance", "M", "float32", "explanation of coreset, lcmd, kmeanspp, badge"
 )
 PICK_DISTANCE = _declare(  # to all labelled, when picked; NaN: not picked
-    "pick_distance", "M", "float32", "explanation of coreset, lcmd and kmeanspp"
+    "pick_distance", "M", "float32", "explanation of coreset, lcmd, kmeanspp, badge"
 )
 CLUSTER = _declare(  # number of the nearest labelled or picked; of typiclust its own
-    "cluster", "M", "int64", "explanation of lcmd, kmeanspp and typiclust"
+    "cluster", "M", "int64", "explanation of lcmd, kmeanspp, badge, typiclust"
 )
 VARIANCE = _declare("variance", "M", "float32", "explanation of maxdet")
 PICK_VARIANCE = _declare("pick_variance", "M", "float32", "explanation of maxdet")
