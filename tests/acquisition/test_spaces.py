@@ -133,7 +133,7 @@ def test_squared_lengths_of_neighbours_gradients_estimate_the_score_of_eglpp():
 
 
 @pytest.mark.parametrize("cotangents", ["random", "predicted", "neighbours"])
-def test_places_do_not_depend_on_the_others_nor_on_the_devices(cotangents):
+def test_places_do_not_depend_on_the_other_examples(cotangents):
     method = Lcmd(
         space="gradients", cotangents=cotangents, size=32, candidates=3, directions=2
     )
