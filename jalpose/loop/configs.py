@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jalpose.acquisition import registry as methods
+from jalpose.acquisition.method import Method
 from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad.api import ENGINES
 from jalpose.settings import validation
@@ -219,7 +220,7 @@ def check(config: ConfigDict) -> None:
     one_of("data.name", config.data.name, tasks.sources_of(config.task).SOURCES)
     validation.check(config)
     one_of("acquisition.engine", config.acquisition.engine, ENGINES)
-    own = _check_variants(config)
+    own, used = _check_variants(config), set()
     for key, names in (
         ("acquisition.method", (config.acquisition.method,)),
         ("loop.compare", config.loop.compare),
@@ -228,10 +229,15 @@ def check(config: ConfigDict) -> None:
         for name in names:
             if name not in own or key == "acquisition.method":
                 methods.check_name(key, name)
+                used.add(name)
     tasks.settings_of(config.task).check(config)
     options_of(dict(config.model)).check(config.data.size)
-    for name in methods.methods():
-        methods.method_of(name, dict(config.acquisition.get(name, {})))
+    for name, method in methods.methods().items():
+        options = dict(config.acquisition.get(name, {}))
+        # Others as they are by default are nobody's concern: another package's may
+        # refuse its own.
+        if name in used or options != _usual(method, config.scale):
+            methods.method_of(name, options)
 
 
 def _check_variants(config: ConfigDict) -> Collection[str]:
@@ -266,6 +272,13 @@ def _merged(*tables: Mapping[str, Changes]) -> dict[str, Changes]:
         scale: {k: v for table in tables for k, v in table.get(scale, {}).items()}
         for scale in SCALES
     }
+
+
+def _usual(method: type[Method], scale: str) -> dict[str, Any]:
+    """The options of a method where nobody has changed them."""
+    fields = _fields(method)
+    # Through a config, as those they are compared with.
+    return ConfigDict({**fields, **method.scales.get(scale, {})}).to_dict()
 
 
 def _fields(options: type) -> dict[str, Any]:
