@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 # Keys that came after the first records, and the values that do what was done before.
 SINCE: dict[str, Any] = {
     "task": "pose",
+    "evaluation.train_score": False,
+    "evaluation.test_scores": False,
     "training.optimizer": "adam",
     "training.momentum": 0.9,
     "training.nesterov": False,

@@ -94,6 +94,12 @@ def common() -> ConfigDict:
     # Of everything scored, once its choice is made: the gradient norms of the true
     # labels, and how many of the highest were chosen. A backward pass an image.
     evaluation.true_norms = True
+    # Score the images trained on too, as they are, without augmentation: how far above
+    # the test set's their score is. A forward pass an image.
+    evaluation.train_score = False
+    # Have the method score the test set too, once its choice is made: how well its
+    # scores order the true losses there. What scoring costs, an image.
+    evaluation.test_scores = False
     evaluation.block = 64  # examples a forward pass, over all devices
 
     acquisition = config.acquisition = ConfigDict()

@@ -41,6 +41,14 @@ def test_a_record_without_a_task_is_of_poses():
     assert differences.differences({"seed": 1}, {"seed": 1, "task": "pose"}) == []
 
 
+def test_a_record_from_before_a_measure_is_of_one_without_it():
+    now = {"evaluation": {"train_score": False, "test_scores": False, "block": 8}}
+    assert differences.differences({"evaluation": {"block": 8}}, now) == []
+    now["evaluation"]["train_score"] = True
+    found = differences.differences({"evaluation": {"block": 8}}, now)
+    assert found == ["evaluation.train_score: false -> true"]
+
+
 def test_keys_that_came_later_have_the_values_they_stand_for():
     old = {"training": {"learning_rate": 1e-3}}
     now = differences.plain(common())

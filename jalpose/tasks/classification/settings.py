@@ -16,6 +16,8 @@ METHOD_OPTIONS: dict[str, object] = {
     "acquisition.egl.peaks": 1000,  # every class of every benchmark
     "acquisition.expected_gradnorm.posterior": "softmax",
     "acquisition.entropy_gradnorm.posterior": "softmax",
+    "acquisition.ensemble.measure": "vote_entropy",
+    "acquisition.mc_dropout.measure": "mutual_information",  # BALD
 }
 
 

@@ -37,11 +37,17 @@ def test_classes_that_a_part_lacks():
     assert "1 of 3 classes have no example that is labelled at" in found[0].words
     assert "1 of 3 classes have no example in the test set" in found[1].words
     assert all("'dog'" in finding.words for finding in found)
+    assert [finding.rule for finding in found] == ["not at the start", "not tested"]
     labels[[2, 7]] = 2
     labels[6] = -1
     found = list(checks.of_classes(parts, labels, CLASSES))
     assert [f.examples for f in found] == [(), (), (6,)]
     assert "The class of 1 of 2 test images is not known" in found[2].words
+    # A class that is nowhere is no slip of a part.
+    labels = np.zeros(8, np.int32)
+    (nowhere,) = checks.of_classes(parts, labels, CLASSES)
+    assert "2 of 3 classes have no example in any part" in nowhere.words
+    assert nowhere.rule == "nowhere"
 
 
 def config_of(**data):
