@@ -215,6 +215,7 @@ BENCHMARKS: dict[str, Benchmark] = {
                 "data.size": 64,
                 "data.initial": 5000,
                 "data.pool": 20_000,
+                "model.depth": 11,
                 "acquisition.budget": 2500,
                 "acquisition.pool_subset": 5000,
                 "loop.cycles": 3,
