@@ -7,6 +7,7 @@ sees them are in pixels of the crop.
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,6 +25,7 @@ class Score(NamedTuple):
       parts: of each joint, class, ...; NaN where there was nothing to score.
       num_scored: examples it is of.
       num_left_out: examples that could not be scored.
+      more: other numbers of the same predictions, by name, for the record.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Score(NamedTuple):
     parts: dict[str, float]
     num_scored: int
     num_left_out: int = 0
+    more: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -95,8 +95,10 @@ def test_all_damaged_images_are_found_in_one_pass_and_ten_are_named(folder):
     message = str(error.value)
     assert "13 of 15 images of PHOTOS are missing or damaged" in message
     assert "Cannot decode image '001.jpg' (index 1)" in message
-    assert re.findall(r"\d{3}\.jpg", message) == [f"{n:03d}.jpg" for n in range(1, 11)]
-    assert "and 3 more" in message
+    named, _, first = message.partition("Of the first")
+    assert re.findall(r"\d{3}\.jpg", named) == [f"{n:03d}.jpg" for n in range(1, 11)]
+    assert re.findall(r"\d{3}\.jpg", first) == ["001.jpg"]
+    assert "and 3 more" in named
     assert "data.damaged=leave_out" in message
     assert list(folder.cache.iterdir()) == []
 
@@ -284,10 +286,24 @@ def test_images_with_a_rotation_are_told_once_a_set(folder, caplog):
     source = folder.source()
     told = [r.message for r in caplog.records if "EXIF" in r.message]
     assert told == [
-        "2 of 15 images of PHOTOS have an EXIF orientation, e.g. 002.jpg: it is "
-        "ignored, labels are of the pixels as stored"
+        "PHOTOS: 2 of 15 images have an EXIF orientation, e.g. 002.jpg: it is ignored, "
+        "labels are of the pixels as stored"
     ]
     assert source.image(2).shape == (32, 48, 3)  # not turned
+    assert source.notes == tuple(line.removeprefix("PHOTOS: ") for line in told)
+
+
+def test_images_of_16_bits_are_told_once_a_set(folder, caplog):
+    deep = np.arange(48 * 32, dtype=np.uint16).reshape(32, 48) * 40
+    path = folder.raw / folder.files[4]
+    with path.open("wb") as file:
+        Image.fromarray(deep).save(file, "PNG")
+    for _ in range(2):  # prepared, then found prepared
+        caplog.clear()
+        source = folder.source()
+        (told,) = [r.message for r in caplog.records if "16 bits" in r.message]
+        assert told.startswith("PHOTOS: 1 of 15 images are grey of 16 bits, e.g. 004")
+    np.testing.assert_array_equal(source.image(4)[..., 0], np.round(deep / 257))
 
 
 def test_the_log_tells_how_far_it_is_and_how_long_it_takes(folder, monkeypatch, caplog):

@@ -9,7 +9,8 @@ LABELS = ("fine", "coarse")  # values of `data.cifar.labels`
 
 def add(data: ConfigDict) -> None:
     """Add the keys of classes to the section `data`."""
-    # cifar10 | cifar100 | svhn | caltech101 | imagenet | folders (a folder a class)
+    # cifar10 | cifar100 | svhn | caltech101 | imagenet | folders (a folder a
+    # class) | shapes (drawn)
     data.name = "cifar10"
     # At the start the same number of each class, as far as there are so many; False:
     # drawn from all alike, as in the papers.

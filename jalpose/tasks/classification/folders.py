@@ -20,7 +20,7 @@ import numpy as np
 from jalpose.data import images
 from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
-from jalpose.runtime import random_streams
+from jalpose.runtime.seeds import stream_seed
 from jalpose.tasks.classification.annotations import Annotations, Shipped
 
 # fmt: off
@@ -31,7 +31,8 @@ ENDINGS = (
 # fmt: on
 TRAIN, TESTS = "train", ("val", "valid", "validation", "test")
 WORDS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
-_LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx"}
+# The last is in Caltech-101's BACKGROUND_Google.
+_LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "tmp"}
 _WNID = re.compile(r"n\d{8}")
 _NAMED, _FAULTS = 3, 10  # names in a fault; faults in a message
 
@@ -302,7 +303,7 @@ def _for_tests(one: str, count: int, share: float, seed: int) -> np.ndarray:
     tests. Its name and number of images alone decide beside the seed.
     """
     wanted = int(np.clip(round(share * count), 1, count - 1)) if count > 1 else 0
-    draws = np.random.default_rng(random_streams.stream_seed(seed, "test", one))
+    draws = np.random.default_rng(stream_seed(seed, "test", one))
     chosen = np.zeros(count, bool)
     chosen[draws.permutation(count)[:wanted]] = True
     return chosen

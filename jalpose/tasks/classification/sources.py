@@ -6,65 +6,79 @@ import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
-from jalpose.runtime import random_streams
+from jalpose.runtime.seeds import stream_seed
 from jalpose.settings.checks import one_of
-from jalpose.tasks.classification import cifar, folders, svhn
-from jalpose.tasks.classification.annotations import UNLABELLED, Annotations, Shipped
+from jalpose.tasks.classification import checks, shapes
+from jalpose.tasks.classification.annotations import UNLABELLED, Annotations
 from jalpose.tasks.classification.prepared import PreparedClasses, open_source
+from jalpose.tasks.classification.shapes import ShapeSource
+from jalpose.tasks.classification.shipped import SHIPPED, middle_windows
+from jalpose.tasks.findings import act_on
 
-
-def _cifar10(data) -> Shipped:
-    return cifar.find("cifar10", data.dir)
-
-
-def _cifar100(data) -> Shipped:
-    return cifar.find("cifar100", data.dir, data.cifar.labels)
-
-
-def _svhn(data) -> Shipped:
-    return svhn.find(data.dir)
-
-
-def _folders(data) -> Shipped:
-    background = data.name == "caltech101" and data.caltech101.background
-    return folders.find(
-        data.name,
-        data.dir,
-        folder=data.folder,
-        left_out=() if background else None,
-        test_share=data.test_share,
-        seed=data.test_seed,
-    )
-
-
-SHIPPED = {
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
-    "svhn": _svhn,
-    **dict.fromkeys(folders.LAYOUTS, _folders),
-}
-SOURCES = {**SHIPPED}
+DRAWN = {"shapes": shapes.benchmark}
+SOURCES = {**SHIPPED, **DRAWN}
 
 
 def load_dataset(data, seed: int) -> Dataset:
     """Open the benchmark `data.name`; `data` is the config section of that name.
 
     The examples labelled at the start are drawn by the seed, and the other training
-    examples are the pool; the test set is the same for every seed.
+    examples are the pool; the test set is the same for every seed. Of drawn sets every
+    example is of the seed.
 
     Raises:
-      DataError: files are missing or damaged, `data.size` does not fit the images, or
-        there are too few examples for the config.
+      DataError: files are missing or damaged, `data.size` does not fit the images,
+        there are too few examples for the config, or something is unlikely where
+        `data.check` is strict (see `checks`).
       ConfigError: `data.rare_classes` names a class that is not there.
     """
-    source, windows = _open_shipped(data)
-    initial, pool, test = _parts(data, source.annotations, seed)
+    source: PreparedClasses | ShapeSource
+    windows = None
+    if data.name in DRAWN:
+        (source,), (initial, pool, test) = DRAWN[data.name](data.to_dict(), seed)
+    else:
+        source, windows = _open_shipped(data)
+        initial, pool, test = _parts(data, source.annotations, seed)
     if data.labelled == "all":
         initial, pool = np.concatenate([initial, pool]), pool[:0]
     dataset = join(source, initial=initial, pool=pool, test=test, windows=windows)
-    if data.packed:
+    if data.check != "off":
+        act_on(checks.of_dataset(dataset), data.check)
+    # Shapes are not kept: they are drawn as fast as read.
+    if data.packed and isinstance(source, PreparedClasses):
         return keep_crops(dataset, [source.fingerprint], data.cache_dir, data.size)
     return dataset
+
+
+def readable(data) -> tuple[Dataset | None, list[DataError]]:
+    """What can be opened of a benchmark that `load_dataset` refuses.
+
+    Args:
+      data: as of `load_dataset`.
+
+    Returns:
+      The set with examples that play no part, None if it cannot be opened; and why it
+      cannot.
+    """
+    if data.name in DRAWN:
+        return None, []
+    try:
+        source, windows = _open_shipped(data)
+    except DataError as error:
+        return None, [error]
+    nobody = np.empty(0, np.int64)
+    annotations = source.annotations
+    found = Dataset(
+        sources=(source,),
+        initial=nobody,
+        pool=nobody,
+        test=nobody,
+        truth={"class": annotations.labels},
+        windows=windows,
+        keys=annotations.keys,
+        files=annotations.files,
+    )
+    return found, []
 
 
 def _open_shipped(data) -> tuple[PreparedClasses, np.ndarray | None]:
@@ -84,7 +98,7 @@ def _open_shipped(data) -> tuple[PreparedClasses, np.ndarray | None]:
 def _parts(data, annotations: Annotations, seed: int):
     """Who is labelled at the start, in the pool and tested on: ids."""
     name = data.name.upper()
-    draws = np.random.default_rng(random_streams.stream_seed(seed, "initial"))
+    draws = np.random.default_rng(stream_seed(seed, "initial"))
     # The order decides everything: the same seed draws the same, whatever the numbers.
     order = draws.permutation(np.flatnonzero(~annotations.test))
     what = f"the training part of {name}"
@@ -104,7 +118,12 @@ def _parts(data, annotations: Annotations, seed: int):
 
 
 def join(
-    source: PreparedClasses, *, initial, pool, test, windows: np.ndarray | None
+    source: PreparedClasses | ShapeSource,
+    *,
+    initial,
+    pool,
+    test,
+    windows: np.ndarray | None,
 ) -> Dataset:
     """A source of classes with its parts, ids of its examples.
 
@@ -126,21 +145,6 @@ def join(
         truth={"class": labels},
         windows=windows,
     )
-
-
-def middle_windows(sizes: np.ndarray, window: float) -> np.ndarray:
-    """Crop windows in the middle of images: float32 [N, 3].
-
-    Resizing the shorter side to 256 pixels and cutting 224 x 224 out of the middle is
-    one window of 224/256 shorter sides, resampled once.
-
-    Args:
-      sizes: [N, 2], width and height, pixels.
-      window: side, in shorter sides.
-    """
-    sizes = sizes.astype(np.float64)
-    sides = window * sizes.min(axis=1, keepdims=True)
-    return np.concatenate([(sizes - 1) / 2, sides], axis=1).astype(np.float32)
 
 
 def in_turn(order: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -186,7 +186,7 @@ def _validation_list(config: ConfigDict, dataset: Dataset) -> list[Finding]:
     if not isinstance(source, PreparedPoses):
         return []
     try:
-        mpii.in_validation(source.annotations, config.data.dir, source.images)
+        mpii.find_validation(source.annotations, config.data.dir, source.images)
     except DataError as error:
         return [Finding(str(error), impossible=True)]
     return []

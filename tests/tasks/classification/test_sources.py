@@ -9,7 +9,8 @@ from jalpose.data.source import DataError
 from jalpose.settings.checks import ConfigError
 from jalpose.tasks.classification import data_keys
 from jalpose.tasks.classification.annotations import Annotations
-from jalpose.tasks.classification.sources import in_turn, load_dataset, middle_windows
+from jalpose.tasks.classification.shipped import middle_windows
+from jalpose.tasks.classification.sources import in_turn, load_dataset
 from tests.support.class_miniature import data_section, drawn, write_cifar
 
 

@@ -138,6 +138,8 @@ def test_images_in_two_parts():
         "1 images are the same file in the pool and the test part",
     ]
     assert "set/1 and set/6" in found[1].words
+    assert "Its label would be bought" in found[0].words
+    assert all("not to be tested on" in f.words for f in found[1:])
     assert not any(f.impossible for f in found)
     # Twice in one part, and two people of one file, are nothing.
     assert findings.of_parts({"pool": np.arange(9)}, keys, keys, digests) == []
