@@ -3,7 +3,8 @@
 Sener & Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
 Approach", ICLR 2018, Algorithm 1; for poses as in Yoo & Kweon, CVPR 2019, and the
 published code of EGL++: the Euclidean distance between raw embeddings, of poses the
-global average of the features before the last stack's heatmaps. The paper's
+global average of the features before the last stack's heatmaps, of classes the
+features that the last layer reads. The paper's
 mixed-integer programme, which leaves outliers uncovered, is not used there, and not
 here.
 """

@@ -15,6 +15,7 @@ from jalpose.acquisition import (
     badge,
     bait,
     control,
+    core_gcn,
     coreset,
     egl,
     eglpp,
@@ -24,12 +25,16 @@ from jalpose.acquisition import (
     kmeanspp,
     lcmd,
     learning_loss,
+    least_confidence,
+    least_margin,
     maxdet,
     maxherding,
     mc_dropout,
     random,
     softmax_entropy,
+    sraal,
     typiclust,
+    vaal,
 )
 from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method
@@ -53,6 +58,8 @@ METHODS: dict[str, type[Method]] = {
     "maxherding": maxherding.MaxHerding,
     "multipeak_entropy": multipeak_entropy.MultiPeakEntropy,
     "softmax_entropy": softmax_entropy.SoftmaxEntropy,
+    "least_confidence": least_confidence.LeastConfidence,
+    "least_margin": least_margin.LeastMargin,
     "learning_loss": learning_loss.LearningLoss,
     "eglpp": eglpp.EglPlusPlus,
     "expected_gradnorm": expected_gradnorm.ExpectedGradnorm,
@@ -63,6 +70,9 @@ METHODS: dict[str, type[Method]] = {
     "mc_dropout": mc_dropout.McDropout,
     "aleatoric": aleatoric.Aleatoric,
     "vl4pose": vl4pose.Vl4Pose,
+    "vaal": vaal.Vaal,
+    "sraal": sraal.Sraal,
+    "core_gcn": core_gcn.CoreGcn,
     "control": control.Control,
 }
 

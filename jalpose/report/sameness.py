@@ -32,6 +32,8 @@ _EFFORT = (
     "evaluation.block",
     "training.report_steps",
 )
+# Measures that are taken or not: they change neither training nor choice.
+_MEASURED = ("evaluation.test_scores", "evaluation.train_score")
 # Options of a method that no section of its own holds. mc_dropout needs a network
 # with dropout; that this changes the training as well is said by `cautions`.
 _DROPOUT = "model.dropout"
@@ -54,12 +56,12 @@ def protocol(
     """The keys of a config that have to be equal in all runs of a table.
 
     All but seeds, names, the method, every section of `acquisition` (the methods'
-    own), what sets the effort alone, `model.dropout`, and `ignore` (dotted keys, each
-    with everything below it).
+    own), what sets the effort or measures alone, `model.dropout`, and `ignore` (dotted
+    keys, each with everything below it).
     """
     acquisition = config.get("acquisition", {})
     sections = [f"acquisition.{k}" for k, v in acquisition.items() if type(v) is dict]
-    ignored = *_IDENTITY, *_EFFORT, *_ENGINE, _DROPOUT, *sections, *ignore
+    ignored = *_IDENTITY, *_EFFORT, *_MEASURED, *_ENGINE, _DROPOUT, *sections, *ignore
     below = tuple(f"{key}." for key in ignored)
     return {
         key: value

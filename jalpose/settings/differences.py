@@ -9,6 +9,16 @@ from ml_collections import ConfigDict
 # Keys that came after the first records, and the values that do what was done before.
 SINCE: dict[str, Any] = {
     "task": "pose",
+    "evaluation.train_score": False,
+    "evaluation.test_scores": False,
+    "training.optimizer": "adam",
+    "training.momentum": 0.9,
+    "training.nesterov": False,
+    "training.weight_decay": 0.0,
+    "training.drop_epochs": [],
+    "training.drop_steps": [],
+    "training.drop_factor": 0.1,
+    "training.heldout": "tenth",
     "acquisition.diverse": "",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],

@@ -62,8 +62,20 @@ def common() -> ConfigDict:
     training.base_steps = 0  # exactly one of the two above 0
     training.cycle_epochs = 100  # length of the training in each later cycle:
     training.cycle_steps = 0  # exactly one of the two above 0
-    training.learning_rate = 3e-4  # Adam
-    training.schedule = "plateau"  # plateau (of the held-out loss) | cosine | constant
+    training.optimizer = "adam"  # adam | sgd
+    training.learning_rate = 3e-4  # of the optimiser
+    training.momentum = 0.9  # of sgd; 0: none
+    training.nesterov = False  # of sgd: the gradient at the point momentum leads to
+    # Times the weights, added to their gradient: all of them, biases and batch norms
+    # too, as torch.optim does.
+    training.weight_decay = 0.0
+    # plateau (of the held-out loss) | cosine | steps (drops) | constant
+    training.schedule = "plateau"
+    # With schedule=steps the rate drops after so many epochs, or steps, of each
+    # training: exactly one of the two, e.g. (160,).
+    training.drop_epochs = ()
+    training.drop_steps = ()
+    training.drop_factor = 0.1  # learning rate factor of a drop
     training.warmup_steps = 0  # linear warm-up at the start of each training
     training.plateau_factor = 0.5  # learning rate factor where the loss stalls
     training.plateau_patience = 5  # held-out evaluations without a better loss
@@ -71,6 +83,9 @@ def common() -> ConfigDict:
     training.plateau_min = 0.01  # smallest learning rate, of learning_rate
     training.clip_norm = 0.0  # global gradient norm; 0: no clipping
     training.start = "warm"  # each cycle: warm (previous weights) | fresh (new ones)
+    # Of the labelled, who is not trained on and says which weights are best: tenth |
+    # none (all are trained on, as papers on classes do; with keep=last).
+    training.heldout = "tenth"
     training.keep = "best"  # best (held-out loss) | last weights of a training
     training.heldout_epochs = 1.0  # epochs between held-out evaluations
     training.report_steps = 50  # steps between two reports, and at most a piece
@@ -79,6 +94,12 @@ def common() -> ConfigDict:
     # Of everything scored, once its choice is made: the gradient norms of the true
     # labels, and how many of the highest were chosen. A backward pass an image.
     evaluation.true_norms = True
+    # Score the images trained on too, as they are, without augmentation: how far above
+    # the test set's their score is. A forward pass an image.
+    evaluation.train_score = False
+    # Have the method score the test set too, once its choice is made: how well its
+    # scores order the true losses there. What scoring costs, an image.
+    evaluation.test_scores = False
     evaluation.block = 64  # examples a forward pass, over all devices
 
     acquisition = config.acquisition = ConfigDict()

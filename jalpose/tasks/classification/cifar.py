@@ -221,7 +221,8 @@ class _Binary:
             )
             return np.empty(0, np.uint8)
         column = list(self._layout.labels).index(labels)
-        return np.concatenate([chunk[:, column] for chunk in self._chunks(path)])
+        # Copies, which do not keep the records they are of.
+        return np.concatenate([c[:, column].copy() for c in self._chunks(path)])
 
     def _chunks(self, path: str) -> Iterator[np.ndarray]:
         with open(path, "rb") as file:

@@ -31,7 +31,8 @@ ENDINGS = (
 # fmt: on
 TRAIN, TESTS = "train", ("val", "valid", "validation", "test")
 WORDS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
-_LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx"}
+# The last is in Caltech-101's BACKGROUND_Google.
+_LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "tmp"}
 _WNID = re.compile(r"n\d{8}")
 _NAMED, _FAULTS = 3, 10  # names in a fault; faults in a message
 

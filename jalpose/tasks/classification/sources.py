@@ -50,6 +50,37 @@ def load_dataset(data, seed: int) -> Dataset:
     return dataset
 
 
+def readable(data) -> tuple[Dataset | None, list[DataError]]:
+    """What can be opened of a benchmark that `load_dataset` refuses.
+
+    Args:
+      data: as of `load_dataset`.
+
+    Returns:
+      The set with examples that play no part, None if it cannot be opened; and why it
+      cannot.
+    """
+    if data.name in DRAWN:
+        return None, []
+    try:
+        source, windows = _open_shipped(data)
+    except DataError as error:
+        return None, [error]
+    nobody = np.empty(0, np.int64)
+    annotations = source.annotations
+    found = Dataset(
+        sources=(source,),
+        initial=nobody,
+        pool=nobody,
+        test=nobody,
+        truth={"class": annotations.labels},
+        windows=windows,
+        keys=annotations.keys,
+        files=annotations.files,
+    )
+    return found, []
+
+
 def _open_shipped(data) -> tuple[PreparedClasses, np.ndarray | None]:
     """A set of files, and its crop windows; None: images are taken whole."""
     shipped, name = SHIPPED[data.name](data), data.name.upper()

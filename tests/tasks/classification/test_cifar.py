@@ -2,12 +2,15 @@
 
 import logging
 import pickle
+import pickletools
 import re
+import struct
 import subprocess
 
 import numpy as np
 import pytest
 
+from jalpose.data.pipeline import CropSource, blocks_in_order
 from jalpose.data.source import DataError
 from jalpose.tasks.classification import cifar
 from jalpose.tasks.classification.sources import load_dataset
@@ -235,6 +238,64 @@ def test_arrays_are_read_by_whatever_protocol(tmp_path, protocol):
     np.testing.assert_array_equal(dataset.image(7), images[7])
 
 
+def python2_pickle(labels, data):
+    """A batch as the authors' files have it: pickled by Python 2 and its NumPy."""
+
+    def text(value):
+        return b"U" + bytes([len(value)]) + value
+
+    def whole(value):
+        return b"J" + struct.pack("<i", value)
+
+    def name(module, function):
+        return f"c{module}\n{function}\n".encode()
+
+    dtype = (
+        name("numpy", "dtype") + text(b"u1") + b"K\x00K\x01\x87R"
+        b"(K\x03" + text(b"|") + b"NNN" + whole(-1) + whole(-1) + b"K\x00tb"
+    )
+    raw = data.tobytes()
+    array = (
+        name("numpy.core.multiarray", "_reconstruct")
+        + name("numpy", "ndarray")
+        + b"K\x00\x85"
+        + text(b"b")
+        + b"\x87R"
+        + b"(K\x01"
+        + whole(len(data))
+        + whole(data.shape[1])
+        + b"\x86"
+        + dtype
+        + b"\x89T"
+        + struct.pack("<i", len(raw))
+        + raw
+        + b"tb"
+    )
+    listed = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
+    return (
+        b"\x80\x02}("
+        + text(b"batch_label")
+        + text(b"training batch 1 of 5")
+        + text(b"labels")
+        + listed
+        + text(b"data")
+        + array
+        + b"u."
+    )
+
+
+def test_pickles_of_python_2_are_read(tmp_path):
+    folder = write_cifar(tmp_path, version="python", counts=(90,))
+    labels, images = drawn(90, 5)
+    encoded = python2_pickle(labels.tolist(), planes(images))
+    assert {op.name for op, *_ in pickletools.genops(encoded)} >= {"BINSTRING", "BUILD"}
+    (folder / "data_batch_1").write_bytes(encoded)
+    dataset = load(tmp_path)
+    np.testing.assert_array_equal(dataset.truth["class"][:90], labels)
+    for example in (0, 44, 89):
+        np.testing.assert_array_equal(dataset.crop(example, 32), images[example])
+
+
 # The real parts.
 
 
@@ -260,6 +321,17 @@ def test_real_cifar10(tmp_path):
     for example in (0, 1, 4096, len(records) - 1):
         expected = records[example, 1:].reshape(3, 32, 32).transpose(1, 2, 0)
         np.testing.assert_array_equal(dataset.crop(example, 32), expected)
+    # All test images as a network sees them, by way of Grain: the file's own pixels.
+    last = f"{folder}/cifar10/cifar-10-batches-bin/test_batch.bin"
+    records = np.fromfile(last, np.uint8).reshape(-1, 3073)
+    labels = dataset.truth_of(dataset.test)
+    source = CropSource(dataset, dataset.test, 32, labels)
+    blocks = list(blocks_in_order(source, block=500, threads=2))
+    seen = np.concatenate([block["image"][:count] for count, block in blocks])
+    expected = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(seen, expected)
+    said = np.concatenate([block["label"]["class"][:c] for c, block in blocks])
+    np.testing.assert_array_equal(said, records[:, 0])
 
 
 @pytest.mark.data

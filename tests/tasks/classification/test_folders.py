@@ -20,7 +20,7 @@ from tests.support.class_miniature import (
     write_image,
 )
 
-COUNTS = {"ant": 12, "bee": 10, "cat": 14}
+COUNTS = {"ant": 22, "bee": 20, "cat": 26}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def home(tmp_path):
 
 
 def load(home, name="folders", seed=0, **changes):
-    changes = {"initial": 20, "cache_dir": str(home.parent / "cache"), **changes}
+    changes = {"initial": 45, "cache_dir": str(home.parent / "cache"), **changes}
     return load_dataset(data_section(home, name, **changes), seed)
 
 
@@ -51,8 +51,8 @@ def test_classes_are_folders_and_images_their_files(home):
     found = find(home)
     assert found.classes == ("ant", "bee", "cat")
     assert np.bincount(found.labels).tolist() == list(COUNTS.values())
-    assert found.files[12] == os.path.join("bee", "image_0001.jpg")
-    assert found.keys[12] == "folders/bee/image_0001.jpg"
+    assert found.files[22] == os.path.join("bee", "image_0001.jpg")
+    assert found.keys[22] == "folders/bee/image_0001.jpg"
 
 
 def test_images_are_those_of_the_files(home):
@@ -83,7 +83,7 @@ def test_hidden_files_and_leftovers_are_no_images(home):
 def test_a_share_of_each_class_is_for_tests(home):
     found = find(home, test_share=0.25)
     counts = np.bincount(found.labels[found.test])
-    assert counts.tolist() == [3, 2, 4]  # 3, 2.5 to even, 3.5 to even
+    assert counts.tolist() == [6, 5, 6]  # of 5.5, 5 and 6.5, halves to even
     again, other = find(home, test_share=0.25), find(home, test_share=0.25, seed=1)
     np.testing.assert_array_equal(found.test, again.test)
     assert (found.test != other.test).any()
@@ -161,20 +161,20 @@ def test_imagenet_goes_by_words(tmp_path):
     ids = ("n01440764", "n02012849", "n03126707")
     for part in ("train", "val"):
         write_classes(
-            tmp_path / "imagenet" / part, dict.fromkeys(ids, 12), ending=".JPEG"
+            tmp_path / "imagenet" / part, dict.fromkeys(ids, 25), ending=".JPEG"
         )
     shipped = folders.find("imagenet", str(tmp_path))
     assert shipped.annotations.classes == ids
     words = "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\n"
     (tmp_path / "imagenet" / "LOC_synset_mapping.txt").write_text(words)
-    dataset = load(tmp_path, "imagenet", initial=20)
+    dataset = load(tmp_path, "imagenet", initial=45)
     assert classes_of(dataset) == (
         "tench",
         "crane (n02012849)",
         "crane (n03126707)",
     )
     assert dataset.keys[0] == "imagenet/train/n01440764/image_0001.JPEG"
-    assert len(dataset.test) == 36
+    assert len(dataset.test) == 75
 
 
 # Caltech-101.
@@ -183,9 +183,10 @@ def test_imagenet_goes_by_words(tmp_path):
 def test_background_is_left_out_of_caltech101_but_by_option(tmp_path):
     home = tmp_path / "caltech101" / "101_ObjectCategories"
     write_classes(home, {**COUNTS, "BACKGROUND_Google": 10})
+    (home / "BACKGROUND_Google" / "tmp").write_text("in the archive too")
     dataset = load(tmp_path, "caltech101")
     assert classes_of(dataset) == tuple(COUNTS)
-    section = data_section(tmp_path, "caltech101", initial=20)
+    section = data_section(tmp_path, "caltech101", initial=45)
     section.caltech101.background = True
     dataset = load_dataset(section, 0)
     assert classes_of(dataset) == ("BACKGROUND_Google", *COUNTS)
@@ -303,21 +304,21 @@ def test_files_that_are_no_images_are_collected_with_those_that_are_damaged(home
     with pytest.raises(DataError) as error:
         load(home)
     message = str(error.value)
-    assert "3 of 38 images of FOLDERS are missing or damaged" in message
+    assert "3 of 70 images of FOLDERS are missing or damaged" in message
     assert re.search(r"notes\.txt' lies in the folder of a class, and '\.txt'", message)
     assert re.search(r"The others: bee/page\.jpg, cat/image_0003\.jpg", message)
     dataset = load(home, damaged="leave_out")
-    assert len(dataset.keys) == 35
+    assert len(dataset.keys) == 67
     labels = dataset.truth["class"]
-    assert np.bincount(labels).tolist() == [12, 10, 13]
+    assert np.bincount(labels).tolist() == [22, 20, 25]
 
 
 def test_a_class_whose_images_are_all_left_out_is_still_one(home):
     for path in (home / "bee").iterdir():
         path.write_bytes(b"damaged")
-    dataset = load(home, damaged="leave_out", initial=15)
+    dataset = load(home, damaged="leave_out", initial=35)
     assert classes_of(dataset) == tuple(COUNTS)
-    assert np.bincount(dataset.truth["class"]).tolist() == [12, 0, 14]
+    assert np.bincount(dataset.truth["class"]).tolist() == [22, 0, 26]
 
 
 # The real part.
@@ -328,7 +329,7 @@ def test_real_caltech101(tmp_path):
     folder = real_data_dir("caltech101")
     if folder is None:
         pytest.skip("no caltech101/ in JALPOSE_DATA or ../shared/data")
-    changes = {"cache_dir": str(tmp_path), "size": 64, "initial": 200}
+    changes = {"cache_dir": str(tmp_path), "size": 64, "initial": 450}
     dataset = load_dataset(data_section(folder, "caltech101", **changes), 0)
     classes = classes_of(dataset)
     assert len(classes) == 101 and folders.BACKGROUND not in classes
