@@ -23,6 +23,7 @@ class Badge(spaces.Spatial):
     space: str = "gradients"
     cotangents: str = "predicted"
     section: ClassVar = "acquisition.badge"
+    capabilities: ClassVar = ("predicted_label",)
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose `budget` examples; draws go by the key and the ids, ties by id.
