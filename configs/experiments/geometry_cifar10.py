@@ -43,6 +43,7 @@ get_config = experiment(
         "entropy_spread",
     ),
     range(10),
+    name="geometry_cifar10",
     task="classification",
     delta={
         "data.rare_classes": ("airplane", "automobile", "bird", "cat", "deer"),

@@ -7,10 +7,11 @@ one sequence in ten in a rare pose; a test set in which half are. Five batches o
 of 2,000, each network from new weights, ten seeds. Embedding or gradients times
 core-set, k-means++ and LCMD, random, and EGL++'s highest scores, alone and spread.
 
-A pilot says which difference can be seen, two draws of random against each other, before
-any method is looked at:
+A pilot says which difference can be seen before any method is looked at, two draws of
+random against each other: in a workdir of its own with
 
-    python -m jalpose.experiment --config=configs/experiments/geometry_figures.py --config.experiment.methods="('random', 'random_again')" --config.experiment.full=False --workdir=runs/pilot_figures
+    --config.experiment.methods="('random', 'random_again')"
+    --config.experiment.full=False
 """
 
 from jalpose.loop.configs import experiment
@@ -57,6 +58,7 @@ get_config = experiment(
         "eglpp_spread",
     ),
     range(10),
+    name="geometry_figures",
     delta={
         "data.rare": 0.1,
         "data.rare_test": 0.5,

@@ -3,8 +3,8 @@
     python -m jalpose.experiment --config=configs/experiments/geometry_lsp.py
 
 100 labelled images of LSP, batches of 100 out of all of LSPET that there is, each
-network from new weights, ten seeds. The methods are those of geometry_figures.py, and so
-is the pilot.
+network from new weights, ten seeds. The methods are those of geometry_figures.py, and
+so is the pilot.
 """
 
 from jalpose.loop.configs import experiment
@@ -49,6 +49,7 @@ get_config = experiment(
         "eglpp_spread",
     ),
     range(10),
+    name="geometry_lsp",
     delta={"training.start": "fresh"},
     scales=SCALES,
     scale="small",
