@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from jalpose import check
 from jalpose.data import inventory
@@ -111,6 +112,16 @@ def test_labels_of_images_of_half_the_size(spoilt, tmp_path):
     )
     assert "are the labels of smaller images?" in finding.words
     assert f"1. unlikely: {finding.words}" in screen
+
+
+def test_what_is_done_to_images_is_told_on_the_page(spoilt, tmp_path):
+    folder = spoilt("lsp", lambda joints: None)
+    deep = Image.fromarray(np.full((128, 96), 40_000, np.uint16))
+    with (Path(folder) / "lsp" / "images" / "im0007.jpg").open("wb") as file:
+        deep.save(file, "PNG")
+    found, screen, page = look(config_of(folder, tmp_path / "cache"), tmp_path / "out")
+    note = "LSP: 1 of 24 images are grey of 16 bits, e.g. lsp/images/im0007.jpg"
+    assert found == [] and note in screen and note in page
 
 
 def test_a_joint_far_out(spoilt, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from jalpose.acquisition import (
     bait,
     control,
+    core_gcn,
     coreset,
     egl,
     eglpp,
@@ -30,7 +31,9 @@ from jalpose.acquisition import (
     mc_dropout,
     random,
     softmax_entropy,
+    sraal,
     typiclust,
+    vaal,
 )
 from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method
@@ -65,6 +68,9 @@ METHODS: dict[str, type[Method]] = {
     "mc_dropout": mc_dropout.McDropout,
     "aleatoric": aleatoric.Aleatoric,
     "vl4pose": vl4pose.Vl4Pose,
+    "vaal": vaal.Vaal,
+    "sraal": sraal.Sraal,
+    "core_gcn": core_gcn.CoreGcn,
     "control": control.Control,
 }
 

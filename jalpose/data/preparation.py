@@ -108,15 +108,8 @@ def prepare(
         )
     if found.damaged:
         _tell_damaged(recipe, found.damaged, damaged)
-    if found.rotated:
-        _logger.warning(
-            "%d of %d images of %s have an EXIF orientation, e.g. %s: it is ignored, "
-            "labels are of the pixels as stored",
-            len(found.rotated),
-            len(found.files),
-            recipe.name.upper(),
-            found.rotated[0],
-        )
+    for note in found.notes:
+        _logger.warning("%s: %s", recipe.name.upper(), note)
     return found
 
 
@@ -191,7 +184,7 @@ def _write_records(recipe: Recipe, data_dir: str, folder: str, damaged: str) -> 
         "name": recipe.name,
         "version": BUILDER_VERSION,
         "data_dir": os.path.abspath(data_dir),
-        **{key: [] for key in ("files", "sizes", "digests", "rotated")},
+        **{key: [] for key in ("files", "sizes", "digests", "rotated", "deep")},
         "damaged": {},
     }
     path = os.path.join(folder, RECORDS)
@@ -214,6 +207,8 @@ def _write_records(recipe: Recipe, data_dir: str, folder: str, damaged: str) -> 
             index["digests"].append(digest.hex())
             if about.rotated:
                 index["rotated"].append(file)
+            if about.deep:
+                index["deep"].append(file)
     finally:
         writer.close()
     if index["damaged"] and (damaged == "refuse" or not index["files"]):
@@ -239,11 +234,10 @@ def _tell_damaged(recipe: Recipe, found: dict[str, str], damaged: str) -> None:
             f"{reasons[0]} All other images are whole: data.damaged=leave_out goes on "
             "without it."
         )
-    others = list(found)[1:]
     raise DataError(
         f"{len(found)} of {total} images of {recipe.name.upper()} are missing or "
-        f"damaged. The first: {reasons[0]} The others: {_some(others, NAMED - 1)}. "
-        "data.damaged=leave_out goes on without them."
+        f"damaged: {_some(list(found))}. data.damaged=leave_out goes on without them. "
+        f"Of the first: {reasons[0]}"
     )
 
 

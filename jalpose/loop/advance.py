@@ -40,6 +40,7 @@ from jalpose.runtime.throughput import Meter
 from jalpose.scoring.probe import Paused, Probe
 from jalpose.settings.keys import seed_of
 from jalpose.storage.journal import Journal
+from jalpose.training.plan import COMPANION
 
 
 def start(context: RunContext) -> CycleState:
@@ -84,19 +85,32 @@ def _train(state, phase: Training, context: RunContext):
     report = training.report_steps
     stop = min(total, (step // report + 1) * report, (step // interval + 1) * interval)
     meter, labelled = Meter(), context.labelled_set(state)
+    companion = stage.kind == COMPANION
     train, history = plan.advance(
-        phase.train, labelled, state.cycle, stage, stop - step, meter.training
+        phase.train,
+        labelled,
+        state.cycle,
+        stage,
+        stop - step,
+        meter.training,
+        variables=phase.variables,
+        unlabelled=context.unlabelled(state.labelled, state.cycle)
+        if companion
+        else None,
+    )
+    rate = (
+        f"acquisition.{context.config.acquisition.method}" if companion else "training"
     )
     for name, values in history.items():
         if not np.isfinite(values).all():
             raise FloatingPointError(
                 f"the {name} of cycle {state.cycle}, training of {stage.name}, became "
                 f"nan or infinite within steps {step + 1} to {stop}: lower "
-                "training.learning_rate or set training.clip_norm"
+                f"{rate}.learning_rate"
+                + ("" if companion else " or set training.clip_norm")
             )
     loss = scale = None
-    # A head alone has no best: its network does not move.
-    looks = training.heldout == "tenth" and stage.kind != "head"
+    looks = training.heldout == "tenth" and stage.observed
     if looks and (stop % interval == 0 or stop == total):
         loss = plan.heldout_loss(train.variables, labelled)
         train = context.trainer.observe(train, loss)

@@ -275,6 +275,10 @@ def make_context(
     )
     if needs.head is not None:  # does it find in the network what it reads?
         jax.eval_shape(trainer.init, jax.random.key(0))
+    companion = None
+    if needs.companion is not None:
+        companion = programs.companion(model, trainer.task, needs.companion)
+        jax.eval_shape(companion.init, jax.random.key(0))
     return RunContext(
         config=config,
         dataset=dataset,
@@ -291,7 +295,12 @@ def make_context(
             true_norms=config.evaluation.true_norms,
         ),
         plan=TrainingPlan(
-            config, dataset, trainer, needs, None if base is None else network_of(base)
+            config,
+            dataset,
+            trainer,
+            needs,
+            None if base is None else network_of(base),
+            companion,
         ),
         trainer=trainer,
         passes=programs.passes(
@@ -300,6 +309,7 @@ def make_context(
             trainer.task,
             needs.head,
             config.data.threads,
+            needs.companion,
         ),
         model=model,
         traced_model=traced,
@@ -374,6 +384,14 @@ def _check_needs(config, name: str, needs: Needs, given: bool):
                 raise ConfigError(
                     f"{name} needs an ensemble: {section}.{key}={value} must be "
                     f"{least} or more"
+                )
+    if needs.companion is not None:
+        for key in ("steps", "batch"):
+            value = getattr(needs.companion, key)
+            if value < 1:
+                raise ConfigError(
+                    f"{name} needs a companion: {section}.{key}={value} must be 1 or "
+                    "more"
                 )
     dropout = config.model.get("dropout", 0.0)
     if needs.dropout and not dropout > 0:

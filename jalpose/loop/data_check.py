@@ -175,6 +175,16 @@ def _counts(dataset: Dataset, labelled: np.ndarray | None) -> Summary:
                 share,
             )
         )
+    notes = [
+        f"{name.upper()}: {note}."
+        for source, name in zip(dataset.sources, inventory.names(dataset), strict=True)
+        for note in getattr(source, "notes", ())
+    ]
+    if dataset.windows is not None:
+        notes.append(
+            "What of a window lies beyond its image is black in the crop: usual where "
+            "people fill their images."
+        )
     measured = (
         "Where a set keeps no sizes, they are those of at most "
         f"{inventory.MEASURED} images of a part, evenly spaced."
@@ -195,7 +205,7 @@ def _counts(dataset: Dataset, labelled: np.ndarray | None) -> Summary:
             Heading("windows beyond, %", ".0f"),
         ),
         rows=tuple(rows),
-        notes=(measured,) if guessed else (),
+        notes=(*notes, measured) if guessed else tuple(notes),
     )
 
 
@@ -247,7 +257,10 @@ def _galleries(
             if number not in numbers:
                 numbers.append(number)
     shown = _in_turn([finding.examples for finding in found], SUSPICIOUS)
-    words = "Examples that findings are of, as numbered above."
+    words = (
+        "Examples that findings are of, as numbered above; some, where one is of a "
+        "whole set."
+    )
     if len(shown) < len(suspects):
         words += f" {len(shown)} of {len(suspects)}, of each finding in turn."
     lines = {

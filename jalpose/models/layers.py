@@ -1,7 +1,8 @@
 """What networks share: starting weights, batch norm, pooling, normalised images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -41,6 +42,48 @@ def batch_norm(train: bool, dtype, name: str) -> nn.BatchNorm:
         dtype=dtype,
         name=name,
     )
+
+
+class ConvNorm(nn.Module):
+    """Convolution padded by half its kernel at every side, then batch norm.
+
+    Attributes:
+      features: channels it leaves.
+      kernel: height and width; odd.
+      stride: of both.
+      dtype: of the activations.
+      convolve: replaces `lax.conv_general_dilated`; None keeps it.
+      kernel_init: of the kernel.
+      bias_init: of the convolution's bias; None: it has none.
+    """
+
+    features: int
+    kernel: int
+    stride: int
+    dtype: Any
+    convolve: Callable | None
+    kernel_init: Callable
+    bias_init: Callable | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[AnyArray, "b h w c"], train: bool
+    ) -> Float[AnyArray, "b h2 w2 f"]:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
+        pad = self.kernel // 2
+        x = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            (self.stride, self.stride),
+            padding=[(pad, pad), (pad, pad)],
+            use_bias=self.bias_init is not None,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init or nn.initializers.zeros,
+            dtype=self.dtype,
+            conv_general_dilated=self.convolve,
+            name="conv",
+        )(x)
+        return batch_norm(train, self.dtype, "norm")(x)
 
 
 def normalised(

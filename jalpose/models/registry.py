@@ -6,11 +6,13 @@ from typing import Any
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.models.options import Options
 from jalpose.models.resnet import ResNetOptions
+from jalpose.models.vgg import VggOptions
 from jalpose.settings.checks import one_of
 
 MODELS: dict[str, type[Options]] = {
     "hourglass": HourglassOptions,
     "resnet": ResNetOptions,
+    "vgg": VggOptions,
 }
 
 

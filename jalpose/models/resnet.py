@@ -27,7 +27,7 @@ from jaxtyping import Float
 from jalpose.models.layers import (
     FAN_OUT_INIT,
     KERNEL_INIT,
-    batch_norm,
+    ConvNorm,
     bias_init,
     max_pool_overlapping,
     normalised,
@@ -158,36 +158,6 @@ class BasicBlock(nn.Module):
         if self.stride > 1 or x.shape[-1] != self.features:
             x = conv(1, self.stride, "shortcut")(x, train)
         return nn.relu(x + y)
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, padded by half its kernel, then batch norm."""
-
-    features: int
-    kernel: int
-    stride: int
-    dtype: Any
-    convolve: Callable | None
-    kernel_init: Callable
-
-    @nn.compact
-    def __call__(
-        self, x: Float[AnyArray, "b h w c"], train: bool
-    ) -> Float[AnyArray, "b h2 w2 f"]:
-        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
-        pad = self.kernel // 2
-        x = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            (self.stride, self.stride),
-            padding=[(pad, pad), (pad, pad)],
-            use_bias=False,
-            kernel_init=self.kernel_init,
-            dtype=self.dtype,
-            conv_general_dilated=self.convolve,
-            name="conv",
-        )(x)
-        return batch_norm(train, self.dtype, "norm")(x)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

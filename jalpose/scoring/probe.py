@@ -122,7 +122,8 @@ class Probe:
           ids: example ids.
           key: of the pass; each example's own is folded with its id.
           over: network | members (of the committee) | dropout (`samples` of the
-            network); of the latter two the `Output` has a leading axis.
+            network); of the latter two the `Output` has a leading axis. Or companion:
+            `fn` gets what that says of the example, see `companion.Learner.describe`.
           samples: under dropout, each with channels dropped by the example's key.
         """
         key = jax.random.key(0) if key is None else key
@@ -233,6 +234,35 @@ class Probe:
 
         return self._resume(name, ids, walk)
 
+    def iterate(
+        self,
+        name: str,
+        step: Callable[[int, Arrays], Arrays],
+        begin: Callable[[], Arrays],
+        steps: int,
+    ) -> Arrays:
+        """The state after `steps` steps of an iteration, each kept in the journal.
+
+        For what is learnt of a pass's results: small, since every state is kept until
+        the cycle ends.
+
+        Args:
+          name: says all that decides what comes out but the number of steps.
+          step: (number of the step, state) -> state; the same on every host.
+          begin: the state at first, dict of arrays; kept shapes and dtypes.
+          steps: 1 or more.
+        """
+        numbers = np.arange(steps)
+        kept = _full_name(name, numbers)
+
+        def walk(start):
+            state = _row(self.journal.read(kept), start - 1) if start else begin()
+            for number in range(start, steps):
+                state = step(number, state)
+                yield {key: np.asarray(value)[None] for key, value in state.items()}
+
+        return _row(self._resume(name, numbers, walk), -1)
+
     def _pass(self, kind, fn, ids, block, context=None, examples=None):
         def walk(start):
             return self._walker.walk(
@@ -250,7 +280,7 @@ class Probe:
 
     def _resume(self, kind, ids, walk: Callable[[int], Iterable[Arrays]]) -> Arrays:
         """All rows of a pass, of which `walk` gives the blocks from a row on."""
-        name, journal = f"{kind}-{digest(ids)}", self.journal
+        name, journal = _full_name(kind, ids), self.journal
         if journal.rows(name) < len(ids):
             if self._pieces <= 0:
                 raise Paused
@@ -268,6 +298,15 @@ class Probe:
             if count < len(ids):
                 raise Paused
         return journal.read(name)
+
+
+def _row(arrays: Arrays, number: int) -> Arrays:
+    return {key: np.asarray(value[number]) for key, value in arrays.items()}
+
+
+def _full_name(kind: str, ids) -> str:
+    """Name of a pass in the journal."""
+    return f"{kind}-{digest(ids)}"
 
 
 def fitted(
@@ -319,6 +358,8 @@ def _reduction(walker, fn, over, samples):
         images = rows["image"]
         if over == "network":
             return jax.vmap(fn)(walker.output(variables, images), keys)
+        if over == "companion":
+            return jax.vmap(fn)(walker.companion_output(variables, images), keys)
         if over == "members":
             output = walker.members_output(variables, images)
         else:

@@ -80,7 +80,12 @@ def of_parts(
     return [
         Finding(
             f"{len(pairs)} images are the same file in the {one} and the {two} part: "
-            f"{listed(pairs)}. What is trained on is not to be tested on.",
+            f"{listed(pairs)}. "
+            + (
+                "What is trained on is not to be tested on."
+                if "test" in (one, two)
+                else "Its label would be bought though it is there."
+            ),
             examples=tuple(ids_of[one, two]),
             rule="parts",
         )

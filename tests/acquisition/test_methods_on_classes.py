@@ -20,7 +20,7 @@ from jalpose.settings.scales import SCALES
 from jalpose.storage.journal import Journal
 from jalpose.tasks.classification.settings import METHOD_OPTIONS
 from jalpose.tasks.task import lacking
-from tests.acquisition.test_methods import DRAWING, assert_full, moved
+from tests.acquisition.test_methods import DRAWING, assert_full, companion_of, moved
 from tests.support import classes, small
 
 POSES_ALONE = ["aleatoric", "egl_ensemble", "multipeak_entropy", "vl4pose"]
@@ -47,7 +47,7 @@ def needs(name):
 
 @functools.cache
 def variables(name):
-    """Of the network, with the head and the members that the method needs."""
+    """Of the network, with the head, members and companion that the method needs."""
     network, needed = classes.variables(), needs(name)
     found = dict(network)
     if needed.head is not None:
@@ -59,12 +59,19 @@ def variables(name):
     if needed.members is not None:
         count = needed.members.count
         found["members"] = {str(k): moved(network, k) for k in range(count)}
+    if needed.companion is not None:
+        found["companion"] = companion_of(needed, classes.NETWORK, classes.TASK)
     return found
 
 
-def in_every_network(name, change):
-    """Variables of the method, `change(params)` in the network and its members."""
+def in_every_network(name, change, everywhere=False):
+    """Variables of the method, `change(params)` in the network and its members.
+
+    `everywhere`: in its companion too, which has other layers.
+    """
     found = dict(variables(name))
+    if "companion" in found and everywhere:
+        found["companion"] = change(found["companion"])
     if "members" in found:
         members = found["members"].items()
         found["members"] = {k: {**v, "params": change(v["params"])} for k, v in members}
@@ -74,8 +81,10 @@ def in_every_network(name, change):
 def acquire(
     name, ids=POOL, budget=BUDGET, seed=0, *, weights=None, devices=1, options=None, **g
 ):
-    head = needs(name).head
-    walker = classes.passes(devices, head and head.module)
+    head, companion = needs(name).head, needs(name).companion
+    walker = classes.passes(
+        devices, head and head.module, companion and companion.learner
+    )
     weights = variables(name) if weights is None else weights
     if devices > 1:
         weights = sharding.replicate(walker.mesh, weights)
@@ -196,13 +205,13 @@ def test_weights_that_diverged_are_an_error_that_names_the_examples(name, change
     def diverged(params):
         return jax.tree.map(lambda leaf: leaf * np.nan, params)
 
-    weights = in_every_network(name, diverged)
+    weights = in_every_network(name, diverged, everywhere=True)
     with pytest.raises(FloatingPointError, match=r"id 40\b.*id 41\b"):
         choose(name, weights=weights, options=changes)
 
 
 def test_nobody_labelled_is_said_where_labels_are_needed():
-    for name in ("coreset", "lcmd", "kmeanspp", "eglpp"):
+    for name in ("coreset", "lcmd", "kmeanspp", "eglpp", "core_gcn"):
         probe, _ = acquire(name)
         nobody = classes.labelled_set(POOL[:0])
         pool = Pool(unlabelled=POOL, labelled=nobody)

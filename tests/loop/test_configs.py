@@ -413,7 +413,8 @@ PACKAGE = ROOT / "jalpose"
 # What is asked of a dataclass of options is asked in its own module, or in what it
 # hands itself to.
 SHARED = tuple(
-    f"acquisition/parts/{name}.py" for name in ("heads", "committees", "spaces")
+    f"acquisition/parts/{name}.py"
+    for name in ("heads", "committees", "spaces", "adversarial")
 )
 OPTIONS = {"model": MODELS["hourglass"]} | {
     f"acquisition.{name}": method for name, method in methods.METHODS.items()

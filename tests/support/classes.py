@@ -101,8 +101,15 @@ def labels_of(data, ids):
 
 
 @functools.cache
-def passes(devices=1, head=None) -> Passes:
-    return Passes(NETWORK, TASK, mesh=small.mesh(devices), threads=1, head=head)
+def passes(devices=1, head=None, companion=None) -> Passes:
+    return Passes(
+        NETWORK,
+        TASK,
+        mesh=small.mesh(devices),
+        threads=1,
+        head=head,
+        companion=companion,
+    )
 
 
 def probe(

@@ -142,7 +142,7 @@ def remember_templates(patch):
     find, found = TrainingPlan.train_template, {}
 
     def template(plan, structure):
-        key = plan.trainer, repr(structure)
+        key = plan.trainer, plan.companion, repr(structure)
         if key not in found:
             found[key] = find(plan, structure)
         return found[key]

@@ -31,6 +31,7 @@ POSES_ALONE = {
     "least_margin": "posterior",
     "expected_gradnorm": "posterior",
     "entropy_gradnorm": "posterior",
+    "sraal": "posterior",
     "egl": "candidates",
     "vl4pose": "skeleton",
     "aleatoric": "skeleton",

@@ -46,6 +46,7 @@ def of_copies(
             f"{len(torn)} images are there twice with different classes: "
             f"{_pairs(keys, torn)}. One of the two labels is wrong.",
             examples=tuple(example for pair in torn for example in pair),
+            rule="two classes",
         )
 
 
@@ -66,6 +67,7 @@ def of_repeats(
                 f"{len(pairs)} images are in the {part} part more than once: "
                 f"{_pairs(keys, pairs)}. They weigh more than others there.",
                 examples=tuple(example for pair in pairs for example in pair),
+                rule="repeats",
             )
 
 
@@ -97,19 +99,26 @@ def of_classes(
         for part, ids in parts.items()
     }
     labelled, pool, test = there["labelled"], there["pool"], there["test"]
-    for bare, words in (
-        (~(labelled | pool | test), "have no example in any part: nothing is learnt"),
+    for rule, bare, words in (
         (
+            "nowhere",
+            ~(labelled | pool | test),
+            "have no example in any part: nothing is learnt",
+        ),
+        (
+            "not learnt",
             ~labelled & ~pool & test,
             "are tested on, and have no example that is labelled or in the pool: they "
             "cannot be learnt",
         ),
         (
+            "not at the start",
             ~labelled & pool,
             "have no example that is labelled at the start: they are first learnt when "
             "chosen (data.balanced=True labels some of each)",
         ),
         (
+            "not tested",
             (labelled | pool) & ~test,
             "have no example in the test set: how well they are learnt is not measured",
         ),
@@ -117,7 +126,8 @@ def of_classes(
         named = [f"{classes[number]!r}" for number in rows(bare)]
         if named:
             yield Finding(
-                f"{len(named)} of {len(classes)} classes {words}: {listed(named)}."
+                f"{len(named)} of {len(classes)} classes {words}: {listed(named)}.",
+                rule=rule,
             )
     unknown = parts["test"][labels[parts["test"]] < 0]
     if len(unknown):
@@ -125,6 +135,7 @@ def of_classes(
             f"The class of {len(unknown)} of {len(parts['test'])} test images is not "
             "known: they are not scored.",
             examples=tuple(unknown.tolist()),
+            rule="not known",
         )
 
 

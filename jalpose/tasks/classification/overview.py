@@ -4,7 +4,7 @@ See `jalpose.tasks.overviews` for the contract.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from jalpose.data.dataset import Dataset
 from jalpose.data.inventory import Group
 from jalpose.tasks.classification import checks, drawings
 from jalpose.tasks.classification.annotations import classes_of
-from jalpose.tasks.labels import Truth
 from jalpose.tasks.overviews import Heading, Overview, Summary
 from jalpose.tasks.pictures import Key
 
@@ -48,7 +47,7 @@ def draw(
     classes: tuple[str, ...],
     image: np.ndarray,
     window: np.ndarray | None,
-    truth: Truth,
+    truth: Mapping[str, Any],
 ) -> np.ndarray:
     """The whole image above its class, with its crop window."""
     if window is not None:

@@ -16,6 +16,10 @@ METHOD_OPTIONS: dict[str, object] = {
     "acquisition.egl.peaks": 1000,  # every class of every benchmark
     "acquisition.expected_gradnorm.posterior": "softmax",
     "acquisition.entropy_gradnorm.posterior": "softmax",
+    # Learning Loss as for CIFAR-10 (Yoo & Kweon, CVPR 2019, 4.1).
+    "acquisition.learning_loss.objective": "margin",
+    "acquisition.learning_loss.head": "blocks",
+    "acquisition.learning_loss.detach_after": 120.0,
     "acquisition.ensemble.measure": "vote_entropy",
     "acquisition.mc_dropout.measure": "mutual_information",  # BALD
 }

@@ -65,7 +65,7 @@ class ClassTask:
 
     def target(self, label: Label) -> Target:
         """Share of each class [C], and whether the class is known."""
-        known = label["class"] >= 0
+        known = jnp.asarray(label["class"]) >= 0
         chosen = jax.nn.one_hot(label["class"], self.num_classes)
         even = self.smoothing / self.num_classes
         return (1 - self.smoothing) * chosen + even, known
@@ -130,7 +130,7 @@ class ClassTask:
     def predicted_target(self, prediction: Logits, label: Label) -> Target:
         """The network's own probabilities, where the class is known."""
         shares = jax.nn.softmax(prediction.astype(jnp.float32))
-        return shares, label["class"] >= 0
+        return shares, jnp.asarray(label["class"]) >= 0
 
 
 @functools.cache

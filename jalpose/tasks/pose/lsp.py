@@ -271,7 +271,7 @@ def _first(which: np.ndarray, shipped: np.ndarray, names: list[str]) -> str:
     """The first joint of a mask [N, J] in words."""
     image, joint = np.argwhere(which)[0]
     return (
-        f"the first is {shipped[image, joint, :2].tolist()}, "
+        f"the first is {shipped[image, joint, :2].round(1).tolist()}, "
         f"{skeletons.LSP.joints[joint]!r} of image {names[image]} (index {image})"
     )
 

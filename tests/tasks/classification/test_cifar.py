@@ -10,6 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from jalpose.data.pipeline import CropSource, blocks_in_order
 from jalpose.data.source import DataError
 from jalpose.tasks.classification import cifar
 from jalpose.tasks.classification.sources import load_dataset
@@ -320,6 +321,17 @@ def test_real_cifar10(tmp_path):
     for example in (0, 1, 4096, len(records) - 1):
         expected = records[example, 1:].reshape(3, 32, 32).transpose(1, 2, 0)
         np.testing.assert_array_equal(dataset.crop(example, 32), expected)
+    # All test images as a network sees them, by way of Grain: the file's own pixels.
+    last = f"{folder}/cifar10/cifar-10-batches-bin/test_batch.bin"
+    records = np.fromfile(last, np.uint8).reshape(-1, 3073)
+    labels = dataset.truth_of(dataset.test)
+    source = CropSource(dataset, dataset.test, 32, labels)
+    blocks = list(blocks_in_order(source, block=500, threads=2))
+    seen = np.concatenate([block["image"][:count] for count, block in blocks])
+    expected = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(seen, expected)
+    said = np.concatenate([block["label"]["class"][:c] for c, block in blocks])
+    np.testing.assert_array_equal(said, records[:, 0])
 
 
 @pytest.mark.data
