@@ -14,7 +14,9 @@ from jax.sharding import PartitionSpec
 
 from jalpose.runtime import sharding
 
-Outputs = Callable[[Any], Any]  # parameters -> outputs of a block
+# Parameters -> outputs of a block. There are two of one function: reverse mode is taken
+# of the first, forward mode of the second, `pushed`.
+Outputs = Callable[[Any], Any]
 Total = Callable[[Any], jax.Array]  # those -> weighted sum of their losses
 
 
@@ -30,19 +32,20 @@ class Block(NamedTuple):
     weights: jax.Array
 
 
-def gradient(outputs: Outputs, total: Total, params, direction=None):
+def gradient(outputs: Outputs, pushed: Outputs, total: Total, params, direction=None):
     """Gradient of the sum of losses by the parameters; without a direction."""
-    del direction
+    del pushed, direction
     return jax.grad(lambda params: total(outputs(params)))(params)
 
 
-def hessian(outputs: Outputs, total: Total, params, direction):
+def hessian(outputs: Outputs, pushed: Outputs, total: Total, params, direction):
     """Hessian of the sum of losses times a direction, forward over reverse."""
-    slope = jax.grad(lambda params: total(outputs(params)))
+    del outputs
+    slope = jax.grad(lambda params: total(pushed(params)))
     return jax.jvp(slope, (params,), (direction,))[1]
 
 
-def gauss_newton(outputs: Outputs, total: Total, params, direction):
+def gauss_newton(outputs: Outputs, pushed: Outputs, total: Total, params, direction):
     """Generalised Gauss-Newton matrix times a direction: J' B J v.
 
     B is the Hessian of the losses by the outputs (Schraudolph, Neural Computation
@@ -51,7 +54,7 @@ def gauss_newton(outputs: Outputs, total: Total, params, direction):
     linear.
     """
     found, pull = jax.vjp(outputs, params)
-    along = jax.jvp(outputs, (params,), (direction,))[1]
+    along = jax.jvp(pushed, (params,), (direction,))[1]
     bent = jax.jvp(jax.grad(total), (found,), (along,))[1]
     return pull(bent)[0]
 
@@ -59,7 +62,13 @@ def gauss_newton(outputs: Outputs, total: Total, params, direction):
 PRODUCTS = {"gauss_newton": gauss_newton, "hessian": hessian}
 
 
-def summed(mesh, apply_fn: Callable, loss_fn: Callable, kind: Callable) -> Callable:
+def summed(
+    mesh,
+    apply_fn: Callable,
+    loss_fn: Callable,
+    kind: Callable,
+    forward_fn: Callable | None = None,
+) -> Callable:
     """One of the above, summed over blocks: (variables, direction, blocks) -> tree.
 
     Args:
@@ -67,7 +76,10 @@ def summed(mesh, apply_fn: Callable, loss_fn: Callable, kind: Callable) -> Calla
       apply_fn: (variables, rows) -> outputs, a tree of [block, ...].
       loss_fn: (outputs, rows) -> losses [block].
       kind: gradient | hessian | gauss_newton.
+      forward_fn: the same function as `apply_fn`, where that has no derivative in
+        forward mode (convolutions with a backward pass of their own); None: that one.
     """
+    forward_fn = apply_fn if forward_fn is None else forward_fn
 
     def of_part(whole, block):
         variables, direction = whole
@@ -75,11 +87,14 @@ def summed(mesh, apply_fn: Callable, loss_fn: Callable, kind: Callable) -> Calla
         def outputs(params):
             return apply_fn({**variables, "params": params}, block.rows)
 
+        def pushed(params):
+            return forward_fn({**variables, "params": params}, block.rows)
+
         def total(outputs):
             return jnp.sum(block.weights * loss_fn(outputs, block.rows))
 
         with jax.default_matmul_precision("highest"):
-            found = kind(outputs, total, variables["params"], direction)
+            found = kind(outputs, pushed, total, variables["params"], direction)
         return jax.lax.psum(found, sharding.AXIS)
 
     whole, part = PartitionSpec(), PartitionSpec(sharding.AXIS)
@@ -92,7 +107,8 @@ def summed(mesh, apply_fn: Callable, loss_fn: Callable, kind: Callable) -> Calla
     def over(variables, direction, blocks: Iterable[Block]):
         total = None
         for block in blocks:
-            found = of_block((variables, direction), block)
+            # Waited for: of programs that wait for each other's devices one at a time.
+            found = jax.block_until_ready(of_block((variables, direction), block))
             total = found if total is None else jax.tree.map(jnp.add, total, found)
         return total
 

@@ -240,9 +240,8 @@ def _blocks(context: RunContext, ids: np.ndarray) -> list[Block]:
     return found
 
 
-def _apply(context: RunContext):
+def _apply(model):
     """(variables, rows) -> predictions [block, ...]."""
-    model = context.model
 
     def apply_fn(variables, rows):
         return model.apply(variables, scale_images(rows["image"])).prediction
@@ -267,7 +266,12 @@ def _summed(context: RunContext, loss, name: str, kind):
     return context.passes.once(
         ("bounds", loss, kind),
         lambda: products.summed(
-            context.passes.mesh, _apply(context), _of_rows(context, loss, name), kind
+            context.passes.mesh,
+            _apply(context.model),
+            _of_rows(context, loss, name),
+            kind,
+            # Whose convolutions are plain.
+            _apply(context.traced_model),
         ),
     )
 
@@ -312,7 +316,9 @@ def _along(context: RunContext, loss, name: str, variables, direction, ids):
     """Derivative of each example's loss along a direction, v . g: float32 [M]."""
     fn = context.passes.once(
         ("bounds along", loss),
-        lambda: products.along(_apply(context), _of_rows(context, loss, name)),
+        lambda: products.along(
+            _apply(context.traced_model), _of_rows(context, loss, name)
+        ),
     )
     found = collect(
         context.passes.walk(

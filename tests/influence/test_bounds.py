@@ -28,7 +28,7 @@ from tests.loop.test_class_runs import DELTA
 from tests.support import classes, small
 
 NETWORK = classes.Pixels()
-OPTIONS = Options(damping=0.05, tolerance=1e-5, steps=300)
+OPTIONS = Options(damping=0.05, tolerance=1e-4, steps=300)
 
 
 def config_of(**changes):
@@ -178,7 +178,7 @@ def test_scores_are_those_of_dense_matrices(workdir, taken, cycle):
 
 def test_the_record_says_what_was_taken(taken):
     record = record_of(taken)
-    assert record["method"] == "random" or record["method"] == "entropy_gradnorm"
+    assert record["method"] == "entropy_gradnorm"
     first, second = record["cycles"]
     assert (first["cycle"], first["num_labelled"]) == (0, 40)
     assert (second["cycle"], second["num_labelled"]) == (1, 43)
@@ -261,7 +261,7 @@ def test_options_that_cannot_work_are_refused(workdir, changes, message):
 
 
 def test_another_config_and_a_run_without_two_models_are_refused(workdir, tmp_path):
-    with pytest.raises(ConfigError, match=r"trained under another config.*seed"):
+    with pytest.raises(ConfigError, match=r"(?s)under another config.*seed"):
         take(workdir, config=config_of(seed=3))
     with pytest.raises(ConfigError, match="is not the workdir of a run"):
         take(tmp_path)
