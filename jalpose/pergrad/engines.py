@@ -64,3 +64,8 @@ class Engine:
     def product_dtype(self) -> DTypeLike | None:
         """Dtype that operands of products are rounded to; None: they are not."""
         return _DTYPES[self.products]
+
+
+def engine_of(engine: str | Engine) -> Engine:
+    """An engine by its name, or as it is."""
+    return engine if isinstance(engine, Engine) else Engine(engine)

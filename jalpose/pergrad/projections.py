@@ -201,7 +201,7 @@ def of_rows(
         table = jnp.arange(drawn.entries.size // width)
         taken = (indices[:, None] == table[None]).astype(accumulate)
         return _of_formed(drawn, size, jnp.einsum("td,ktp->kpd", taken, g))
-    cots = fold(drawn.width.astype(accumulate) * g, size)
+    cots = fold(_signed(drawn.width, g), size)
     bins = (rows + rows // size) % size
     # The bins of a row's entries are those of the columns, moved on by its own.
     places = (jnp.arange(size)[None] - bins[:, None]) % size
@@ -293,15 +293,14 @@ def _by_sides(shape, groups, positions, num, size) -> bool:
 def _of_formed(drawn, size, gradients):
     """Sketches [k, size] of gradients [k, p, d]."""
     num = len(gradients)
-    dtype = gradients.dtype
     if drawn.entries.size:
-        flat = gradients.reshape(num, -1) * drawn.entries.astype(dtype)
+        flat = _signed(drawn.entries, gradients.reshape(num, -1))
         # Or the signs would be looked up again for each way the bins are cut.
         found = fold(lax.optimization_barrier(flat), size)
     else:
-        signed = gradients * drawn.depth.astype(dtype)
-        columns = fold(lax.optimization_barrier(signed), size)
-        columns = columns * drawn.width.astype(dtype)[:, None]
+        signed = _signed(drawn.depth, gradients)
+        columns = fold(lax.optimization_barrier(signed), size).swapaxes(1, 2)
+        columns = _signed(drawn.width, columns).swapaxes(1, 2)
         # Column j is moved on by its own bin: as rows of `size` are by `fold`.
         found = fold(_in_turn(columns, size), size)
     return jnp.roll(found, drawn.rotation, axis=-1)
@@ -317,13 +316,17 @@ def _in_turn(columns, size):
 
 def _transformed(signs, size, x):
     """Fourier transforms of the count sketches of rows [..., n]."""
-    signed = lax.optimization_barrier(x * signs.astype(x.dtype))
-    return jnp.fft.rfft(fold(signed, size))
+    return jnp.fft.rfft(fold(lax.optimization_barrier(_signed(signs, x)), size))
 
 
 def _back(drawn, size, transformed):
     found = jnp.fft.irfft(transformed, size)
     return jnp.roll(found, drawn.rotation, axis=-1)
+
+
+def _signed(signs, x):
+    """Entries along the last axis with their signs."""
+    return x * signs.astype(x.dtype).reshape(*[1] * (x.ndim - 1), -1)
 
 
 def _signs(key, count):

@@ -2,11 +2,11 @@
 
 Every operation that takes a matrix of parameters gets one more input, a zero: its tap.
 Backward, the operation returns as the tap's cotangent the squared norm of its own
-weight gradient (or what else is asked of it: a `Measure`), computed where the cotangent
-is and thrown away (`rules`). Autodiff carries the taps; no per-example gradient
-outlives its layer, and the ordinary weight gradient is never formed. Vectors, and every
-parameter that has no rule or is used more than once, get their exact per-example
-gradient from autodiff: never an undercount.
+weight gradient (or what else is asked of it, see `measures`), computed where the
+cotangent is and thrown away (`rules`). Autodiff carries the taps; no per-example
+gradient outlives its layer, and the ordinary weight gradient is never formed. Vectors,
+and every parameter that has no rule or is used more than once, get their exact
+per-example gradient from autodiff: never an undercount.
 
 Written for one example and batched by `vmap`, so that what stands beside an example
 cannot matter.
@@ -21,34 +21,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, dtypes, places, rules
+from jalpose.pergrad import AnyArray, dtypes, measures, places, rules
 from jalpose.pergrad import program as tracing
 from jalpose.pergrad.exact import Pull, by_chunks
+from jalpose.pergrad.measures import SQUARES, Measure
 from jalpose.pergrad.program import Path, Program
 from jalpose.pergrad.rules import Rule, Settings
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """What is asked of the gradient of each tensor, and returned in its place.
-
-    Attributes:
-      shape: of the answer, for one gradient.
-      of_layer: (rule, data, cotangents [k, *y.shape], drawn) -> [k, *shape], of the
-        weight gradient of a tapped operation.
-      of_gradient: (gradient, drawn) -> [*shape], of one that autodiff has formed.
-    """
-
-    shape: tuple[int, ...]
-    of_layer: Callable[..., Array]
-    of_gradient: Callable[..., Array]
-
-
-SQUARES = Measure(
-    shape=(),
-    of_layer=lambda rule, data, cotangents, drawn: rule.square(data, cotangents),
-    of_gradient=lambda gradient, drawn: dtypes.sum_of_squares(gradient),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +246,7 @@ def linearise(
 
     def measured(cotangent):
         of_taps, gradients = pull_back(cotangent)
-        found = [jnp.zeros(measure.shape, jnp.float32)] * len(plan.routes)
+        found = measures.zeros(measure, plan.routes)
         for path, (_, number) in plan.taps.items():
             found[number] = found[number] + of_taps[path]
         for number, gradient in zip(plan.differentiated, gradients, strict=True):
