@@ -21,6 +21,7 @@ from jalpose.pergrad import AnyArray, checks, examples, sketch
 from jalpose.pergrad.engines import ENGINES, Engine, engine_of
 from jalpose.pergrad.gradient_sketches import cotangent_sketches, sketches
 from jalpose.pergrad.taps import Route
+from jalpose.pergrad.trainable import Trainable, fill, select
 
 __all__ = [
     "ENGINES",
@@ -61,6 +62,7 @@ def squared_norms(
     *,
     by_tensor: bool = False,
     mask: Bool[AnyArray, " b"] | None = None,
+    trainable: Trainable | None = None,
     mesh: Mesh | None = None,
 ) -> NormResult:
     """Squared norm of the gradient of `loss_fn` for each example and candidate.
@@ -73,10 +75,11 @@ def squared_norms(
 
     Args:
       engine: a key of `ENGINES`, or an `Engine` with its options.
-      apply_fn: (variables, inputs [b, ...]) -> one array [b, ...]; examples of a
-        batch independent of each other (batch norm in evaluation mode: a per-example
+      apply_fn: (variables, inputs [b, ...]) -> tree of [b, ...]; examples of a batch
+        independent of each other (batch norm in evaluation mode: a per-example
         gradient does not exist otherwise).
-      loss_fn: (one output, one target) -> real floating scalar.
+      loss_fn: (one output, one target) -> real floating scalar. A loss that sees the
+        input too: let `apply_fn` return it beside the output.
       variables: collections of variables; of `params` all floating and complex arrays
         count, integers are left out (see `dtypes`).
       inputs: tree of [b, ...], of any dtype.
@@ -84,6 +87,8 @@ def squared_norms(
       by_tensor: also return the norms of each parameter tensor.
       mask: [b], False where an example is padding: its norms are zeros, whatever it is
         filled with.
+      trainable: of which parameters the norms are, by their names as in `Route.name`;
+        None: of all. E.g. lambda name: "lora" in name. The others are as constants.
       mesh: split the examples over all its devices, one axis; b must divide evenly.
         Sharded inputs in hand need it, and so does `jit` with `in_shardings`: the
         compiler, left to split the gradients of convolutions itself, has been seen to
@@ -95,8 +100,8 @@ def squared_norms(
     Raises:
       ValueError: unknown engines; `sketch`, which knows the expectation alone;
         variables without floating arrays in `params`; targets of another b, of
-        differing k, or without an axis of k; no gradient at all; an output that is
-        not one array of floats; a loss that is not one floating scalar; examples that
+        differing k, or without an axis of k; no gradient at all; an output without
+        floats or a row for each; a loss that is not one floating scalar; examples that
         are not independent; with a mesh, a b that does not divide, or a network that
         splits its arrays itself; without one, inputs in hand split over devices;
         `goodfellow` and `conv_linear`, a parameter that they cannot place.
@@ -109,12 +114,13 @@ def squared_norms(
         )
     checks.network(variables)
     checks.shapes(inputs, targets)
+    apply_fn, variables = select(apply_fn, variables, trainable)
 
     def one_example(variables, arguments, loop):
         example, target = arguments
         output, pull, _ = examples.linearise(engine, apply_fn, variables, example)
         cotangents = examples.cotangents(loss_fn, output, target, loop)
-        return pull(cotangents, examples.chunk(engine, len(cotangents), loop))
+        return pull(cotangents, examples.chunk(engine, len(cotangents[0]), loop))
 
     return _norms(
         engine,
@@ -135,10 +141,11 @@ def cotangent_squared_norms(
     apply_fn: Callable[..., Any],
     variables: Mapping[str, PyTree],
     inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    cotangents: Inexact[AnyArray, "b k ..."],
+    cotangents: PyTree[Inexact[AnyArray, "b k ..."]],
     *,
     by_tensor: bool = False,
     mask: Bool[AnyArray, " b"] | None = None,
+    trainable: Trainable | None = None,
     mesh: Mesh | None = None,
 ) -> NormResult:
     """Squared norm of J^T r for each example and each given cotangent r of its output.
@@ -148,9 +155,11 @@ def cotangent_squared_norms(
       apply_fn: see there.
       variables: see there.
       inputs: see there.
-      cotangents: [b, k, ...], each shaped as an example's output.
+      cotangents: tree like the output, each array [b, k, ...] and shaped as an
+        example's.
       by_tensor: see there.
       mask: see there.
+      trainable: see there.
       mesh: see there.
 
     Returns:
@@ -168,6 +177,7 @@ def cotangent_squared_norms(
         cotangents,
         by_tensor=by_tensor,
         mask=mask,
+        trainable=trainable,
         mesh=mesh,
     )
 
@@ -184,6 +194,7 @@ def expected_squared_norm(
     keys: Key[AnyArray, " b"] | UInt32[AnyArray, "b 2"] | None = None,
     by_tensor: bool = False,
     mask: Bool[AnyArray, " b"] | None = None,
+    trainable: Trainable | None = None,
     mesh: Mesh | None = None,
 ) -> NormResult:
     """Squared gradient norm of each example, summed over its candidates with weights.
@@ -199,6 +210,7 @@ def expected_squared_norm(
       keys: [b] keys of the random signs of `sketch` with a remainder.
       by_tensor: see there.
       mask: see there.
+      trainable: see there.
       mesh: see there.
 
     Returns:
@@ -222,6 +234,7 @@ def expected_squared_norm(
                 targets,
                 by_tensor=by_tensor,
                 mask=mask,
+                trainable=trainable,
                 mesh=mesh,
             ),
             weights,
@@ -232,6 +245,7 @@ def expected_squared_norm(
         )
     if keys is None:
         keys = jax.random.split(jax.random.key(0), len(weights))
+    apply_fn, variables = select(apply_fn, variables, trainable)
     num = weights.shape[1]
     passes = min(engine.passes, num)
     remainder = min(engine.remainder, num - engine.split_mean) if passes < num else 0
@@ -253,8 +267,10 @@ def expected_squared_norm(
             remainder=remainder,
         )
         roots = jnp.sqrt(weight).astype(chosen.dtype)
-        mixed = jnp.tensordot(chosen * roots[None], cotangents, 1)
-        mixed = mixed.astype(cotangents.dtype)
+        mixed = [
+            jnp.tensordot(chosen * roots[None], part, 1).astype(part.dtype)
+            for part in cotangents
+        ]
         found = pull(mixed, examples.chunk(engine, passes, loop))
         if remainder or not engine.extrapolate or passes == num:
             return found
@@ -287,6 +303,8 @@ def routes(
     variables: Mapping[str, PyTree],
     inputs: PyTree[Shaped[AnyArray | jax.ShapeDtypeStruct, "b ..."]],
     engine: str | Engine = "ghost",
+    *,
+    trainable: Trainable | None = None,
 ) -> tuple[Route, ...]:
     """Ways in which the norms of the parameter tensors are found.
 
@@ -295,19 +313,21 @@ def routes(
       variables: see there; as in the inputs, shapes and dtypes are enough.
       inputs: tree of [b, ...].
       engine: see there.
+      trainable: see there.
 
     Returns:
-      A Route of each tensor, in the order of the leaves of `params`.
+      A Route of each tensor that is trainable, in the order of the leaves of `params`.
 
     Raises:
       ValueError: unknown engines; variables without floating arrays in `params`; an
-        output that is not one array of floats; `goodfellow` and `conv_linear`, a
+        output without floats or a row for each; `goodfellow` and `conv_linear`, a
         parameter that they cannot place.
     """
     checks.network(variables)
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs
     )
+    apply_fn, variables = select(apply_fn, variables, trainable)
     plan = examples.plan_of(engine_of(engine), apply_fn, variables, example)
     return plan.routes
 
@@ -346,5 +366,6 @@ def _norms(
         mask=mask,
     )
     structure = jax.tree.structure(variables["params"])
+    total = sum(tensors)
     tree = jax.tree.unflatten(structure, tensors) if by_tensor else None
-    return NormResult(sum(tensors), tree)
+    return NormResult(total, fill(tree, jnp.zeros_like(total)) if by_tensor else None)

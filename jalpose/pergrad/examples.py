@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Bool, PyTree, Shaped
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, checks, exact, places, taps
 from jalpose.pergrad.engines import Engine
 from jalpose.pergrad.measures import SQUARES, Measure
+from jalpose.pergrad.program import cut
 
 
 def each(
@@ -145,18 +146,46 @@ def linearise(
     return output, pull, (plan, seen)
 
 
-def inner_product(output, cotangent):
+def inner_product(output: PyTree, cotangent: PyTree):
     """The loss whose gradient by the output is the cotangent."""
-    return jnp.sum(output * cotangent).real
+    parts = zip(jax.tree.leaves(output), jax.tree.leaves(cotangent), strict=True)
+    return sum(jnp.sum(made * given).real for made, given in parts)
 
 
-def cotangents(loss_fn: Callable[..., Any], output: Any, targets: PyTree, loop: bool):
-    """Gradients of the loss by the output of one example, for each target: [k, ...]."""
+def cotangents(
+    loss_fn: Callable[..., Any], output: PyTree, targets: PyTree, loop: bool
+) -> list[Array]:
+    """Gradients of a loss by the floats of one example's output, for each target.
+
+    Args:
+      loss_fn: (one output, one target) -> scalar; `inner_product`: targets are the
+        gradients themselves.
+      output: of one example, any tree.
+      targets: tree of [k, ...].
+      loop: see `each`.
+
+    Returns:
+      [k, ...] of each array of the output that has a gradient, in their order.
+    """
+    parts = cut(output)
     if loss_fn is inner_product:
         checks.cotangents_fit(output, targets)
-        return targets.astype(output.dtype)
+        given = [
+            target
+            for target, kind in zip(jax.tree.leaves(targets), parts.kinds, strict=True)
+            if kind
+        ]
+        return [
+            target.astype(made.dtype)
+            for target, made in zip(given, parts.floats, strict=True)
+        ]
     checks.loss(loss_fn, output, targets)
-    gradient = functools.partial(jax.grad(loss_fn), output)
+
+    def gradient(target):
+        return jax.grad(lambda floats: loss_fn(parts.tree(floats), target))(
+            parts.floats
+        )
+
     return jax.lax.map(gradient, targets) if loop else jax.vmap(gradient)(targets)
 
 
