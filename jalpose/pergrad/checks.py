@@ -333,6 +333,28 @@ def mask_fits(mask: Any, count: int) -> None:
     raise ValueError(f"mask must be [{count}] booleans, one an example, got {found}")
 
 
+def weights_fit(weights: Any, targets: PyTree) -> None:
+    """Raise ValueError unless weights are [b] or [b, k] for targets [b, k, ...]."""
+    count, num = jax.tree.leaves(targets)[0].shape[:2]
+    if jnp.shape(weights) not in ((count,), (count, num)):
+        raise ValueError(
+            f"weights must be [B] or [B, K], [{count}] or [{count}, {num}], got "
+            f"{list(jnp.shape(weights))}"
+        )
+
+
+def not_negative(name: str, value: int) -> None:
+    """Raise ValueError if an option is below zero."""
+    if value < 0:
+        raise ValueError(f"{name}={value} must be >= 0")
+
+
+def clip_norm(value: Any) -> None:
+    """Raise ValueError unless a length that is known is above zero."""
+    if not isinstance(value, jax.core.Tracer) and not value > 0:
+        raise ValueError(f"clip_norm={value} must be above 0")
+
+
 def sketch_size(size: Any, params: PyTree) -> None:
     """Raise ValueError unless a sketch's size is from 1 to the number of parameters."""
     most = sum(x.size for x in jax.tree.leaves(params) if dtypes.has_gradient(x))
