@@ -21,6 +21,7 @@ class CoreSet(spaces.Spatial):
     """Coverage of the pool by k-centre greedy, as published in the embedding."""
 
     section: ClassVar = "acquisition.coreset"
+    scales: ClassVar = {}  # as of runs from before there were gradients
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose `budget` examples, each the farthest from all labelled and chosen.

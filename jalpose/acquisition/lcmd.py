@@ -38,17 +38,29 @@ class Lcmd(spaces.Spatial):
         return by_spreading("lcmd", self, key, probe, pool, budget)
 
 
-def by_spreading(rule, method: spaces.Spatial, key, probe, pool, budget) -> Selection:
-    """Choose by a rule of `spreading` in the space of a method."""
+def by_spreading(
+    rule, method: spaces.Spatial, key, probe, pool, budget, *, begun: bool = True
+) -> Selection:
+    """Choose by a rule of `spreading` in the space of a method.
+
+    Args:
+      rule: of `spreading.RULES`.
+      method: says where examples are.
+      key: of this acquisition.
+      probe: see `Method.acquire`.
+      pool: see there.
+      budget: see there.
+      begun: the labelled are centres from the beginning.
+    """
     placed = method.place(key, probe, pool)
     found = spreading.spread(
         rule,
         placed.pool,
-        placed.labelled,
+        placed.labelled if begun else placed.labelled[:0],
         min(budget, len(pool.unlabelled)),
         ids=pool.unlabelled,
         key=key,
-        centre_ids=pool.labelled.ids,
+        centre_ids=pool.labelled.ids if begun else None,
         mesh=probe.mesh,
     )
     return spaces.unscored(
@@ -59,5 +71,6 @@ def by_spreading(rule, method: spaces.Spatial, key, probe, pool, budget) -> Sele
             "pick_distance": spaces.at_turn(pool, found.order, found.distances),
             "cluster": found.clusters,
         },
-        {"spread_before": found.spread_before, "spread": found.spread},
+        {"spread": found.spread}
+        | ({"spread_before": found.spread_before} if begun else {}),
     )

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from jalpose.acquisition import (
+    badge,
     bait,
     control,
     core_gcn,
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "coreset": coreset.CoreSet,
     "lcmd": lcmd.Lcmd,
     "kmeanspp": kmeanspp.KMeansPlusPlus,
+    "badge": badge.Badge,
     "maxdet": maxdet.MaxDet,
     "bait": bait.Bait,
     "typiclust": typiclust.TypiClust,

@@ -36,6 +36,7 @@ def make_tables(
     tables = [
         comparison_tables.scores_table(gathered, reference),
         comparison_tables.area_table(gathered, reference),
+        measures.beside_table(gathered),
     ]
     if compared:
         tables += [

@@ -6,6 +6,7 @@ on them.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -135,6 +136,34 @@ def measures_table(gathered: Gathered) -> Table:
             "selected.",
         ),
     )
+
+
+def beside_table(gathered: Gathered) -> Table:
+    """Other numbers of the test set than the score, by the number labelled."""
+    named = gathered.scoring.keys.beside
+    grids = {
+        key: make_grid(gathered, functools.partial(_of_test, key)) for key, _ in named
+    }
+    rows: list[dict[str, Any]] = []
+    labelled = next(iter(grids.values())).labelled.tolist() if grids else []
+    for cycle, method in itertools.product(range(len(labelled)), gathered.methods):
+        found = {key: summary(grid.of(method)[:, cycle]) for key, grid in grids.items()}
+        if any(value is not None for value in found.values()):
+            rows.append({"labelled": labelled[cycle], "method": method, **found})
+    return Table(
+        "beside",
+        "Other scores of the test set: mean±standard deviation over runs",
+        (
+            Column("labelled"),
+            Column("method"),
+            *(Column(key, ".3f", words) for key, words in named),
+        ),
+        tuple(rows),
+    )
+
+
+def _of_test(key: str, record: cycles.Record) -> float | None:
+    return cycles.metrics(record).get(key)
 
 
 def rows_of_runs(workdirs: Workdirs) -> list[dict]:

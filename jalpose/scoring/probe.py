@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from jalpose.pergrad import api as pergrad
-from jalpose.pergrad import checks
+from jalpose.pergrad import checks, gradient_sketches
 from jalpose.pergrad import memory as limits
 from jalpose.pergrad.api import Engine
 from jalpose.runtime import hosts
@@ -191,6 +191,78 @@ class Probe:
         found = self._pass(name, norms, ids, self._gradient_block, rows_of)
         if not np.isfinite(found["expected"]).all():
             checks.finite(found["expected"], [f"id {i}" for i in ids])
+        return found
+
+    def sketches(
+        self,
+        targets_fn: Callable,
+        ids: Int[np.ndarray, " m"],
+        scales: Float[np.ndarray, "m k"],
+        names: Int[np.ndarray, "m k"],
+        context: Callable = lambda positions: {},
+        *,
+        size: int,
+        key,
+        loss_fn: Callable | None = None,
+    ) -> Float[np.ndarray, "m size"]:
+        """Random projections of gradients, those of K candidates added up.
+
+        The inner product of two examples' projections estimates, without bias, the sum
+        over the candidates whose name both have of the scales times the inner product
+        of the gradients: the projections of each name have random signs of their own.
+
+        Args:
+          targets_fn: see `squared_norms`.
+          ids: example ids, M of them.
+          scales: float32 [M, K], each candidate's gradient is multiplied by it.
+          names: whole numbers [M, K], of the candidates; distinct in a row.
+          context: see `squared_norms`.
+          size: numbers a projection has.
+          key: of the projection, the same for all examples.
+          loss_fn: see `squared_norms`.
+
+        Raises:
+          FloatingPointError: a projection is not finite; names the example ids.
+        """
+        draw = np.asarray(jax.random.key_data(key))
+
+        def rows_of(positions):
+            return {
+                **context(positions),
+                "scales": scales[positions],
+                "names": names[positions].astype(np.uint32),
+                # As data of the examples: a new key compiles nothing anew.
+                "draw": np.tile(draw, (len(positions), 1)),
+            }
+
+        loss_fn = self.task.loss if loss_fn is None else loss_fn
+        functions, engine = Functions(targets_fn, loss_fn), self._engine
+        if engine.name not in ("exact", "ghost", "conv_linear"):
+            engine = dataclasses.replace(engine, name="ghost")
+        block = -(-self._gradient_block // self._walker.num_devices)
+        num, model = scales.shape[1], self._walker.gradient_model
+
+        def build():
+            return fitted(
+                lambda sized: _sketches(model, functions, sized, size),
+                engine,
+                block=block,
+                num_labels=num,
+                memory=self._memory,
+            )
+
+        which = ("sketches", functions, engine, block, num, self._memory, size)
+        name = f"sketches-{targets_fn.__name__} {size}-{digest(draw)}"
+        found = self._pass(
+            name,
+            self._walker.once(which, build),
+            ids,
+            self._gradient_block,
+            rows_of,
+        )["sketch"]
+        lengths = np.einsum("mc,mc->m", found, found)
+        if not np.isfinite(lengths).all():
+            checks.finite(lengths, [f"id {i}" for i in ids])
         return found
 
     def _fitted(self, functions, engine, block, num_labels, memory):
@@ -417,6 +489,32 @@ def _norms(model, functions, engine):
         return found
 
     return norms
+
+
+def _sketches(model, functions, engine, size):
+    def sketches(variables, rows):
+        rows = {**rows, "context": dict(rows["context"])}
+        names, draws = (rows["context"].pop(name) for name in ("names", "draw"))
+        rows["context"]["weights"] = rows["context"].pop("scales")
+        *arguments, scales = norm_arguments(model, functions, variables, rows)
+        key = jax.random.wrap_key_data(draws[0])  # the same for all
+        found = gradient_sketches.sketches(engine, *arguments, size=size, key=key)
+
+        def signs(name):
+            drawn = jax.random.fold_in(jax.random.fold_in(key, 1), name)
+            return jax.random.rademacher(drawn, (size,), found.dtype)
+
+        # A turn a candidate: what is held are the signs of one.
+        def add(total, one):
+            projection, name, scale = one
+            each = jax.vmap(signs)(name) * projection
+            return total + scale[:, None] * each, None
+
+        turns = jnp.moveaxis(found, 1, 0), names.T, scales.T
+        zero = jnp.zeros_like(found[:, 0])
+        return {"sketch": jax.lax.scan(add, zero, turns)[0]}
+
+    return sketches
 
 
 _VALUES = {

@@ -22,7 +22,13 @@ SINCE: dict[str, Any] = {
     "acquisition.diverse": "",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
+    "data.rare_test": -1.0,
+    "data.frames": 1,
     "acquisition.coreset.space": "embedding",
+    "acquisition.coreset.cotangents": "random",
+    "acquisition.coreset.directions": 4,
+    "acquisition.coreset.candidates": 9,
+    "acquisition.coreset.size": 512,
 }
 
 # Values that were spelled otherwise: key -> {then: now}.

@@ -135,19 +135,19 @@ NEAREST_DISTANCE = _declare(  # to what was labelled before
     "nearest_distance",
     "M",
     "float32",
-    "explanation of coreset, lcmd, kmeanspp and core_gcn",
+    "explanation of coreset, lcmd, kmeanspp, badge and core_gcn",
 )
 PICK_DISTANCE = _declare(  # to all labelled, when picked; NaN: not picked
     "pick_distance",
     "M",
     "float32",
-    "explanation of coreset, lcmd, kmeanspp and core_gcn",
+    "explanation of coreset, lcmd, kmeanspp, badge and core_gcn",
 )
 LABELLED_PROBABILITY = _declare(  # of being labelled, by what was trained to tell
     "labelled_probability", "M", "float32", "explanation of vaal, sraal and core_gcn"
 )
 CLUSTER = _declare(  # number of the nearest labelled or picked; of typiclust its own
-    "cluster", "M", "int64", "explanation of lcmd, kmeanspp and typiclust"
+    "cluster", "M", "int64", "explanation of lcmd, kmeanspp, badge, typiclust"
 )
 VARIANCE = _declare("variance", "M", "float32", "explanation of maxdet")
 PICK_VARIANCE = _declare("pick_variance", "M", "float32", "explanation of maxdet")

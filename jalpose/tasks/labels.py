@@ -51,6 +51,7 @@ class ScoreKeys:
       percent: the value is a share of one, shown in percent.
       higher_is_better: else the lowest score is the best.
       usual_name: where a record has no name.
+      beside: keys of other numbers of the test set, and what they are for people.
     """
 
     key: str
@@ -61,6 +62,7 @@ class ScoreKeys:
     percent: bool
     higher_is_better: bool
     usual_name: str
+    beside: tuple[tuple[str, str], ...] = ()
 
     def value_of(self, metrics: Mapping) -> float | None:
         """The score in the unit it is shown in: percent, or as it is."""

@@ -31,7 +31,7 @@ NAMES = sorted(set(METHODS) - {"control"})
 EVERY = pytest.mark.parametrize("name", NAMES)
 # Those whose choice goes by the key, and those that choose otherwise with more to
 # choose, not more of the same.
-DRAWING = ("random", "mc_dropout", "kmeanspp", "typiclust", "core_gcn")
+DRAWING = ("random", "mc_dropout", "kmeanspp", "badge", "typiclust", "core_gcn")
 BY_BUDGET = ("bait", "typiclust")
 POOL = np.arange(40, 51)  # two blocks, the second padded
 BUDGET = 4
@@ -262,7 +262,7 @@ def test_examples_that_are_all_alike_still_give_a_full_choice(name):
         assert np.isfinite(found.scores).all()
     # What the gradient of the blind layer is depends on the image all the same, and
     # under dropout each example has a key of its own.
-    alike = not METHODS[name].uses_engine and name not in ("random", "mc_dropout")
+    alike = not method(name).uses_engine and name not in ("random", "mc_dropout")
     if alike:
         assert found.indices.tolist() == POOL[:BUDGET].tolist()
 

@@ -21,6 +21,7 @@ from jalpose.data import images, leftovers, preparation
 from jalpose.data.prepared import INDEX, RECORDS, PreparedSource
 from jalpose.data.source import DataError
 from tests.data.test_dataset import Names
+from tests.support.mpii_miniature import entry, save_json
 
 Usage = collections.namedtuple("Usage", ("total", "used", "free"))
 
@@ -347,28 +348,22 @@ def test_an_index_that_does_not_fit_its_records(folder):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_set(tmp_path):
-    """1.3 GiB of images in 600 MiB: one photograph under many names."""
+    """MPII of 1.3 GiB in 600 MiB: one photograph under many names."""
     raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "labels").write_text("labels")
+    photographs = raw / "mpii" / "images"
+    photographs.mkdir(parents=True)
     encoded = jpeg(0, size=(640, 480))
-    count = int(1.3 * 2**30 / len(encoded))
-    (raw / "0.jpg").write_bytes(encoded)
-    for number in range(1, count):
-        os.link(raw / "0.jpg", raw / f"{number}.jpg")
+    names = [f"{n}.jpg" for n in range(int(1.3 * 2**30 / len(encoded)))]
+    (photographs / names[0]).write_bytes(encoded)
+    for name in names[1:]:
+        os.link(photographs / names[0], photographs / name)
+    save_json(raw, [entry(name) for name in names])
     script = f"""
-        import os, re
-        from jalpose.data import images, preparation
-        def read(folder, file, number):
-            path = os.path.join(folder, file)
-            return images.read_image_file(
-                path, what=path, described_by="labels", advice=""
-            )
-        files = tuple(f"{{n}}.jpg" for n in range({count}))
-        recipe = preparation.Recipe("photos", files, read)
+        import re
+        from jalpose.tasks.pose import prepared
         raw, cache = {str(raw)!r}, {str(tmp_path / "cache")!r}
-        found = preparation.prepare(recipe, raw + "/labels", raw, cache)
-        assert len(found.files) == {count}
+        found = prepared.open_source("mpii", raw, cache)
+        assert len(found.annotations) == {len(names)}
         # Not getrusage's, which begins with that of the process it was forked from.
         status = open("/proc/self/status").read()
         print(re.search(r"VmHWM:\\s+([0-9]+) kB", status)[1])

@@ -26,7 +26,17 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 EXPERIMENTS = sorted((ROOT / "configs" / "experiments").glob("*.py"))
 # With `method=`, and which it is without.
-USUAL = {"lsp": "eglpp", "mpii": "eglpp", "cifar10": "entropy_gradnorm"}
+USUAL = {
+    "lsp": "eglpp",
+    "mpii": "eglpp",
+    "cifar10": "entropy_gradnorm",
+    "cifar10_learning_loss": "learning_loss",
+    "cifar100": "entropy_gradnorm",
+    "svhn": "entropy_gradnorm",
+    "caltech101": "entropy_gradnorm",
+    "imagenet": "entropy_gradnorm",
+    "shapes": "entropy_gradnorm",
+}
 BENCHMARKS = [ROOT / "configs" / f"{name}.py" for name in USUAL]
 SCALES = ("tiny", "small", "paper")
 

@@ -26,6 +26,10 @@ KEYS = ScoreKeys(
     percent=True,
     higher_is_better=True,
     usual_name="accuracy",
+    beside=(
+        ("negative_log_likelihood", "negative log-likelihood"),
+        ("expected_calibration_error", "expected calibration error"),
+    ),
 )
 
 

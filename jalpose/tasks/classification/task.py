@@ -132,6 +132,10 @@ class ClassTask:
         shares = jax.nn.softmax(prediction.astype(jnp.float32))
         return shares, jnp.asarray(label["class"]) >= 0
 
+    def predicted_label(self, prediction: Logits) -> Label:
+        """The likeliest class."""
+        return {"class": jnp.argmax(prediction).astype(jnp.int32)}
+
 
 @functools.cache
 def candidates_of(task: ClassTask, options: CandidateOptions) -> Candidates:

@@ -306,7 +306,7 @@ def test_files_that_are_no_images_are_collected_with_those_that_are_damaged(home
     message = str(error.value)
     assert "3 of 70 images of FOLDERS are missing or damaged" in message
     assert re.search(r"notes\.txt' lies in the folder of a class, and '\.txt'", message)
-    assert re.search(r"The others: bee/page\.jpg, cat/image_0003\.jpg", message)
+    assert "damaged: ant/notes.txt, bee/page.jpg, cat/image_0003.jpg." in message
     dataset = load(home, damaged="leave_out")
     assert len(dataset.keys) == 67
     labels = dataset.truth["class"]

@@ -110,8 +110,8 @@ def test_a_cut_file_is_read_once_and_told(tmp_path, monkeypatch):
         scipy.io, "loadmat", lambda *a, **k: opened.append(k) or usual(*a, **k)
     )
     message = (
-        r"20 of 40 images of SVHN are missing or damaged\. The first: Cannot read "
-        r"'svhn/train/00000': Cannot read '.*train_32x32\.mat' as a MATLAB file"
+        r"20 of 40 images of SVHN are missing or damaged: .*\. Of the first: Cannot "
+        r"read 'svhn/train/00000': Cannot read '.*train_32x32\.mat' as a MATLAB file"
     )
     with pytest.raises(DataError, match=message):
         load(tmp_path)

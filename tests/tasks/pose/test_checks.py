@@ -224,6 +224,33 @@ class TestBenchmark:
         assert "1 images are the same file in the labelled and the test" in caplog.text
         assert "lsp/im0003 and lsp/im0020" in caplog.text
 
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda image: image.resize((48, 64)), "half of their joints outside"),
+            (lambda image: image.resize((96, 96)), "of the joints of LSP lie outside"),
+            (
+                lambda image: image.transpose(Image.Transpose.ROTATE_90),
+                "of the joints of LSP lie outside",
+            ),
+        ],
+        ids=["shrunk", "squared", "rotated by EXIF"],
+    )
+    def test_images_that_are_no_longer_those_of_the_labels(
+        self, data, caplog, change, words
+    ):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for number in range(1, 25):
+            path = os.path.join(data.dir, "lsp", "images", f"im{number:04d}.jpg")
+            with Image.open(path) as image:
+                changed = change(image)
+            turned = changed.width > changed.height
+            changed.save(path, exif=exif if turned else Image.Exif())
+        load_dataset(data, 0)
+        assert words in caplog.text
+        assert ("24 of 24 images have an EXIF orientation" in caplog.text) == turned
+
     def test_images_left_out_change_nobodys_side(self, data, caplog):
         for name in ("im0002", "im0015"):
             path = os.path.join(data.dir, "lsp", "images", f"{name}.jpg")
