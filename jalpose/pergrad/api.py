@@ -22,6 +22,7 @@ from jalpose.pergrad.gradients import (
     norms_and_gradient,
     weighted_gradient,
 )
+from jalpose.pergrad.inner_products import inner_products
 from jalpose.pergrad.norms import (
     NormResult,
     cotangent_squared_norms,
@@ -43,6 +44,7 @@ __all__ = [
     "cotangent_sketches",
     "cotangent_squared_norms",
     "expected_squared_norm",
+    "inner_products",
     "norms_and_gradient",
     "routes",
     "sketches",

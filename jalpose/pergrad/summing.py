@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import custom_batching, lax
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from jalpose.pergrad import dtypes, places
+from jalpose.pergrad import AnyArray, dtypes, places
 from jalpose.pergrad.rules import Rule
 from jalpose.pergrad.taps import Evaluation, Plan, back_to_data, zero_taps
 
@@ -35,10 +35,10 @@ _GRADIENTS, _EXAMPLES = 2**26, 2**20
 
 def norms_and_sum(
     plan: Plan,
-    leaves: list[Array],
-    others: list[Array],
+    leaves: list[AnyArray],
+    others: list[AnyArray],
     loss: Callable[[PyTree, Any], Float[Array, ""]],
-    example_arrays: list[Array],
+    example_arrays: list[AnyArray],
     rest: PyTree,
 ) -> tuple[Float[Array, " n"], list[Shaped[Array, "..."]]]:
     """Squared norms of the gradients of n examples' losses, and the losses' gradient.
