@@ -75,20 +75,21 @@ def test_a_table_of_deeplabcut_is_loaded_by_sleap_io(tmp_path):
     sleap_io = pytest.importorskip("sleap_io", reason="sleap-io is not installed")
     import csv
 
-    one = poses.Instance(
-        file="labeled-data/m/a.png",
-        joints=np.array([[1.5, 2], [3, 4]]),
-        status=np.array([VISIBLE, VISIBLE], np.int8),
-    )
+    files = [f"labeled-data/m/img{n}.png" for n in range(2)]
+    joints = np.array([[1.5, 2], [3, 4]])
+    status = np.array([VISIBLE, VISIBLE], np.int8)
     found = poses.Poses(
         skeleton=poses.skeleton_named("mouse", ("nose", "tail")),
-        images=(poses.Image(file=one.file),),
-        instances=(one,),
+        images=tuple(poses.Image(file=file) for file in files),
+        instances=tuple(
+            poses.Instance(file=file, joints=joints, status=status) for file in files
+        ),
     )
     path = tmp_path / "labeled-data" / "m" / "CollectedData_jalpose.csv"
-    own_photos.write_images(tmp_path, [one.file])
+    own_photos.write_images(tmp_path, files)
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows(deeplabcut.rows_of(found))
     labels = sleap_io.load_dlc(str(path))
-    (frame,) = labels.labeled_frames
-    np.testing.assert_allclose(frame.instances[0].numpy(), [[1.5, 2], [3, 4]])
+    assert len(labels.labeled_frames) == 2
+    for frame in labels.labeled_frames:
+        np.testing.assert_allclose(frame.instances[0].numpy(), joints)
