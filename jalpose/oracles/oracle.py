@@ -11,6 +11,10 @@ class LabelsError(ValueError):
     """Labels that came back cannot be taken as they are."""
 
 
+class LabelsAwaited(Exception):
+    """A run has asked people for labels, and goes on when they are there."""
+
+
 class Answers(NamedTuple):
     """What an oracle says to a request.
 
