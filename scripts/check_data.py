@@ -19,8 +19,10 @@ import numpy as np
 from jalpose.data import images, jpeg
 from jalpose.data.source import DataError
 from jalpose.tasks.findings import Finding
-from jalpose.tasks.pose import checks, coco, lsp, mpii
+from jalpose.tasks.pose import checks, lsp, mpii
 from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.examples import labelled_examples
+from jalpose.tasks.pose.formats import coco
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
 from jalpose.tasks.pose.windows import crop_windows
 
@@ -49,7 +51,9 @@ def main() -> None:
         check_people("mpii", labels, paths)
     people = data / "coco" / "annotations" / "person_keypoints_val2017.json"
     if people.exists():
-        labels = coco.read_annotations(people, "coco/val2017").annotations
+        labels = labelled_examples(
+            coco.read(people), "coco/val2017", name="coco", path=str(people)
+        ).annotations
         check_people("coco", labels, [data / file for file in labels.files])
 
 

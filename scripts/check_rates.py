@@ -18,8 +18,10 @@ import numpy as np
 
 from jalpose.data import images
 from jalpose.data.source import DataError
-from jalpose.tasks.pose import checks, coco, lsp, mpii
+from jalpose.tasks.pose import checks, lsp, mpii
 from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.examples import labelled_examples
+from jalpose.tasks.pose.formats import coco
 from jalpose.tasks.pose.windows import crop_windows
 
 LABELS = "no label is impossible by itself (when it is read)"
@@ -125,7 +127,8 @@ def _read_mpii(data: Path) -> Readable:
 
 def _read_coco(data: Path) -> Readable:
     path = data / "coco" / "annotations" / "person_keypoints_val2017.json"
-    found = coco.read_annotations(path, "coco/val2017")
+    poses = coco.read(path)
+    found = labelled_examples(poses, "coco/val2017", name="coco", path=str(path))
     every = tuple(f"coco/val2017/{p.name}" for p in path.parents[1].glob("val2017/*"))
     return Readable(found.annotations, lambda file: data / file, found.sizes, every)
 

@@ -165,6 +165,7 @@ def experiment(
     seeds: Sequence[int],
     *,
     task: str = tasks.USUAL,
+    name: str = "",
     delta: Changes | None = None,
     scales: Mapping[str, Changes] | None = None,
     scale: str = "paper",
@@ -180,6 +181,7 @@ def experiment(
       chosen: methods of the acquisition registry, or names of variants.
       seeds: of the runs.
       task: see `default`.
+      name: of the config; "": the benchmark's.
       delta: what the file changes at every scale beside the benchmark.
       scales: what it changes at one: small so that all runs together take well under
         an hour on two CPU cores.
@@ -194,17 +196,22 @@ def experiment(
         **(delta or {}),
         "experiment.methods": tuple(chosen),
         "experiment.seeds": tuple(seeds),
-        "experiment.variants": tuple((name, *rest) for name, rest in own.items()),
+        "experiment.variants": tuple((one, *rest) for one, rest in own.items()),
         "experiment.full": True,
     }
-    for name in chosen:
-        method = own[name][0] if name in own else name
+    for one in chosen:
+        method = own[one][0] if one in own else one
         changes |= methods.methods()[method].presets
     merged = _merged(protocol.scales, scales or {})
 
     def get_config(arg: str = "") -> ConfigDict:
         return assemble(
-            arg, name=benchmark, delta=changes, scales=merged, scale=scale, task=task
+            arg,
+            name=name or benchmark,
+            delta=changes,
+            scales=merged,
+            scale=scale,
+            task=task,
         )
 
     return get_config

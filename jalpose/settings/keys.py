@@ -152,7 +152,8 @@ def common() -> ConfigDict:
     experiment = config.experiment = ConfigDict()
     experiment.methods = ()  # see jalpose/acquisition/registry.py, and below
     # Methods with other options, by a name of their own, each ("eglpp_spread", "eglpp",
-    # "acquisition.diverse=lcmd", ...): its name, the method's, what is changed.
+    # "acquisition.diverse=lcmd", ...): its name, the method's, what is changed of
+    # `acquisition`, or seeds.acquire.
     experiment.variants = ()
     experiment.seeds = ()  # values of `seed`; of the same seed, the same base model
     experiment.full = False  # each seed also once on all labels, without choices
@@ -223,10 +224,11 @@ def from_base(config: ConfigDict, method: str, base: str) -> ConfigDict:
     other.acquisition.method = own
     for change in changes:
         key, equals, value = change.partition("=")
-        if not equals or not key.startswith("acquisition."):
+        allowed = key.startswith("acquisition.") or key == "seeds.acquire"
+        if not equals or not allowed:
             raise ConfigError(
                 f"experiment.variants: {method} changes {change!r}, which is not of "
-                "the form acquisition.key=value"
+                "the form acquisition.key=value, nor seeds.acquire=N"
             )
         check_key(other, key)
         section, _, last = key.rpartition(".")

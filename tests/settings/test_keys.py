@@ -98,6 +98,8 @@ def test_a_variant_is_a_method_with_other_options():
     assert other.acquisition.diverse_share == 1.0
     assert type(other.acquisition.diverse_share) is float
     assert config.acquisition.eglpp.neighbours == 5
+    again = with_variants(("again", "random", "seeds.acquire=3"))
+    assert keys.from_base(again, "again", "").seeds.acquire == 3
     plain = keys.from_base(config, "eglpp", "runs/one")
     assert plain.acquisition.diverse == "" and plain.acquisition.eglpp.neighbours == 5
 

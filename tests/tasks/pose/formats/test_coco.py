@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from jalpose.data.source import DataError
-from jalpose.tasks.pose import coco, drawings, pck
+from jalpose.tasks.pose import drawings, pck
+from jalpose.tasks.pose.examples import in_order_of, labelled_examples
+from jalpose.tasks.pose.formats import coco
+from jalpose.tasks.pose.formats.poses import mirror_pairs
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
 from tests.support import coco_miniature as mini
 from tests.support import miniature
@@ -18,7 +21,10 @@ FILE = "annotations/person_keypoints_val2017.json"
 
 
 def read(path, **options):
-    return coco.read_annotations(path, "mice/images", **options)
+    """Skeleton, labels and sizes of the images of everybody with a joint."""
+    found = coco.read(path, **options)
+    labels, sizes = labelled_examples(found, "mice/images", name="mice", path=str(path))
+    return found.skeleton, labels, sizes
 
 
 @pytest.fixture
@@ -27,11 +33,11 @@ def path(tmp_path):
 
 
 def test_labels_as_they_are_shipped(path):
-    skeleton, labels, sizes = read(mini.write(path), name="mice")
+    skeleton, labels, sizes = read(mini.write(path))
     assert skeleton.name == "mouse4" and skeleton.joints == mini.JOINTS
     assert skeleton.limbs == ((0, 1), (0, 2), (0, 3))
     assert skeleton.flip_pairs == ((1, 2),) and skeleton.torso == ()
-    assert labels.keys == ("mice/001_1",)
+    assert labels.keys == ("mice/images/001.jpg#1",)
     assert labels.files == ("mice/images/001.jpg",)
     assert labels.status.tolist() == [[VISIBLE, OCCLUDED, ABSENT, VISIBLE]]
     nan = np.nan
@@ -61,9 +67,13 @@ def test_several_animals_in_an_image_and_images_of_nobody(path, caplog):
     )
     with caplog.at_level(logging.INFO):
         _, labels, _ = read(path)
-    assert labels.keys == ("coco/day/2_1", "coco/day/3_4", "coco/day/1_6")
+    assert labels.keys == (
+        "mice/images/day/2.png#1",
+        "mice/images/day/3.png#4",
+        "mice/images/day/1.png#6",
+    )
     assert np.isnan(labels.boxes).all(axis=1).tolist() == [False, True, True]
-    assert "COCO: left out 2 of 5 annotations" in caplog.text
+    assert "MICE: left out 2 of 5 annotations" in caplog.text
 
 
 def test_no_boxes_at_all(path):
@@ -80,7 +90,7 @@ def test_one_category_of_several(path):
         annotations=[mini.annotation(), rat],
     )
     skeleton, labels, _ = read(path, category="rat")
-    assert skeleton.joints == ("nose",) and labels.keys == ("coco/001_2",)
+    assert skeleton.joints == ("nose",) and labels.keys == ("mice/images/001.jpg#2",)
     with pytest.raises(DataError, match="of 2 categories these have: mouse, rat"):
         read(path)
     with pytest.raises(DataError, match="no category 'cat' with keypoints"):
@@ -89,7 +99,7 @@ def test_one_category_of_several(path):
 
 def test_a_byte_order_mark(path):
     path.write_text("\ufeff" + mini.write(path).read_text(), encoding="utf-8")
-    assert len(read(path).annotations) == 1
+    assert len(read(path)[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +118,7 @@ def test_a_byte_order_mark(path):
     ],
 )
 def test_mirror_pairs_by_name(joints, pairs):
-    assert coco.mirror_pairs(joints) == pairs
+    assert mirror_pairs(joints) == pairs
 
 
 @pytest.mark.parametrize(
@@ -152,7 +162,7 @@ NAN, FAR = float("nan"), 65535
         ({"image_id": 9}, "no image of that id"),
         ({"bbox": [0, 0, -3, 5]}, "its bbox is"),
         ({"bbox": [0, 0, 1e6, 5]}, "its bbox .*beyond 32,768 pixels"),
-        ({"bbox": [0, 0, 5]}, "not enough values"),
+        ({"bbox": [0, 0, 5]}, "its bbox has 3 numbers, not 4"),
     ],
 )
 def test_what_a_joint_or_box_cannot_be(path, changes, message):
@@ -216,14 +226,66 @@ def test_a_skeleton_without_a_torso_is_drawn_and_not_measured_in_torsos(path):
     assert np.isnan(lengths).all()
 
 
+def test_what_is_written_is_read_back(path, tmp_path):
+    mice = [mini.annotation(1), mini.annotation(2, image_id=1, bbox=[1.25, 0, 3.5, 9])]
+    nobody = mini.image(2, file_name="nöbody in it/2 b.jpg")
+    found = coco.read(mini.write(path, images=[mini.image(), nobody], annotations=mice))
+    other = tmp_path / "written.json"
+    other.write_text(json.dumps(coco.content_of(found)))
+    again = coco.read(other)
+    assert again.skeleton == found.skeleton and again.images == found.images
+    for one, two in zip(found.instances, again.instances, strict=True):
+        np.testing.assert_array_equal(one.joints, two.joints)
+        np.testing.assert_array_equal(one.status, two.status)
+        np.testing.assert_array_equal(one.box, two.box)
+        assert (one.file, one.id) == (two.file, two.id)
+    entry = json.loads(other.read_text())["annotations"][0]
+    assert entry["keypoints"][6:9] == [0, 0, 0] and entry["num_keypoints"] == 3
+    assert entry["segmentation"] == [] and entry["area"] == 240
+
+
+def test_a_file_of_boxes_alone_for_who_has_a_skeleton(path):
+    skeleton = coco.read(mini.write(path)).skeleton
+    box = mini.annotation(category_id=1)
+    del box["keypoints"]
+    mini.write(path, categories=[{"id": 1, "name": "mouse"}], annotations=[box])
+    (found,) = coco.read(path, skeleton=skeleton).instances
+    assert not found.labelled and found.box.tolist() == [7.5, 14.5, 31.5, 24.5]
+    many = [{"id": 1, "name": "mouse"}, {"id": 2, "name": "cage"}]
+    mini.write(path, categories=many, annotations=[box])
+    with pytest.raises(DataError, match="these are there: mouse, cage"):
+        coco.read(path, skeleton=skeleton)
+
+
+def test_joints_are_put_in_the_order_of_the_others(path):
+    first = coco.read(mini.write(path))
+    names = [mini.JOINTS[i] for i in (3, 1, 0, 2)]
+    turned = mini.annotation(keypoints=[30, 22, 2, 12, 18, 1, 10, 20, 2, 0, 0, 0])
+    other = coco.read(
+        mini.write(
+            path, categories=[mini.category(keypoints=names)], annotations=[turned]
+        )
+    )
+    again = in_order_of(other, first.skeleton, "turned.json")
+    np.testing.assert_array_equal(again.instances[0].joints, first.instances[0].joints)
+    assert again.skeleton is first.skeleton
+    fewer = mini.category(keypoints=["nose", *mini.JOINTS[1:]])
+    other = coco.read(mini.write(path, categories=[fewer]))
+    with pytest.raises(DataError, match=r"it lacks snout; only it has nose"):
+        in_order_of(other, first.skeleton, "other.json")
+
+
 @pytest.mark.data
 def test_the_real_file():
     root = miniature.real_data_dir("coco", FILE)
     if root is None:
         pytest.skip("no real data")
     folder = os.path.join(root, "coco")
-    found = coco.read_annotations(os.path.join(folder, FILE), "coco/val2017")
-    skeleton, labels, sizes = found
+    path = os.path.join(folder, FILE)
+    poses = coco.read(path)
+    skeleton = poses.skeleton
+    found = labelled_examples(poses, "coco/val2017", name="coco", path=path)
+    labels, sizes = found
     assert skeleton.num_joints == 17 and len(skeleton.flip_pairs) == 8
     names = [{skeleton.joints[j] for j in diagonal} for diagonal in skeleton.torso]
     assert names == [{"left_shoulder", "right_hip"}, {"right_shoulder", "left_hip"}]
@@ -234,6 +296,6 @@ def test_the_real_file():
     # The file's own count of annotated joints.
     with open(os.path.join(folder, FILE)) as file:
         entries = {one["id"]: one for one in json.load(file)["annotations"]}
-    counts = [entries[int(key.split("_")[-1])]["num_keypoints"] for key in labels.keys]
+    counts = [entries[int(key.split("#")[-1])]["num_keypoints"] for key in labels.keys]
     assert (labels.status != ABSENT).sum(axis=1).tolist() == counts
     assert len(labels) == sum(one["num_keypoints"] > 0 for one in entries.values())
