@@ -94,9 +94,7 @@ def _train(state, phase: Training, context: RunContext):
         stop - step,
         meter.training,
         variables=phase.variables,
-        unlabelled=context.unlabelled(state.taken, state.cycle)
-        if companion
-        else None,
+        unlabelled=context.unlabelled(state.taken, state.cycle) if companion else None,
     )
     rate = (
         f"acquisition.{context.config.acquisition.method}" if companion else "training"

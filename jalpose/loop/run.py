@@ -209,7 +209,7 @@ def run_one(context: RunContext, workdir, screen: Screen) -> Finished | Waiting:
                 )
     store.close()
     hosts.barrier("run")
-    if isinstance(event, Waiting):
+    if isinstance(event, Waiting) and isinstance(state.phase, AwaitingLabels):
         screen.line(f"waiting for the labels of {event.count} images")
         screen.line(context.oracle.advice(state.phase.chosen))
     return event

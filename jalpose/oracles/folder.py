@@ -1,9 +1,9 @@
 """People label: a folder of what they are asked for, and a folder of their answers.
 
-    <workdir>/to_label/cycle_NN/      what was chosen, see `handout`
-    <workdir>/labels/                 what annotation tools export, put there by people
-    <workdir>/labels_taken/cycle_NN/  copies of the files that were taken in a cycle, and
-                                      answers.npz: ids, rejected, label_<name> [n, ...]
+<workdir>/to_label/cycle_NN/      what was chosen, see `handout`
+<workdir>/labels/                 what annotation tools export, put there by people
+<workdir>/labels_taken/cycle_NN/  copies of the files that were taken in a cycle, and
+                                  answers.npz: ids, rejected, label_<name> [n, ...]
 """
 
 import logging
@@ -19,7 +19,7 @@ from jalpose.oracles.returns import Names, Statement, read_folder
 from jalpose.runtime import hosts
 from jalpose.storage import records
 from jalpose.storage.folders import atomic_folder
-from jalpose.tasks.exchange import Exchange
+from jalpose.tasks.exchange import Exchange, Request
 from jalpose.tasks.findings import listed
 from jalpose.tasks.labels import Labels, Truth
 
@@ -112,7 +112,11 @@ class FolderOracle:
         found: dict[int, tuple[Statement, str]] = {}
         for one in statements:
             example = names.find(one.name)
-            if example not in rows or (one.label is None and not one.rejected):
+            if (
+                example is None
+                or example not in rows
+                or (one.label is None and not one.rejected)
+            ):
                 continue
             row = rows[example]
             words = self._changed(example, _row(labels, row), one)
@@ -196,7 +200,11 @@ class FolderOracle:
                 )
             else:
                 said[example] = one
-        labelled = {i: s for i, s in said.items() if s.label is not None}
+        labelled = {
+            i: (s, self._complete(i, s.label))
+            for i, s in said.items()
+            if s.label is not None
+        }
         problems += self._objections(labelled, names)
         if problems:
             more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
@@ -217,7 +225,7 @@ class FolderOracle:
                 [i for i in order if i in said and i not in labelled], np.int64
             ),
         }
-        rows = [self._complete(i, said[i].label) for i in done]
+        rows = [labelled[i][1] for i in done]
         for name, values in self._dataset.truth.items():
             found = np.empty((len(rows), *values.shape[1:]), values.dtype)
             for place, label in enumerate(rows):
@@ -230,15 +238,20 @@ class FolderOracle:
         """Do two statements say the same? Some tools write the same file twice."""
         if one.label is None or other.label is None:
             return one.rejected and other.rejected
-        sides = (self._complete(example, s.label) for s in (one, other))
-        return not self._exchange.difference(*sides)
+        ours, theirs = (
+            self._complete(example, label) for label in (one.label, other.label)
+        )
+        return not self._exchange.difference(ours, theirs)
 
-    def _objections(self, labelled: dict[int, Statement], names: Names) -> list[str]:
+    def _objections(
+        self, labelled: dict[int, tuple[Statement, Truth]], names: Names
+    ) -> list[str]:
         """What is against labels: one by one, and those of a file together."""
-        problems, files = [], {}
-        for example, one in labelled.items():
+        problems: list[str] = []
+        files: dict[str, list[tuple[Request, Truth]]] = {}
+        for example, (one, label) in labelled.items():
             request = names.requests[example]
-            words = self._exchange.objection(request, one.label)
+            words = self._exchange.objection(request, label)
             if one.size not in (None, request.size):
                 words = (
                     f"it is of a picture of {one.size[0]} x {one.size[1]} pixels, and "
@@ -246,7 +259,7 @@ class FolderOracle:
                 )
             if words:
                 problems.append(f"{one}: {one.name!r}: {words}")
-            files.setdefault(one.file, []).append((request, one.label))
+            files.setdefault(one.file, []).append((request, label))
         for file, answered in files.items():
             words = self._exchange.doubt(answered)
             if words:
@@ -260,9 +273,7 @@ class FolderOracle:
         set's own.
         """
         return {
-            name: label[name].astype(values.dtype)
-            if name in label
-            else values[example]
+            name: label[name].astype(values.dtype) if name in label else values[example]
             for name, values in self._dataset.truth.items()
         }
 

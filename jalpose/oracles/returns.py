@@ -97,12 +97,14 @@ def read_folder(
       LabelsError: a file is in no known format, or not as its format has it.
     """
     own = _digests(handed_out)
-    statements, files, problems = [], [], []
+    statements: list[Statement] = []
+    files: list[Path] = []
+    problems: list[str] = []
     for path in sorted(folder.rglob("*")):
         name = PurePosixPath(path.relative_to(folder).as_posix())
         if not path.is_file() or _hidden(name):
             continue
-        found = []
+        found: list[Statement] = []
         with contextlib.ExitStack() as stack:
             for member, place in _members(path, name, stack, problems):
                 try:
