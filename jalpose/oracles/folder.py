@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from jalpose.data.dataset import Dataset
 from jalpose.oracles.handout import FOLDER, INDEX, Handout, read_index
 from jalpose.oracles.oracle import Answers, LabelsError
@@ -154,8 +155,8 @@ class FolderOracle:
             )
             raise LabelsError(
                 f"{what}{also}:\n  {more}\nSet oracle.corrected=take to go on with the "
-                "new ones, oracle.corrected=keep to go on with those trained on, or put "
-                "the files back as they were"
+                "new ones, oracle.corrected=keep to go on with those trained on, or "
+                "put the files back as they were"
             )
         revised = {name: values.copy() for name, values in labels.items()}
         for row, (one, _) in found.items():
@@ -288,8 +289,8 @@ class FolderOracle:
         rest = [names.requests[i].name for i in sorted(late - bought)]
         if rest:
             _logger.warning(
-                "%d labels of earlier cycles came late, and are taken when their images "
-                "are chosen again: %s",
+                "%d labels of earlier cycles came late, and are taken when their "
+                "images are chosen again: %s",
                 len(rest),
                 listed(rest),
             )

@@ -87,8 +87,8 @@ class Handout:
             there = [one.id for one in read_index(folder)]
             if there != ids.tolist():
                 raise records.WorkdirError(
-                    f"{folder} hands out other examples than were chosen: move it away, "
-                    "and start the same command again"
+                    f"{folder} hands out other examples than were chosen: move it "
+                    "away, and start the same command again"
                 )
             return
         with atomic_folder(folder) as temporary:
@@ -149,8 +149,8 @@ class Handout:
         if self._copy == "none":
             if not path.is_file():
                 raise ConfigError(
-                    f"oracle.copy=none leaves images where they are, and {file!r} is no "
-                    f"file of {str(self._data_dir)!r}: set oracle.copy=copy"
+                    f"oracle.copy=none leaves images where they are, and {file!r} is "
+                    f"no file of {str(self._data_dir)!r}: set oracle.copy=copy"
                 )
             return file
         stem = f"{example:06d}_{_slug(self._dataset.keys[example])}"
@@ -216,8 +216,8 @@ def read_index(folder: Path) -> list[Request]:
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise records.WorkdirError(
-            f"{path} is damaged: {error}. Move {folder} away: it is written again if it "
-            "is of the cycle that waits"
+            f"{path} is damaged: {error}. Move {folder} away: it is written again if "
+            "it is of the cycle that waits"
         ) from error
 
 

@@ -20,7 +20,7 @@ from jalpose.tasks.exchange import (
 from jalpose.tasks.labels import Truth
 
 # Label Studio puts eight digits and a hyphen before the names of uploaded files.
-_UPLOADED = re.compile(r"[0-9a-f]{8}-")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 
 
 class Statement(NamedTuple):
@@ -70,7 +70,7 @@ class Names:
         if name in self._whole:
             return self._whole[name]
         end = PurePosixPath(name.rpartition("?d=")[2]).name
-        for one in (end, _UPLOADED.sub("", end, count=1)):
+        for one in (end, _UPLOADED.sub("", end)):
             found = self._ends.get(one, set())
             if len(found) == 1:
                 return next(iter(found))

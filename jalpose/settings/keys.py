@@ -138,8 +138,8 @@ def common() -> ConfigDict:
     # Images beside what is to be labelled: copy | link | none (they stay in data.dir)
     oracle.copy = "copy"
     oracle.allow_partial = False  # go on with those that are labelled
-    # Labels that are other ones than were trained on: refuse | keep (those trained on) |
-    # take (the new ones, from now on)
+    # Labels that were corrected since they were trained on: refuse | keep (the old) |
+    # take (the new, from now on)
     oracle.corrected = "refuse"
 
     loop = config.loop = ConfigDict()

@@ -150,7 +150,7 @@ def text_of(path: Path) -> str:
 
 
 def read_rejected(text: str) -> list[Returned] | None:
-    """A list of what nobody can label: `rejected`, then the name of a picture a line."""
+    """A list of what nobody can label: `rejected`, then a picture's name a line."""
     lines = [line.strip() for line in text.splitlines()]
     if not lines or lines[0].lower() != REJECTED:
         return None

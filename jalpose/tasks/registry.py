@@ -3,8 +3,8 @@
 The folder has `settings` (keys, scales, protocols, checks), `sources` (data sets by
 name), `labels` (the NumPy half), `task` (the JAX half), where reports are to show
 examples, `pictures`, where data are to be looked through, `overview`, and where people
-are to label, `exchange`. They are imported when they are asked for, by name, since the report knows labels and pictures
-and must not import JAX.
+are to label, `exchange`. They are imported when they are asked for, by name, since the
+report knows labels and pictures and must not import JAX.
 """
 
 import importlib
