@@ -35,6 +35,7 @@ USUAL = {
     "svhn": "entropy_gradnorm",
     "caltech101": "entropy_gradnorm",
     "imagenet": "entropy_gradnorm",
+    "shapes": "entropy_gradnorm",
 }
 BENCHMARKS = [ROOT / "configs" / f"{name}.py" for name in USUAL]
 SCALES = ("tiny", "small", "paper")

@@ -64,16 +64,19 @@ def bars(
     return found
 
 
-def draw(image: np.ndarray, rows: list[Bar], size: int) -> np.ndarray:
+def draw(
+    image: np.ndarray, rows: list[Bar], size: int, room_for: int = ROWS
+) -> np.ndarray:
     """The image above bars: uint8 [size, size, 3].
 
     Args:
       image: uint8 [H, W, 3]; one of fewer pixels is enlarged in blocks.
-      rows: at most `ROWS`; the image has the same room however many there are.
+      rows: at most `room_for`.
       size: of the picture, pixels.
+      room_for: bars; the image has the same room however many there are.
     """
     step = max(1, round(_ROW * size))
-    room = size - ROWS * step
+    room = size - room_for * step
     canvas = Image.new("RGB", (size, size), INK)
     canvas.paste(Image.fromarray(fitted(image, room)), ((size - room) // 2, 0))
     pen, face = ImageDraw.Draw(canvas), _font(step)

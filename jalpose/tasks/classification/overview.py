@@ -58,7 +58,8 @@ def draw(
         ends = [low_x, low_y, low_x + side - 1, low_y + side - 1]
         ImageDraw.Draw(canvas).rectangle(ends, outline=_WINDOW, width=width)
         image = np.asarray(canvas)
-    return drawings.tile(image, classes, int(truth["class"]), None, size=SIZE)
+    label = drawings.bars(classes, int(truth["class"]), None)
+    return drawings.draw(image, label, SIZE, room_for=1)
 
 
 def _counts(dataset: Dataset, group: Group, classes: Sequence[str]) -> np.ndarray:
