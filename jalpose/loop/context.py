@@ -263,6 +263,8 @@ def make_context(
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
     _check_budget(config, dataset)
+    oracle = oracle or SimulatedOracle(dataset)
+    _check_oracle(config, dataset, oracle)
     _check_methods(config, dataset, task, base is not None)
     method = methods.configured(acquisition, acquisition.method)
     needs = method.needs(task)
@@ -288,7 +290,7 @@ def make_context(
         labels=labels,
         method=method,
         needs=needs,
-        oracle=oracle or SimulatedOracle(dataset),
+        oracle=oracle,
         evaluator=Evaluator(
             labels,
             dataset,
@@ -350,6 +352,17 @@ def _check_budget(config, dataset):
         raise ConfigError(
             f"acquisition.pool_subset={acquisition.pool_subset} is larger than the "
             f"pool of {there}"
+        )
+
+
+def _check_oracle(config, dataset, oracle):
+    """Raise ConfigError where labels are to be handed out that nobody has."""
+    if oracle.simulated and not dataset.pool_labelled and config.loop.cycles:
+        raise ConfigError(
+            "the pool of this data set has no labels, so that they cannot be simulated "
+            f"for loop.cycles={config.loop.cycles}: people are to give them (see "
+            "jalpose/oracles/README.md), or train on what is labelled with "
+            "loop.cycles=0"
         )
 
 

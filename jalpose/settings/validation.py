@@ -91,7 +91,7 @@ def _check_optimisation(training):
 
 
 _POSITIVE = {
-    "data": ("initial", "size", "threads"),
+    "data": ("size", "threads"),
     "training": (
         "batch",
         "learning_rate",
@@ -103,7 +103,7 @@ _POSITIVE = {
     "acquisition": ("budget", "block", "pieces"),
 }
 _NOT_NEGATIVE = {
-    "data": ("pool", "test"),
+    "data": ("initial", "pool", "test"),
     "training": ("warmup_steps", "clip_norm", "plateau_cooldown", "weight_decay"),
     "acquisition": ("pool_subset", "microbatch", "memory"),
     "loop": ("cycles", "checkpoint_seconds"),

@@ -37,7 +37,10 @@ def sources_of(name: str) -> ModuleType:
 
 
 def labels_of(name: str) -> ModuleType:
-    """Module with `KEYS` and `make_labels(config, dataset) -> Labels`."""
+    """Module with `KEYS` and `make_labels(config, dataset) -> Labels`.
+
+    And, of a task with several scores, `EVERY_KEYS`, the usual one's first.
+    """
     return _part(name, "labels")
 
 
