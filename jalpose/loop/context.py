@@ -360,9 +360,9 @@ def _check_oracle(config, dataset, oracle):
     if oracle.simulated and not dataset.pool_labelled and config.loop.cycles:
         raise ConfigError(
             "the pool of this data set has no labels, so that they cannot be simulated "
-            f"for loop.cycles={config.loop.cycles}: people are to give them (see "
-            "jalpose/oracles/README.md), or train on what is labelled with "
-            "loop.cycles=0"
+            f"for loop.cycles={config.loop.cycles}: set oracle.name=folder, and people "
+            "give them (see jalpose/oracles/README.md), or train on what is labelled "
+            "with loop.cycles=0"
         )
 
 

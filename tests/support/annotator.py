@@ -49,7 +49,7 @@ def as_coco(found):
 
 
 def as_cvat(found):
-    return "annotations.xml", cvat.text_of(found, source="manual")
+    return "annotations.xml", cvat.xml_of(found)
 
 
 def as_deeplabcut(found):
@@ -71,7 +71,7 @@ def as_deeplabcut(found):
 
 
 def as_label_studio(found):
-    tasks = label_studio.tasks_of(found)
+    tasks = label_studio.content_of(found, lambda file: f"/data/upload/3/{file}")
     for number, task in enumerate(tasks):
         result = task.pop("predictions")[0]["result"]
         task["id"] = number

@@ -7,8 +7,8 @@ Written, each with the predicted joints as a first guess:
     cvat.xml                     CVAT for images 1.1; cvat_labels.json: labels to paste
     machinelabels.csv            DeepLabCut's, of `labeled-data/<cycle>/`
 
-What comes back is told by its content: COCO's JSON, Label Studio's full JSON, CVAT's
-XML, DeepLabCut's CSV or H5. In all of them a picture is known by its name.
+What comes back is told by its content, see `formats.reading`. In all formats a picture
+is known by its name.
 """
 
 import csv
@@ -32,13 +32,13 @@ from jalpose.tasks.exchange import (
     text_of,
 )
 from jalpose.tasks.labels import Truth
+from jalpose.tasks.pose import tool_setups
 from jalpose.tasks.pose.annotations import skeleton_of, sources_of
 from jalpose.tasks.pose.examples import in_order_of
-from jalpose.tasks.pose.formats import coco, cvat, deeplabcut, label_studio
+from jalpose.tasks.pose.formats import boxes, coco, cvat, deeplabcut, reading
 from jalpose.tasks.pose.formats.poses import Image, Instance, Poses
 from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE, Skeleton
 
-_HDF = b"\x89HDF"
 _SAME = 0.05  # pixels: what formats round is no correction
 _OUTSIDE = 0.05  # of an image's sides, that a joint may lie beyond it
 _SMALL = 250.0  # pixels a side: in smaller images percentages look like pixels
@@ -57,13 +57,7 @@ class PoseExchange:
     skeleton: Skeleton
     boxes: np.ndarray
     peak: float = 1.0
-    formats = (
-        "COCO's keypoint JSON",
-        "Label Studio's full JSON",
-        "CVAT for images 1.1",
-        "DeepLabCut's CSV or H5",
-        "a list that begins with the line `rejected`",
-    )
+    formats = (reading.FORMATS, "a list that begins with the line `rejected`")
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -80,18 +74,19 @@ class PoseExchange:
         found = self._predicted(requests)
         text = json.dumps(coco.content_of(found), indent=1, ensure_ascii=False)
         _write(folder / "coco.json", text + "\n")
-        data = {
+        about = {
             one.name: {"id": one.id, "key": one.key, "rank": one.rank, "why": one.why}
             for one in requests
         }
-        tasks = label_studio.tasks_of(found, folder=images, data=data)
+        tasks = tool_setups.label_studio_tasks(found, images, about)
         text = json.dumps(tasks, indent=1, ensure_ascii=False)
         _write(folder / "label_studio.json", text + "\n")
-        config = label_studio.config_of(self.skeleton)
+        config = tool_setups.label_studio_config(self.skeleton)
         _write(folder / "label_studio_config.xml", config)
-        _write(folder / "cvat.xml", cvat.text_of(found))
+        _write(folder / "cvat.xml", cvat.xml_of(found))
         places = np.nanmean([one.joints for one in found.instances], axis=0)
-        _write(folder / "cvat_labels.json", cvat.labels_of(self.skeleton, places))
+        labels = tool_setups.cvat_labels(self.skeleton, places)
+        _write(folder / "cvat_labels.json", labels)
         if images:  # DeepLabCut's images lie in a folder of its own
             _write(folder / "machinelabels.csv", _deeplabcut(found, folder))
 
@@ -197,31 +192,11 @@ class PoseExchange:
         )
 
     def _read(self, path: Path) -> list[Returned] | None:
-        with open(path, "rb") as file:
-            if file.read(len(_HDF)) == _HDF:
-                return self._returned(deeplabcut.read(path), path)
-        text = text_of(path)
-        listed = read_rejected(text)
-        if listed is not None:
-            return listed
-        start = text.lstrip()[:1]
-        if start and start in "[{":
-            try:
-                content = json.loads(text)
-            except ValueError as error:
-                raise UnreadableError(f"it is damaged JSON: {error}") from error
-            if coco.is_it(content):
-                return self._returned(coco.read(path), path)
-            if label_studio.is_it(content):
-                found = label_studio.read(path, skeleton=self.skeleton)
-                return self._returned(found, path, label_studio.rejected(path))
-            return None
-        if cvat.is_it(text):
-            found = cvat.read(path, skeleton=self.skeleton)
-            return self._returned(found, path, cvat.rejected(path))
-        if deeplabcut.is_it(text.partition("\n")[0]):
-            return self._returned(deeplabcut.read(path), path)
-        return None
+        form = reading.format_of(path)
+        if form in ("", boxes.NAME):
+            return read_rejected(text_of(path))
+        found = reading.read(path, skeleton=self.skeleton)
+        return self._returned(found, path, tool_setups.rejected(path, form))
 
     def _returned(
         self, found: Poses, path: Path, rejected: Sequence[str] = ()
@@ -255,14 +230,14 @@ class PoseExchange:
 
 def make_exchange(config: ConfigDict, dataset: Dataset) -> PoseExchange:
     """The exchange of a data set of poses."""
-    boxes = [
+    found = [
         np.full((len(source.annotations), 4), np.nan, np.float32)
         if source.annotations.boxes is None
         else source.annotations.boxes
         for source in sources_of(dataset)
     ]
     return PoseExchange(
-        skeleton_of(dataset), np.concatenate(boxes), peak=config.heatmap.peak
+        skeleton_of(dataset), np.concatenate(found), peak=config.heatmap.peak
     )
 
 
