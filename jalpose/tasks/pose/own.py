@@ -16,8 +16,8 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,11 +62,11 @@ class Described(NamedTuple):
     notes: tuple[str, ...]
 
 
-def describe(data: Mapping[str, Any]) -> Described:
+def describe(data) -> Described:
     """What the annotation files of a config say.
 
     Args:
-      data: its section `data`.
+      data: its section `data`, or that as records have it.
 
     Raises:
       DataError: a file is missing, damaged, of another skeleton, or not of images here.

@@ -6,9 +6,8 @@ Files are told by their content. Whatever is not named is looked for: the labels
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,9 +27,7 @@ _ENDINGS = (".json", ".csv", ".xml", ".h5", ".slp")
 _LOOKED_AT = 20  # images of a file, to find the folder they are in
 
 
-def annotation_files(
-    root: str, name: str, photos: Mapping[str, Any]
-) -> tuple[list[str], list[str]]:
+def annotation_files(root: str, name: str, photos) -> tuple[list[str], list[str]]:
     """Annotation files of the labelled and of the test part, absolute.
 
     Args:
@@ -61,7 +58,7 @@ def annotation_files(
 def images_of(root: str, path: str, found: Poses, given: str = "") -> tuple[str, Poses]:
     """The folder of a file's images, relative to `root`, and what it says of them.
 
-    It is the given one, else the first near the file where its images are; of images
+    It is the given one, else the one near the file where its images are; of images
     that are nowhere by their paths, where they are by their names.
 
     Args:
@@ -71,7 +68,7 @@ def images_of(root: str, path: str, found: Poses, given: str = "") -> tuple[str,
       given: folder relative to `root`; "": looked for.
 
     Raises:
-      DataError: none of them is anywhere.
+      DataError: none of them is anywhere, or they are in several folders.
     """
     above = [os.path.dirname(path)]
     for _ in range(2):
@@ -88,13 +85,21 @@ def images_of(root: str, path: str, found: Poses, given: str = "") -> tuple[str,
     rows = np.linspace(0, len(files) - 1, min(len(files), _LOOKED_AT)).round()
     some = [files[row] for row in rows.astype(int).tolist()]
     for shorter in (False, True):
-        for folder in dict.fromkeys(inside):
-            names = [os.path.basename(file) if shorter else file for file in some]
-            if any(os.path.isfile(os.path.join(folder, name)) for name in names):
-                relative = os.path.relpath(folder, root).replace(os.sep, "/")
-                if shorter:
-                    found = _by_name(found, path)
-                return ("" if relative == "." else relative), found
+        names = [os.path.basename(file) if shorter else file for file in some]
+        there = [
+            os.path.relpath(folder, root).replace(os.sep, "/")
+            for folder in dict.fromkeys(inside)
+            if any(os.path.isfile(os.path.join(folder, name)) for name in names)
+        ]
+        if len(there) > 1:
+            raise DataError(
+                f"Images that {path!r} names, {names[0]!r} for one, are in "
+                f"{' and in '.join(there)} of {root!r}: name the folder in "
+                "config.data.photos.images, or in the file itself"
+            )
+        if there:
+            found = _by_name(found, path) if shorter else found
+            return ("" if there[0] == "." else there[0]), found
     looked = ", ".join(dict.fromkeys(os.path.relpath(f, root) for f in inside))
     raise DataError(
         f"None of the images that {path!r} names is there, {some[0]!r} for one: is it "
