@@ -274,7 +274,7 @@ class FolderOracle:
         set's own.
         """
         return {
-            name: label[name].astype(values.dtype) if name in label else values[example]
+            name: np.asarray(label.get(name, values[example]), values.dtype)
             for name, values in self._dataset.truth.items()
         }
 
@@ -349,4 +349,4 @@ def read_answers(path: Path) -> Answers:
 
 
 def _row(labels: Truth, row: int) -> Truth:
-    return {name: values[row] for name, values in labels.items()}
+    return {name: np.asarray(values[row]) for name, values in labels.items()}

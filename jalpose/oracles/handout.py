@@ -123,7 +123,11 @@ class Handout:
                 why=reasons.why(
                     arrays, row, method, self._exchange.sites, self._dataset.keys
                 ),
-                predicted={n: arrays[n][row] for n in recorded if n in arrays},
+                predicted={
+                    name: np.asarray(arrays[name][row])
+                    for name in recorded
+                    if name in arrays
+                },
             )
             tile = self._labels.draw(image, one.window, None, one.predicted, "")
             tiles.append(f"{rank:04d}.png")

@@ -1,5 +1,6 @@
 """Runs whose labels come back in files, by a script that plays the annotator."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -7,16 +8,21 @@ import shutil
 import numpy as np
 import pytest
 
-from jalpose.loop import checkpoints, run
+from jalpose import command
+from jalpose.loop import checkpoints, configs, run
+from jalpose.loop.context import make_context
+from jalpose.loop.events import Finished, Waiting
 from jalpose.oracles.folder import read_answers
 from jalpose.oracles.oracle import LabelsAwaited, LabelsError
 from jalpose.oracles.registry import make_oracle
 from jalpose.report.gather import gather
 from jalpose.report.write import Options, Report
 from jalpose.runtime.screen import Screen
+from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
+from tests.loop.test_class_runs import DELTA
 from tests.loop.test_oracles import without_labels
-from tests.support import annotator, small
+from tests.support import annotator, classes, small
 from tests.support.states import assert_same
 
 DATA = small.dataset()
@@ -402,6 +408,92 @@ def test_rounding_is_no_correction(finished, tmp_path):
     before = state_of(workdir)
     perform(workdir)
     assert_same(state_of(workdir).answers, before.answers)
+
+
+# Classes.
+
+
+def test_classes_are_labelled_in_a_table_and_in_folders(tmp_path):
+    data = classes.dataset()
+    truth = data.truth["class"]
+    hidden = truth.copy()
+    hidden[data.pool] = 0  # of no meaning
+    unknown = dataclasses.replace(data, truth={"class": hidden})
+    for name, own in (("simulated", data), ("folder", unknown)):
+        workdir = tmp_path / name
+        delta = {
+            **DELTA,
+            "oracle.name": name,
+            "acquisition.method": "softmax_entropy",
+            "acquisition.budget": 4,
+        }
+        config = configs.assemble(
+            "scale=tiny", name="classes", task="classification", delta=delta
+        )
+
+        def start(config=config, own=own, workdir=workdir):
+            oracle = make_oracle(config, own, workdir)
+            context = make_context(
+                config, own, small.programs(), network=classes.NETWORK, oracle=oracle
+            )
+            return run.run_one(context, workdir, Screen(io.StringIO()))
+
+        if name == "folder":
+            assert isinstance(start(), Waiting)
+            _sort(workdir, truth)
+        assert isinstance(start(), Finished)
+    ours, theirs = (
+        records.read_cycles(tmp_path / name) for name in ("folder", "simulated")
+    )
+    assert [line["num_labelled"] for line in theirs] == [40, 44]
+    assert [line["num_labelled"] for line in ours] == [40, 43]
+    wanted = {"asked": 4, "labelled": 3, "rejected": 1, "unanswered": 0}
+    assert ours[0]["answers"] == wanted
+    found = read_answers(tmp_path / "folder/labels_taken/cycle_00/answers.npz")
+    np.testing.assert_array_equal(found.labels["class"], truth[found.ids])
+    np.testing.assert_array_equal(
+        *(
+            records.read_arrays(tmp_path / name, 0)["selected"]
+            for name in ("folder", "simulated")
+        )
+    )
+
+
+def _sort(workdir, truth):
+    """Two in the table, one in a folder of its class, one that is no use."""
+    first, second, third, last = annotator.handed_out(workdir, 0)
+    handed_out = workdir / "to_label/cycle_00"
+    text = (handed_out / "classes.csv").read_text()
+    for one in (first, second):
+        said = classes.CLASSES[truth[one["id"]]]
+        text = text.replace(f"{one['name']},,", f"{one['name']},{said},")
+    annotator.bring(workdir, "filled in.csv", text)
+    said = classes.CLASSES[truth[third["id"]]]
+    for folder, one in ((said, third), ("rejected", last)):
+        target = workdir / "labels" / folder / one["name"]
+        target.parent.mkdir(parents=True)
+        shutil.copy(handed_out / "images" / one["name"], target)
+
+
+# The command.
+
+
+def test_a_command_ends_with_a_code_of_its_own(capsys):
+    def waits():
+        raise LabelsAwaited
+
+    def refuses():
+        raise LabelsError("a.json: no")
+
+    assert command.attempt(waits) == command.AWAITING_LABELS == 3
+    assert command.attempt(refuses) == 2
+    assert capsys.readouterr().err == "error: a.json: no\n"
+
+
+def test_people_label_for_one_method_at_a_time():
+    for key in ("loop.compare", "experiment.methods"):
+        with pytest.raises(ConfigError, match=rf"{key}=\('egl',\) names more"):
+            small.configure({"oracle.name": "folder", key: ("egl",)})
 
 
 def test_a_waiting_run_is_told_by_what_it_raises(tmp_path, monkeypatch):

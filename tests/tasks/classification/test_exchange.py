@@ -24,7 +24,7 @@ def request(rank, name):
         box=(-0.5, -0.5, 31.5, 31.5),
         score=None,
         why="drawn at random, and so on",
-        predicted={"class": np.int32(2), "probabilities": shares},
+        predicted={"class": np.array(2, np.int32), "probabilities": shares},
     )
 
 
@@ -94,6 +94,6 @@ def test_a_list_of_rejected_ones_and_what_is_unknown(tmp_path):
 
 
 def test_differences_are_of_classes():
-    cat, dog = ({"class": np.int32(i)} for i in (0, 1))
+    cat, dog = ({"class": np.array(i, np.int32)} for i in (0, 1))
     assert EXCHANGE.difference(cat, cat) == ""
     assert EXCHANGE.difference(cat, dog) == "was 'cat', is now 'dog'"
