@@ -80,7 +80,7 @@ def of_dataset(dataset: Dataset) -> list[Finding]:
     parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
     found += of_parts(parts, dataset.keys, dataset.files, dataset.digests)
     if any(getattr(source, "said", None) for source in dataset.sources):
-        found += _twice(dataset)
+        found += of_pool(dataset.pool, dataset.files, dataset.digests)
     return found
 
 
@@ -280,15 +280,23 @@ def _percent(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding 
     )
 
 
-def _twice(dataset: Dataset) -> list[Finding]:
-    """Image files of the pool that are the same, byte for byte."""
+def of_pool(
+    pool: np.ndarray, files: Sequence[str], digests: Sequence[str]
+) -> list[Finding]:
+    """Image files of the pool that are the same, byte for byte.
+
+    Args:
+      pool: ids of its examples.
+      files: images of all examples.
+      digests: of the images' bytes, "" where they are not known.
+    """
     first: dict[str, int] = {}
     pairs, where = [], []
-    for example in dataset.pool.tolist():
-        digest = dataset.digests[example]
+    for example in pool.tolist():
+        digest = digests[example]
         other = first.setdefault(digest, example)
-        if digest and dataset.files[other] != dataset.files[example]:
-            pairs.append(f"{dataset.files[other]} and {dataset.files[example]}")
+        if digest and files[other] != files[example]:
+            pairs.append(f"{files[other]} and {files[example]}")
             where += [other, example]
     if not pairs:
         return []

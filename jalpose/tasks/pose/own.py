@@ -209,7 +209,7 @@ def _group(file: str, rule: str) -> str:
 def _with_test(parts: np.ndarray, groups: Sequence[str], photos) -> np.ndarray:
     """Whole groups of the labelled drawn for the test set, the same for every seed."""
     rows = np.flatnonzero(parts == LABELLED)
-    names = np.array([groups[row] for row in rows])
+    names = np.array([groups[row] for row in rows.tolist()])
     drawn = np.random.default_rng(stream_seed(photos["test_seed"], "test"))
     wanted, count, found = photos["test_share"] * len(rows), 0, parts.copy()
     order = drawn.permutation(np.unique(names))

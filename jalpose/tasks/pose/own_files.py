@@ -165,10 +165,10 @@ def _looked_for(root: str, others: Sequence[str]) -> list[str]:
             if path not in others and reading.format_of(path) not in ("", boxes.NAME):
                 found.append(path)
     if len(found) != 1:
-        names = ", ".join(os.path.relpath(path, root) for path in found) or "none"
+        told = ", ".join(os.path.relpath(path, root) for path in found) or "none"
         raise DataError(
             f"data.photos.labelled: {len(found)} annotation files in {root!r} "
-            f"({names}), not one. Name the one whose labels are to be learnt, relative "
+            f"({told}), not one. Name the one whose labels are to be learnt, relative "
             f"to data.dir; read are {reading.FORMATS}"
         )
     return found

@@ -58,8 +58,8 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton | None = None) -> Poses:
     """
     path = os.fspath(path)
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            tasks = json.load(file)
+        with open(path, encoding="utf-8-sig") as stream:
+            tasks = json.load(stream)
     except (OSError, ValueError) as error:
         raise DataError(
             f"Cannot read {path!r} as JSON: {error}. Export it again."
@@ -134,7 +134,7 @@ def content_of(
         task: dict[str, Any] = {"data": {IMAGE: url(image.file)}}
         if regions:
             scores = [one.score for one in own if one.score is not None]
-            prediction = {"model_version": version, "result": regions}
+            prediction: dict[str, Any] = {"model_version": version, "result": regions}
             if scores:
                 prediction["score"] = float(np.mean(scores))
             task["predictions"] = [prediction]
