@@ -22,6 +22,7 @@ SINCE: dict[str, Any] = {
     "acquisition.diverse": "",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
+    "oracle.name": "simulated",
     "data.rare_test": -1.0,
     "data.frames": 1,
     "data.groups": "none",

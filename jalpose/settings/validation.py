@@ -18,6 +18,7 @@ def check(config: ConfigDict) -> None:
     _check_lengths(config.training)
     _check_sizes(config)
     _check_labelled(config)
+    _check_oracle(config)
     _check_sketch(config.acquisition.sketch)
 
 
@@ -166,6 +167,23 @@ def _check_labelled(config):
             "data.labelled='all' leaves nothing to choose: set loop.cycles=0 (it is "
             f"{config.loop.cycles})"
         )
+
+
+def _check_oracle(config):
+    oracle = config.oracle
+    one_of("oracle.name", oracle.name, ("simulated", "folder"))
+    one_of("oracle.copy", oracle.copy, ("copy", "link", "none"))
+    one_of("oracle.corrected", oracle.corrected, ("refuse", "keep", "take"))
+    others = {
+        "loop.compare": tuple(config.loop.compare),
+        "experiment.methods": tuple(config.experiment.methods),
+    }
+    for key, names in others.items():
+        if names and oracle.name == "folder":
+            raise ConfigError(
+                f"oracle.name=folder asks people for the labels of one method's "
+                f"choices, and {key}={names} names more: set {key}=()"
+            )
 
 
 def uneven_splits(config: ConfigDict, num_devices: int) -> list[str]:
