@@ -3,8 +3,8 @@
     python -m jalpose.main --config=configs/own_photos.py --config.data.dir=photos
 
 The folder holds an annotation file (COCO, DeepLabCut, Label Studio, CVAT, SLEAP) or a
-DeepLabCut project; config.data.photos.pool names the images that nobody has labelled: a
-folder, a COCO file or a CSV of boxes. The run then stops for labels, and the same command
+DeepLabCut project; config.data.photos.pool names the images that nobody has labelled:
+a folder, a COCO file or a CSV of boxes. The run stops for labels, and the same command
 goes on when they are there (jalpose/oracles/README.md). Without a pool the labelled
 images are split; with --config.oracle.name=simulated that is a rehearsal: what choosing
 would have saved. The files: jalpose/tasks/README.md; `python -m jalpose.check` first.
