@@ -496,6 +496,16 @@ def test_people_label_for_one_method_at_a_time():
             small.configure({"oracle.name": "folder", key: ("egl",)})
 
 
+def test_people_are_asked_by_themselves_where_the_pool_has_no_labels(tmp_path):
+    config = small.configure({"oracle.name": "auto"})
+    bare = dataclasses.replace(DATA, pool_labelled=False)
+    assert make_oracle(config, DATA, tmp_path).simulated
+    assert not make_oracle(config, bare, tmp_path).simulated
+    config.loop.compare = ("egl",)
+    with pytest.raises(ConfigError, match=r"oracle\.name=auto asks people"):
+        make_oracle(config, bare, tmp_path)
+
+
 def test_a_waiting_run_is_told_by_what_it_raises(tmp_path, monkeypatch):
     config = small.configure({**CHANGES, "oracle.name": "folder", "model.depth": 1})
     monkeypatch.setattr(run, "load_dataset", small.drawn_dataset)
