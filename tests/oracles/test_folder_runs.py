@@ -12,6 +12,7 @@ from jalpose import command
 from jalpose.loop import checkpoints, configs, run
 from jalpose.loop.context import make_context
 from jalpose.loop.events import Finished, Waiting
+from jalpose.loop.finished import state_of as state_when
 from jalpose.oracles.folder import read_answers
 from jalpose.oracles.oracle import LabelsAwaited, LabelsError
 from jalpose.oracles.registry import make_oracle
@@ -156,6 +157,16 @@ def test_copies_of_what_was_taken_are_kept(finished):
         selected = records.read_arrays(workdir, cycle)["selected"]
         np.testing.assert_array_equal(taken.ids, selected)
         assert_same(taken.labels, DATA.truth_of(selected))
+
+
+def test_a_finished_run_is_opened_with_the_labels_people_gave(finished, simulated):
+    ours, theirs = (
+        state_when(data, folder, 2)
+        for data, folder in ((without_labels(), finished[0]), (DATA, simulated))
+    )
+    np.testing.assert_array_equal(ours.labelled, theirs.labelled)
+    assert_same(ours.answers, theirs.answers)
+    assert len(ours.bought) == 16 and len(ours.rejected) == 0
 
 
 def test_the_report_is_written_without_the_measures_of_labels(finished, tmp_path):
