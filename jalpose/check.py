@@ -25,6 +25,7 @@ def _define_flags():
         None,
         f"Folder of the page; default runs/<config>-<scale>-<seed>/{FOLDER}",
     )
+    flags.DEFINE_boolean("images", True, "Pictures on the page; --noimages: tables")
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> int:
     def work():
         from jalpose.loop import data_check
 
-        bad.append(data_check.impossible(data_check.check(given.config, out)))
+        found = data_check.check(given.config, out, pictures=given.images)
+        bad.append(data_check.impossible(found))
 
     code = command.attempt(work)
     return 2 if code == 0 and any(bad) else code

@@ -1,6 +1,7 @@
 """Native convolution against kernel gradients in blocks, on this machine.
 
     python scripts/bench_convolution.py --channels=96 --size=128
+    python scripts/bench_convolution.py --network=resnet --channels=16 --size=32
 
 Prints, for a training gradient of a batch and for the K candidate gradients of one
 image (the exact engine), seconds and peak bytes of both and their ratio. Each pair is
@@ -14,12 +15,15 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from jalpose.models.registry import HourglassOptions
+from jalpose.models.hourglass import HourglassOptions
+from jalpose.models.resnet import ResNetOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.memory import compiled_bytes
 from jalpose.tasks.pose import losses
 
-_CHANNELS = flags.DEFINE_integer("channels", 96, "width of the hourglass")
+_NETWORK = flags.DEFINE_enum("network", "hourglass", ["hourglass", "resnet"], "which")
+_CHANNELS = flags.DEFINE_integer("channels", 96, "width of the network")
+_DEPTH = flags.DEFINE_integer("depth", 18, "layers of the resnet")
 _SIZE = flags.DEFINE_integer("size", 128, "crop size, pixels")
 _STACKS = flags.DEFINE_integer("stacks", 1, "hourglasses")
 _BATCH = flags.DEFINE_integer("batch", 16, "examples of the training gradient")
@@ -30,17 +34,14 @@ JOINTS = 14
 
 def make(convolution: str):
     """Compiled training gradient and candidate norms under one convolution."""
-    options = HourglassOptions(
-        stacks=_STACKS.value, channels=_CHANNELS.value, convolution=convolution
+    size = _SIZE.value
+    model, targets, loss_fn = (
+        _of_poses(convolution)
+        if _NETWORK.value == "hourglass"
+        else _of_classes(convolution)
     )
-    model = options.build(JOINTS)
-    size, heat = _SIZE.value, _SIZE.value // 4
     images = jax.random.uniform(jax.random.key(0), (_BATCH.value, size, size, 3))
     variables = jax.jit(model.init)(jax.random.key(1), images)
-    present = jnp.ones((_LABELS.value, JOINTS), bool)
-    labels = jax.random.uniform(
-        jax.random.key(2), (1, _LABELS.value, heat, heat, JOINTS)
-    )
 
     def apply_fn(variables, images):
         return model.apply(variables, images).prediction
@@ -61,10 +62,10 @@ def make(convolution: str):
         return api.squared_norms(
             "exact",
             apply_fn,
-            lambda maps, target: losses.heatmap_loss(maps, *target),
+            loss_fn,
             {**variables, "params": params},
             image,
-            (labels, present[None]),
+            targets,
         ).total
 
     params = variables["params"]
@@ -72,6 +73,30 @@ def make(convolution: str):
         "training gradient": _compile(training, params, images),
         "candidate norms": _compile(candidates, params, images[:1]),
     }
+
+
+def _of_poses(convolution: str):
+    """A hourglass, K heatmaps of an image, and their loss."""
+    options = HourglassOptions(
+        stacks=_STACKS.value, channels=_CHANNELS.value, convolution=convolution
+    )
+    count, heat = _LABELS.value, _SIZE.value // 4
+    maps = jax.random.uniform(jax.random.key(2), (1, count, heat, heat, JOINTS))
+    targets = maps, jnp.ones((1, count, JOINTS), bool)
+    return options.build(JOINTS), targets, lambda x, y: losses.heatmap_loss(x, *y)
+
+
+def _of_classes(convolution: str):
+    """A residual network of K classes, all of them for an image, and their loss."""
+    count = _LABELS.value
+    options = ResNetOptions(
+        depth=_DEPTH.value, width=_CHANNELS.value, convolution=convolution
+    )
+    return (
+        options.build(count),
+        jnp.arange(count)[None],
+        lambda logits, label: -jax.nn.log_softmax(logits)[label],
+    )
 
 
 def _compile(fn, *arguments):

@@ -42,7 +42,7 @@ import numpy as np
 from absl import app, flags
 from flax import traverse_util
 
-from jalpose.models.registry import HourglassOptions
+from jalpose.models.hourglass import HourglassOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.memory import CPU_MICROBATCH
 from jalpose.tasks.pose import heatmaps, losses

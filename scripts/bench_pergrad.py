@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from jalpose.models.registry import HourglassOptions
+from jalpose.models.hourglass import HourglassOptions
 from jalpose.pergrad import api
 from jalpose.pergrad.api import Engine
 from jalpose.pergrad.memory import CPU_MICROBATCH, compiled_bytes

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from jalpose import check
 from jalpose.data import inventory
@@ -21,6 +22,7 @@ from jalpose.runtime.screen import Screen
 from jalpose.tasks import registry
 from jalpose.tasks.pose import overview
 from tests.support.brightness.network import OneLayerOptions
+from tests.support.mpii_miniature import write_benchmark
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,7 +99,8 @@ def test_flags_of_occlusion_inverted(spoilt, tmp_path):
     )
     assert "occluded: are its flags inverted?" in finding.words
     assert not finding.impossible
-    assert finding.words in page and pictures(page) == 12
+    assert finding.words in page and pictures(page) == 12 + len(finding.examples)
+    assert page.count("of finding 1") == len(finding.examples) == 6
 
 
 def test_labels_of_images_of_half_the_size(spoilt, tmp_path):
@@ -109,6 +112,16 @@ def test_labels_of_images_of_half_the_size(spoilt, tmp_path):
     )
     assert "are the labels of smaller images?" in finding.words
     assert f"1. unlikely: {finding.words}" in screen
+
+
+def test_what_is_done_to_images_is_told_on_the_page(spoilt, tmp_path):
+    folder = spoilt("lsp", lambda joints: None)
+    deep = Image.fromarray(np.full((128, 96), 40_000, np.uint16))
+    with (Path(folder) / "lsp" / "images" / "im0007.jpg").open("wb") as file:
+        deep.save(file, "PNG")
+    found, screen, page = look(config_of(folder, tmp_path / "cache"), tmp_path / "out")
+    note = "LSP: 1 of 24 images are grey of 16 bits, e.g. lsp/images/im0007.jpg"
+    assert found == [] and note in screen and note in page
 
 
 def test_a_joint_far_out(spoilt, tmp_path):
@@ -149,8 +162,68 @@ def test_what_is_refused_is_collected(spoilt, tmp_path):
     assert "lspet/im00003" in page[page.index('id="suspicious"') :]
 
 
+def test_one_set_of_two_that_cannot_be_read(spoilt, tmp_path):
+    folder = spoilt("lsp", lambda joints: None)
+    (Path(folder) / "lspet" / "joints.mat").write_bytes(b"no MATLAB file")
+    found, screen, page = look(config_of(folder, tmp_path / "cache"), tmp_path / "out")
+    (refused,) = found
+    assert refused.impossible and "lspet/joints.mat" in refused.words
+    rows = [line.split() for line in screen.splitlines()]
+    counts = [row for row in rows if row[:4] == ["lsp", "in", "no", "part"]]
+    # Examples, images, labels: all that LSP holds.
+    assert counts[0][4:7] == ["24", "24", "24"]
+    assert "what can be read of it is shown, and is in no part" in screen
+    assert "lspet" not in page.partition('id="holds"')[2]
+    assert pictures(page) == 12 and "lsp/im0024" in page
+
+
+def test_both_sets_that_cannot_be_read(spoilt, tmp_path):
+    folder = spoilt("lsp", lambda joints: None)
+    for name in ("lsp", "lspet"):
+        (Path(folder) / name / "joints.mat").write_bytes(b"no MATLAB file")
+    found, screen, page = look(config_of(folder, tmp_path / "cache"), tmp_path / "out")
+    for name, finding in zip(("lsp", "lspet"), found, strict=True):
+        assert finding.impossible and f"{name}/joints.mat" in finding.words
+    assert "2 impossible, 0 unlikely; page" in screen
+    assert pictures(page) == 0 and 'id="holds"' not in page
+
+
+def test_too_few_examples_for_the_config(miniature_data, tmp_path):
+    config = config_of(miniature_data.dir, miniature_data.cache_dir, data__initial=500)
+    found, screen, page = look(config, tmp_path)
+    (finding,) = found
+    assert finding.impossible and "data.initial=500" in finding.words
+    assert "what can be read of it is shown" in screen and pictures(page) == 12
+
+
+def test_a_list_of_validation_images_that_is_not_newells_is_told_once(tmp_path, caplog):
+    write_benchmark(tmp_path)
+    delta = {
+        "data.name": "mpii",
+        "data.dir": str(tmp_path),
+        "data.cache_dir": str(tmp_path / "cache"),
+        "data.initial": 12,
+        "data.pool": 0,
+        "data.test": 0,
+        "data.crop": "official",
+        "evaluation.reference": "head",
+    }
+    config = configs.assemble("scale=tiny", name="mini", delta=delta)
+    look(config, tmp_path / "out")
+    assert caplog.text.count("lines, that of Newell et al. has 2958") == 1
+
+
+def test_a_page_without_pictures(miniature_data, tmp_path):
+    config = config_of(miniature_data.dir, miniature_data.cache_dir)
+    stream = io.StringIO()
+    data_check.check(config, str(tmp_path), Screen(stream), pictures=False)
+    page = (tmp_path / "index.html").read_text()
+    assert pictures(page) == 0 and "left wrist" in page
+    assert "drawing" not in stream.getvalue()
+
+
 def run_main(monkeypatch, config, out):
-    given = SimpleNamespace(config=config, out=str(out))
+    given = SimpleNamespace(config=config, out=str(out), images=True)
     monkeypatch.setattr(check, "flags", SimpleNamespace(FLAGS=given))
     return check.main(["check"])
 
@@ -165,7 +238,8 @@ def test_the_exit_code(miniature_data, spoilt, monkeypatch, tmp_path):
     wrong = config_of(spoilt("lspet", invert), tmp_path / "cache")
     assert run_main(monkeypatch, wrong, tmp_path / "wrong") == 2
     page = (tmp_path / "wrong" / "index.html").read_text()
-    assert "are the flags inverted?" in page and pictures(page) == 0
+    assert "are the flags inverted?" in page
+    assert pictures(page) == 12  # of LSP, which can be read
 
 
 def test_the_command(tmp_path):

@@ -2,10 +2,11 @@
 
 Settles and Craven, EMNLP 2008: the expectation, over labels drawn from the model's
 posterior, of the length of the gradient they would bring. What the candidate labels
-are and how probable each is, the task says: of a pose each joint at a local peak of its
-heatmap, drawn independently of the other joints (`tasks.pose.peaks`). We take the
-squared length, as EGL++ does (WACV 2022, Eq. 5 and 12), so that the expectation over
-all combinations of peaks is exact in few gradients.
+are and how probable each is, the task says: of an image's class every class,
+sum_i P_i |grad l_i|^2, one forward pass and a gradient a class; of a pose each joint at
+a local peak of its heatmap, drawn independently of the other joints
+(`tasks.pose.peaks`). We take the squared length, as EGL++ does (WACV 2022, Eq. 5 and
+12), so that the expectation over all combinations of peaks is exact in few gradients.
 
 Unlike expected-gradnorm (the norm of the expected gradient) it does not degenerate.
 """
@@ -27,11 +28,13 @@ class Egl(Method):
     """Expected squared gradient norm over the model's own candidate labels.
 
     Attributes:
-      peaks: candidate values a site, at most; of poses positions a joint.
+      peaks: candidate values a site, at most: of classes classes, the likeliest; of
+        poses positions a joint.
       min_distance: between two of them where values have places; of poses pixels of a
         64x64 map, at least 1.
-      posterior: probabilities of the candidates: "normalised", their positive values
-        divided by the sum; "softmax", of the values divided by `temperature`.
+      posterior: probabilities of the candidates, one that the task has: "softmax", of
+        the values divided by `temperature`; of poses also "normalised", their positive
+        values divided by the sum.
       temperature: of a softmax, in units of the prediction.
     """
 

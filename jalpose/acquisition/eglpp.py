@@ -10,7 +10,9 @@ We differ from the published code: neighbours and pool are seen through the same
 crop, the perplexity is a true one, all trainable parameters count (batch norm's
 scale and bias included), and the loss of a pose averages over the joints the candidate
 label has. As there, a neighbour's joints keep their place in the crop: both crops are
-cut alike, so a label is carried over as a pose within its frame.
+cut alike, so a label is carried over as a pose within its frame. Of classes the
+candidates are the classes of the neighbours, as probable as the neighbours that have
+them.
 """
 
 import dataclasses
@@ -22,7 +24,7 @@ import jax
 import numpy as np
 
 from jalpose.acquisition.method import Method, Pool, Selection, highest
-from jalpose.acquisition.parts import kcenter
+from jalpose.acquisition.parts import points
 from jalpose.acquisition.parts.neighbours import BLOCK_ROWS, nearest_labels
 from jalpose.scoring.probe import digest
 from jalpose.settings.checks import ConfigError, one_of
@@ -73,8 +75,9 @@ class EglPlusPlus(Method):
       neighbours: K, candidate labels an example. The published code's is 30.
       labels: "annotated", the paper's: the neighbour's own label. "predicted", the
         published code's default: what the network says of the neighbour, of poses its
-        heatmaps. A prediction is what the model already believes, so it hides what the
-        label would have taught; hence the paper's is the default.
+        heatmaps, of classes its probabilities. A prediction is what the model already
+        believes, so it hides what the label would have taught; hence the paper's is
+        the default.
       renormalise: let the K probabilities sum to one. The published code does not;
         an example whose mass is spread over more than K labels then scores lower
         for that alone, and it is the one least like its neighbours. Hence True.
@@ -114,8 +117,8 @@ class EglPlusPlus(Method):
             if refused:
                 raise ConfigError(
                     f"{SECTION}.{name}={getattr(self, name)}, but only {num_trained} "
-                    "labelled examples outside the held-out tenth can be neighbours: "
-                    "choose a smaller value or a larger data.initial"
+                    "labelled examples are trained on and can be neighbours: choose a "
+                    "smaller value or a larger data.initial"
                 )
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
@@ -164,8 +167,8 @@ class EglPlusPlus(Method):
         possible = np.flatnonzero(~labelled.held_out & labelled.known)
         if not len(possible):
             raise ValueError(
-                "EGL++ takes the labels of labelled examples outside the held-out "
-                "tenth, and there are none: set data.initial above 0"
+                "EGL++ takes the labels of labelled examples that are trained on, and "
+                "there are none: set data.initial above 0"
             )
         found = _neighbours(
             probe,
@@ -206,8 +209,8 @@ def _neighbours(probe, labelled_ids, possible, ids, **options):
 
     def search(positions):
         some = pool[positions]
-        kcenter.check_finite(some, ids[positions], "pool")
-        kcenter.check_finite(known, known_ids, "labelled")
+        points.check_finite(some, ids[positions], "pool")
+        points.check_finite(known, known_ids, "labelled")
         found = nearest_labels(some, known, **options)
         return {
             "rows": possible[found.indices],

@@ -1,13 +1,15 @@
 """Query by committee: how much networks trained on bootstraps disagree.
 
 Seung, Opper and Sompolinsky, COLT 1992, with the committee of EGL++'s baselines:
-networks, each trained on as many labels drawn with replacement.
+networks, each trained on as many labels drawn with replacement (Abe & Mamitsuka, ICML
+1998). What disagreement is, the measures in `parts.committees` say; of classes QBC's
+usual are vote_entropy and mutual_information.
 """
 
 import dataclasses
 from typing import ClassVar
 
-from jalpose.acquisition.method import Method, Pool, Selection, by_score
+from jalpose.acquisition.method import Method, Pool, Selection
 from jalpose.acquisition.parts import committees
 from jalpose.training.needs import Needs
 
@@ -24,7 +26,8 @@ class Ensemble(Method):
       start: of that training: warm (from the cycle's network) | fresh (new weights).
         Warm members are cheaper and less diverse.
       measure: what differs: prediction (as it is, of poses the heatmaps) | decoded
-        (what is read off it, of poses the joints' positions).
+        (what is read off it, of poses the joints' positions) | of posteriors
+        mutual_information, predictive_entropy, vote_entropy or variation_ratio.
     """
 
     members: int = 5
@@ -55,17 +58,10 @@ class Ensemble(Method):
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose the `budget` examples on which the members disagree most.
 
-        Nothing is drawn.
+        Nothing is drawn but which of those that tie in votes come first.
 
         Raises:
           FloatingPointError: a disagreement is not finite; names the example ids.
         """
-        del key
-        reduction = committees.disagreement(probe.task, self.measure)
-        found = probe.reduce(reduction, pool.unlabelled, over="members")
-        return by_score(
-            pool.unlabelled,
-            found["variance"].mean(axis=1),
-            budget,
-            explanation={"joint_variance": found["variance"]},
-        )
+        ids = pool.unlabelled
+        return committees.select(probe, ids, budget, self.measure, key, over="members")

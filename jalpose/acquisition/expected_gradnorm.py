@@ -17,61 +17,37 @@ not degenerate: it is the method `egl`.
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import jax
 
-from jalpose.acquisition.method import Method, Pool, Selection
+from jalpose.acquisition.method import Pool, Selection
 from jalpose.acquisition.parts import gradnorm
 from jalpose.settings.checks import ConfigError
-from jalpose.training.needs import Needs
-
-SECTION = "acquisition.expected_gradnorm"
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpectedGradnorm(Method):
+class ExpectedGradnorm(gradnorm.GradientNorm):
     """Gradient norm of the loss expected under the model's own posterior.
 
     Attributes:
-      posterior: over each site's values, of poses the pixels of a joint's heatmap:
-        normalised (its positive part) | softmax (at a temperature; of poses
-        `heatmap.peak` matters).
-      temperature: of a softmax posterior, in units of the prediction.
-      norm: global (of all parameters together) | tensors (sum of the parameter
-        tensors' own norms, as published), see `gradnorm.select`.
       attached: differentiate through the posterior, as published; without, the
         gradient is 0: refused.
     """
 
-    posterior: str = "normalised"
-    temperature: float = 1.0
-    norm: str = "global"
     attached: bool = True
 
-    capabilities: ClassVar = ("posterior",)
-    uses_engine: ClassVar = True
+    section = "acquisition.expected_gradnorm"
 
     def __post_init__(self):
         """Refuse unknown options, and a gradient that is always 0."""
-        gradnorm.check_options(SECTION, self)
+        super().__post_init__()
         if not self.attached:
             raise ConfigError(
-                f"{SECTION}.attached=False: with a detached posterior the gradient of "
-                "the expected cross-entropy is 0 for every image, so nothing can be "
-                "chosen by it; set it to True (which is entropy_gradnorm), or choose "
-                "egl"
+                f"{self.section}.attached=False: with a detached posterior the "
+                "gradient of the expected cross-entropy is 0 for every image, so "
+                "nothing can be chosen by it; set it to True (which is "
+                "entropy_gradnorm), or choose egl"
             )
-
-    def check(self, task, *, num_trained, budget) -> None:
-        """Refuse a posterior that the task does not have."""
-        del num_trained, budget
-        gradnorm.check_posterior(SECTION, self.posterior, task)
-
-    def needs(self, task) -> Needs:
-        """Norms by themselves."""
-        del task
-        return gradnorm.NEEDS
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose the `budget` largest gradient norms of the expected loss.

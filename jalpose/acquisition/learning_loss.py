@@ -1,8 +1,10 @@
 """Learning Loss and LL++: choose the examples whose predicted loss is largest.
 
 Yoo & Kweon, "Learning Loss for Active Learning", CVPR 2019: a head learns to order
-examples by their loss (objective=margin, head=stacks; for poses weight=1e-4,
-detach_after=75, sub_pool=5000). Shukla & Ahmed, "A Mathematical Analysis of Learning
+examples by their loss, objective=margin. For poses head=stacks, weight=1e-4,
+detach_after=75, sub_pool=5000; for classes head=blocks, weight=1, detach_after=120, and
+one sub-pool for all methods, acquisition.pool_subset=10000. Their variant without pairs
+is objective=mse with weight=0.1. Shukla & Ahmed, "A Mathematical Analysis of Learning
 Loss for Active Learning in Regression", CVPR workshops 2021: objective=kl, with
 head=average LL++, with head=conv LL++conv, never reaching the network, no sub-pool.
 Objective and head are free to be combined.
@@ -23,7 +25,7 @@ from jalpose.training import objectives
 from jalpose.training.needs import Needs
 
 SECTION = "acquisition.learning_loss"
-OBJECTIVES = ("margin", "kl")
+OBJECTIVES = ("margin", "kl", "mse")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +34,9 @@ class LearningLoss(Method):
 
     Attributes:
       objective: kl (LL++, `objectives.pair_kl`) | margin (Learning Loss,
-        `objectives.margin_ranking`).
+        `objectives.margin_ranking`) | mse (its variant, `objectives.squared_error`).
       head: network on top of its features, see `models.heads`: stacks (Learning
-        Loss) | average (LL++) | conv (LL++conv).
+        Loss for poses) | blocks (for classes) | average (LL++) | conv (LL++conv).
       margin: of objective=margin, in units of the prediction; above 0. The paper's is
         1.
       weight: of the head's objective beside the task's loss (Learning Loss's lambda).
@@ -106,8 +108,8 @@ class LearningLoss(Method):
 @functools.cache
 def _objective(name, margin):
     """The same function object for equal options: what it trains is compiled once."""
-    if name == "kl":
-        return objectives.pair_kl
+    if name != "margin":
+        return {"kl": objectives.pair_kl, "mse": objectives.squared_error}[name]
     return functools.partial(objectives.margin_ranking, margin=margin)
 
 

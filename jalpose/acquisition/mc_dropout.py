@@ -1,13 +1,15 @@
 """MC dropout: how much samples of one network under dropout disagree.
 
 Gal and Ghahramani, ICML 2016; Gal, Islam and Ghahramani, ICML 2017. The network is
-trained with `model.dropout` and sampled with it, batch norm in evaluation mode.
+trained with `model.dropout` and sampled with it, batch norm in evaluation mode. The
+latter's BALD, for classes, is measure=mutual_information, their variation ratios
+variation_ratio; see `parts.committees`.
 """
 
 import dataclasses
 from typing import ClassVar
 
-from jalpose.acquisition.method import Method, Pool, Selection, by_score
+from jalpose.acquisition.method import Method, Pool, Selection
 from jalpose.acquisition.parts import committees
 from jalpose.settings.checks import at_least
 from jalpose.training.needs import Needs
@@ -22,7 +24,8 @@ class McDropout(Method):
     Attributes:
       samples: K, forward passes an example; at least 2.
       measure: what differs: prediction (as it is, of poses the heatmaps) | decoded
-        (what is read off it, of poses the joints' positions).
+        (what is read off it, of poses the joints' positions) | of posteriors
+        mutual_information, predictive_entropy, vote_entropy or variation_ratio.
     """
 
     samples: int = 10
@@ -49,21 +52,18 @@ class McDropout(Method):
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose the `budget` examples on which the samples disagree most.
 
-        What is dropped is drawn by the key folded with each example's id.
+        What is dropped is drawn by the key folded with each example's id, and so is
+        which of those that tie in votes come first.
 
         Raises:
           FloatingPointError: a disagreement is not finite; names the example ids.
         """
-        found = probe.reduce(
-            committees.disagreement(probe.task, self.measure),
+        return committees.select(
+            probe,
             pool.unlabelled,
+            budget,
+            self.measure,
             key,
             over="dropout",
             samples=self.samples,
-        )
-        return by_score(
-            pool.unlabelled,
-            found["variance"].mean(axis=1),
-            budget,
-            explanation={"joint_variance": found["variance"]},
         )

@@ -89,14 +89,25 @@ class Method(Protocol):
         ...
 
 
-def highest(ids: np.ndarray, scores: np.ndarray, budget: int) -> np.ndarray:
-    """The `budget` ids of the highest scores, highest first, ties by id."""
-    order = np.lexsort((ids, -scores.astype(np.float64)))
+def highest(ids: np.ndarray, scores: np.ndarray, budget: int, ties=None) -> np.ndarray:
+    """The `budget` ids of the highest scores, highest first.
+
+    Of equal scores the highest of `ties` [M] come first, if there are any, then the
+    lowest ids.
+    """
+    keys = [
+        -np.asarray(values, np.float64)
+        for values in (ties, scores)
+        if values is not None
+    ]
+    order = np.lexsort((ids, *keys))
     return ids[order[:budget]]
 
 
-def by_score(ids, scores, budget, explanation=None, summary=None) -> Selection:
-    """Select the `budget` examples of the highest scores, ties by id.
+def by_score(
+    ids, scores, budget, explanation=None, summary=None, ties=None
+) -> Selection:
+    """Select the `budget` examples of the highest scores; ties as of `highest`.
 
     Args:
       ids: int64 [M], example ids.
@@ -104,6 +115,7 @@ def by_score(ids, scores, budget, explanation=None, summary=None) -> Selection:
       budget: how many to choose.
       explanation: see `Selection`; None: nothing.
       summary: see `Selection`; None: nothing.
+      ties: [M], to order equal scores by; None: by id.
 
     Raises:
       FloatingPointError: a score is NaN or infinite; names the example ids.
@@ -119,7 +131,7 @@ def by_score(ids, scores, budget, explanation=None, summary=None) -> Selection:
             "training.learning_rate or set training.clip_norm, or look at these images"
         )
     return Selection(
-        indices=highest(ids, scores, budget),
+        indices=highest(ids, scores, budget, ties),
         scores=scores,
         explanation=explanation or {},
         summary=summary or {},

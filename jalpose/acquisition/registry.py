@@ -7,23 +7,38 @@ Methods of other packages are found by their entry points of the group
 import dataclasses
 import functools
 import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
 from jalpose.acquisition import (
+    badge,
+    bait,
     control,
+    core_gcn,
     coreset,
     egl,
     eglpp,
     ensemble,
     entropy_gradnorm,
     expected_gradnorm,
+    kmeanspp,
+    lcmd,
     learning_loss,
+    least_confidence,
+    least_margin,
+    maxdet,
+    maxherding,
     mc_dropout,
     random,
     softmax_entropy,
+    sraal,
+    typiclust,
+    vaal,
 )
+from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method
+from jalpose.acquisition.parts.spaces import Spatial
 from jalpose.acquisition.pose import aleatoric, egl_ensemble, multipeak_entropy, vl4pose
 from jalpose.settings.checks import ConfigError, one_of
 from jalpose.settings.keys import common
@@ -34,8 +49,17 @@ GROUP = "jalpose.methods"
 METHODS: dict[str, type[Method]] = {
     "random": random.Random,
     "coreset": coreset.CoreSet,
+    "lcmd": lcmd.Lcmd,
+    "kmeanspp": kmeanspp.KMeansPlusPlus,
+    "badge": badge.Badge,
+    "maxdet": maxdet.MaxDet,
+    "bait": bait.Bait,
+    "typiclust": typiclust.TypiClust,
+    "maxherding": maxherding.MaxHerding,
     "multipeak_entropy": multipeak_entropy.MultiPeakEntropy,
     "softmax_entropy": softmax_entropy.SoftmaxEntropy,
+    "least_confidence": least_confidence.LeastConfidence,
+    "least_margin": least_margin.LeastMargin,
     "learning_loss": learning_loss.LearningLoss,
     "eglpp": eglpp.EglPlusPlus,
     "expected_gradnorm": expected_gradnorm.ExpectedGradnorm,
@@ -46,6 +70,9 @@ METHODS: dict[str, type[Method]] = {
     "mc_dropout": mc_dropout.McDropout,
     "aleatoric": aleatoric.Aleatoric,
     "vl4pose": vl4pose.Vl4Pose,
+    "vaal": vaal.Vaal,
+    "sraal": sraal.Sraal,
+    "core_gcn": core_gcn.CoreGcn,
     "control": control.Control,
 }
 
@@ -89,6 +116,28 @@ def method_of(name: str, options: dict) -> Method:
     """
     check_name("acquisition.method", name)
     return methods()[name](**options)
+
+
+def configured(acquisition: Mapping, name: str) -> Method | Diverse:
+    """The method of a name as the config section `acquisition` describes it.
+
+    What `acquisition.diverse` names chooses among the best of methods that score: those
+    that go by distances are spread out already, and random and control are what the
+    others are compared with.
+
+    Raises:
+      ConfigError: as `method_of`, or the second method is none that spreads.
+    """
+    method, spreading = _made(acquisition, name), acquisition["diverse"]
+    if not spreading or isinstance(method, Spatial) or name in ("random", "control"):
+        return method
+    check_name("acquisition.diverse", spreading)
+    second = _made(acquisition, spreading)
+    return Diverse(method, second, acquisition["diverse_share"])
+
+
+def _made(acquisition: Mapping, name: str) -> Method:
+    return method_of(name, dict(acquisition.get(name, {})))
 
 
 def check_capabilities(name: str, task: Task) -> None:

@@ -1,7 +1,9 @@
 """Softmax entropy: the entropy of a softmax over each site's values.
 
-The entropy baseline of Yoo & Kweon, "Learning Loss for Active Learning", CVPR 2019,
-section 4.3, for poses: a softmax over all pixels of each joint's heatmap, its entropy,
+Shannon's entropy of the class posterior is the usual uncertainty of classification
+(Settles, Active Learning Literature Survey, 2009, section 3.1), and the entropy
+baseline of Yoo & Kweon, "Learning Loss for Active Learning", CVPR 2019; for poses it is
+theirs of section 4.3: a softmax over all pixels of each joint's heatmap, its entropy,
 the mean over joints, the largest first. The paper does not say how high its heatmaps'
 peaks are, and the softmax depends on it: at `heatmap.peak` 30 a peak takes nearly all
 of it, at 1 it is nearly uniform whatever the network has seen. `temperature` divides
@@ -9,12 +11,10 @@ the heatmaps first.
 """
 
 import dataclasses
-import functools
 from typing import ClassVar
 
-import jax.numpy as jnp
-
 from jalpose.acquisition.method import Method, Pool, Selection, by_score
+from jalpose.acquisition.parts import posteriors
 from jalpose.settings.checks import above
 
 
@@ -43,27 +43,14 @@ class SoftmaxEntropy(Method):
           FloatingPointError: a prediction has a NaN; names the example ids.
         """
         del key
-        reduction = _entropies(probe.task, self.temperature)
-        entropies = probe.reduce(reduction, pool.unlabelled)["entropies"]
-        return by_score(
-            pool.unlabelled,
-            entropies.mean(axis=1),
-            budget,
-            explanation={"joint_entropy": entropies},
-            summary={"mean_joint_entropy": float(entropies.mean())},
+        ids = pool.unlabelled
+        found = posteriors.of_sites(
+            probe, ids, "softmax_entropy", posteriors.entropies, self.temperature
         )
-
-
-@functools.cache
-def _entropies(task, temperature):
-    def entropies(output, key):
-        del key
-        logs = task.posterior(output.prediction, "softmax", temperature, log=True)
-        # Values first: summed in their order, where XLA would sum rows in pieces.
-        logs = logs.T
-        # A NaN or an infinity anywhere among a site's values makes its sum NaN.
-        return {"entropies": -jnp.sum(jnp.exp(logs) * logs, axis=0)}
-
-    # The probe's journal goes by this name.
-    entropies.__name__ = f"softmax_entropy_{temperature}"
-    return entropies
+        return by_score(
+            ids,
+            found.mean(axis=1),
+            budget,
+            explanation={"joint_entropy": found},
+            summary={"mean_joint_entropy": float(found.mean())},
+        )

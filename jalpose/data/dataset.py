@@ -50,6 +50,7 @@ class Dataset:
       keys: N stable names.
       files: N image files, relative to the data folder.
       packed: keeps the crops of one size; None: each is cut whenever it is asked for.
+      holds_out: whether a tenth of all examples is never trained on, see `held_out`.
     """
 
     sources: tuple[Source, ...]
@@ -61,6 +62,7 @@ class Dataset:
     keys: tuple[str, ...]
     files: tuple[str, ...]
     packed: PackedCrops | None = None
+    holds_out: bool = True
 
     def image(self, example: int) -> np.ndarray:
         """Original image of an example id: uint8 [H, W, 3]."""
@@ -128,9 +130,27 @@ class Dataset:
         """Which of `ids` are in the held-out tenth: bool [len(ids)].
 
         Decided by a hash of the example's key alone, so it never changes between
-        runs, seeds or cycles.
+        runs, seeds or cycles. Nobody is, unless the dataset `holds_out`.
         """
+        if not self.holds_out:
+            return np.zeros(len(ids), bool)
         return np.array([_bucket(self.keys[i]) == 0 for i in ids], bool)
+
+    def holding_out(self, tenth: bool) -> "Dataset":
+        """The dataset with a tenth held out, or with all that are labelled trained on.
+
+        Raises:
+          DataError: those labelled at the start hold out nothing or everything.
+        """
+        found = dataclasses.replace(self, holds_out=tenth)
+        count = int(found.held_out(self.initial).sum())
+        if tenth and not 0 < count < len(self.initial):
+            raise DataError(
+                f"of the {len(self.initial)} examples labelled at the start {count} "
+                "fall into the held-out tenth: choose a larger data.initial, or "
+                "training.heldout=none"
+            )
+        return found
 
 
 def _bucket(key: str) -> int:
@@ -155,12 +175,9 @@ def join_sources(
       test: ids never trained on nor chosen.
       truth: see `Dataset`, of all sources together.
       windows: see `Dataset`, of all sources together.
-
-    Raises:
-      DataError: the labelled ones hold out nothing or everything.
     """
     annotations = [source.annotations for source in sources]
-    dataset = Dataset(
+    return Dataset(
         sources=tuple(sources),
         initial=np.asarray(initial, np.int64),
         pool=np.asarray(pool, np.int64),
@@ -170,14 +187,6 @@ def join_sources(
         keys=tuple(key for a in annotations for key in a.keys),
         files=tuple(file for a in annotations for file in a.files),
     )
-    held_out = dataset.held_out(dataset.initial)
-    if held_out.all() or not held_out.any():
-        raise DataError(
-            f"of the {len(dataset.initial)} examples labelled at the start "
-            f"{held_out.sum()} fall into the held-out tenth: choose a larger "
-            "data.initial"
-        )
-    return dataset
 
 
 # Of how images are decoded (`images`) and cut (`crops`): where that changes, this does.

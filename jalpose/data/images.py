@@ -37,11 +37,13 @@ class Facts(NamedTuple):
       width: pixels as stored.
       height: pixels as stored.
       rotated: an EXIF orientation asks to turn or mirror it, which is ignored.
+      deep: grey of 16 bits, of which 8 are left.
     """
 
     width: int
     height: int
     rotated: bool
+    deep: bool = False
 
 
 def read_image_file(
@@ -102,7 +104,8 @@ def facts(encoded: bytes, *, what: str, advice: str) -> Facts:
             orientation = image.getexif().get(_ORIENTATION, 1)
         except Exception:  # Pillow raises many kinds for damaged EXIF data
             orientation = 1
-        return Facts(*image.size, rotated=orientation in range(2, 9))
+        deep = image.mode.startswith("I;16")
+        return Facts(*image.size, rotated=orientation in range(2, 9), deep=deep)
 
 
 def decode_rgb(encoded: bytes, *, what: str, advice: str) -> np.ndarray:

@@ -37,8 +37,7 @@ def groups(dataset: Dataset) -> list[Group]:
     used[REST] = np.setdiff1d(
         np.arange(len(dataset.keys)), np.concatenate(list(used.values()))
     )
-    names = _names(dataset)
-    for source, name in zip(dataset.sources, names, strict=True):
+    for source, name in zip(dataset.sources, names(dataset), strict=True):
         end = start + len(source.annotations)
         for part, ids in used.items():
             own = np.sort(ids[(ids >= start) & (ids < end)])
@@ -48,7 +47,7 @@ def groups(dataset: Dataset) -> list[Group]:
     return found
 
 
-def _names(dataset: Dataset) -> list[str]:
+def names(dataset: Dataset) -> list[str]:
     """Of each source what it calls itself, else what its examples' keys begin with."""
     return [
         str(getattr(s, "name", s.annotations.keys[0].partition("/")[0]))

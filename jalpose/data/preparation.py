@@ -1,11 +1,13 @@
-"""Sets shipped as image files: read once, checked, and kept as records in one file.
+"""Sets as shipped: read once, checked, and kept as records in one file.
 
 `prepare` writes a set on first use into
 
     <cache_dir>/<set>-<version>-<annotations>-<images>
 
 with digests of the annotation file's bytes and of every image's name, size and time of
-change, so that a replaced image, or another data folder, is prepared anew. What it
+change, so that a replaced image, or another data folder, is prepared anew. A set
+without an annotation file has a digest of its images' names instead, and one whose
+images lie in a few large files those files' sizes and times. What the folder
 holds is in `prepared`: each image once, as shipped, whatever number of examples it has.
 They are written as they are read: memory does not grow with the set.
 
@@ -50,15 +52,22 @@ class Recipe(NamedTuple):
       files: of the images in the order of the records, relative to the data folder.
       read: (data folder, file, record) -> bytes of the image, which is whole; raises
         DataError where it is not.
+      containers: the files that hold the images, relative to the data folder, where
+        `files` are but names of theirs; (): each image is a file of its own.
     """
 
     name: str
     files: tuple[str, ...]
     read: Callable[[str, str, int], bytes]
+    containers: tuple[str, ...] = ()
 
 
 def prepare(
-    recipe: Recipe, path: str, data_dir: str, cache_dir: str, damaged: str = "refuse"
+    recipe: Recipe,
+    path: str | None,
+    data_dir: str,
+    cache_dir: str,
+    damaged: str = "refuse",
 ) -> Prepared:
     """The prepared folder of a set, made on first use.
 
@@ -67,7 +76,8 @@ def prepare(
 
     Args:
       recipe: of the set.
-      path: of its annotation file, whose bytes are in the folder's name.
+      path: of its annotation file, whose bytes are in the folder's name; None: there
+        is none, and the images' names are.
       data_dir: holds the sets as shipped.
       cache_dir: for the prepared ones.
       damaged: see `DAMAGED`; "leave_out" uses the images that are whole.
@@ -75,8 +85,12 @@ def prepare(
     Raises:
       DataError: images are missing or damaged, or the folder cannot be written.
     """
-    with open(path, "rb") as file:
-        labels = hashlib.sha256(file.read()).hexdigest()[:12]
+    if path is None:
+        described = "\n".join(recipe.files).encode()
+    else:
+        with open(path, "rb") as file:
+            described = file.read()
+    labels = hashlib.sha256(described).hexdigest()[:12]
     cache_dir = os.path.abspath(os.path.expanduser(cache_dir))
     start = f"{recipe.name}-{BUILDER_VERSION}-{labels}"
     stats, room = _stats_of(recipe, data_dir)
@@ -89,27 +103,20 @@ def prepare(
     if {*found.files, *found.damaged} != set(recipe.files):
         raise DataError(
             f"{prepared_dir!r} holds {len(found.files)} images of other names than the "
-            f"{len(recipe.files)} that {path!r} describes. Delete it: it is prepared "
-            "anew on the next run."
+            f"{len(recipe.files)} that {path or data_dir!r} describes. Delete it: it "
+            "is prepared anew on the next run."
         )
     if found.damaged:
         _tell_damaged(recipe, found.damaged, damaged)
-    if found.rotated:
-        _logger.warning(
-            "%d of %d images of %s have an EXIF orientation, e.g. %s: it is ignored, "
-            "labels are of the pixels as stored",
-            len(found.rotated),
-            len(found.files),
-            recipe.name.upper(),
-            found.rotated[0],
-        )
+    for note in found.notes:
+        _logger.warning("%s: %s", recipe.name.upper(), note)
     return found
 
 
 def _stats_of(recipe: Recipe, data_dir: str) -> tuple[str, int]:
-    """Digest of names, sizes and times of the images, and their bytes in all."""
+    """Digest of names, sizes and times of the files, and their bytes in all."""
     digest, room = hashlib.sha256(), 0
-    for file in recipe.files:
+    for file in recipe.containers or recipe.files:
         try:
             found = os.stat(os.path.join(data_dir, file))
             about = f"{found.st_size} {found.st_mtime_ns}"
@@ -177,7 +184,7 @@ def _write_records(recipe: Recipe, data_dir: str, folder: str, damaged: str) -> 
         "name": recipe.name,
         "version": BUILDER_VERSION,
         "data_dir": os.path.abspath(data_dir),
-        **{key: [] for key in ("files", "sizes", "digests", "rotated")},
+        **{key: [] for key in ("files", "sizes", "digests", "rotated", "deep")},
         "damaged": {},
     }
     path = os.path.join(folder, RECORDS)
@@ -200,6 +207,8 @@ def _write_records(recipe: Recipe, data_dir: str, folder: str, damaged: str) -> 
             index["digests"].append(digest.hex())
             if about.rotated:
                 index["rotated"].append(file)
+            if about.deep:
+                index["deep"].append(file)
     finally:
         writer.close()
     if index["damaged"] and (damaged == "refuse" or not index["files"]):
@@ -225,11 +234,10 @@ def _tell_damaged(recipe: Recipe, found: dict[str, str], damaged: str) -> None:
             f"{reasons[0]} All other images are whole: data.damaged=leave_out goes on "
             "without it."
         )
-    others = list(found)[1:]
     raise DataError(
         f"{len(found)} of {total} images of {recipe.name.upper()} are missing or "
-        f"damaged. The first: {reasons[0]} The others: {_some(others, NAMED - 1)}. "
-        "data.damaged=leave_out goes on without them."
+        f"damaged: {_some(list(found))}. data.damaged=leave_out goes on without them. "
+        f"Of the first: {reasons[0]}"
     )
 
 

@@ -30,6 +30,7 @@ class Prepared(NamedTuple):
       sizes: int32 [R, 2], width and height in pixels.
       digests: of the images' bytes, 32 hexadecimal digits each.
       rotated: files whose EXIF orientation is ignored.
+      deep: files of 16 bits, of which 8 are left.
       damaged: file -> what is wrong with it, of those that were left out.
     """
 
@@ -38,6 +39,7 @@ class Prepared(NamedTuple):
     sizes: np.ndarray
     digests: tuple[str, ...]
     rotated: tuple[str, ...]
+    deep: tuple[str, ...]
     damaged: dict[str, str]
 
     @property
@@ -45,6 +47,26 @@ class Prepared(NamedTuple):
         """Digest of names and bytes of all images, wherever they are kept."""
         whole = "\n".join([*self.files, *self.digests])
         return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as a user may think, in sentences that go on from the set."""
+        return tuple(
+            f"{len(found)} of {len(self.files)} images {words.format(found[0])}"
+            for found, words in (
+                (
+                    self.rotated,
+                    "have an EXIF orientation, e.g. {}: it is ignored, labels are of "
+                    "the pixels as stored",
+                ),
+                (
+                    self.deep,
+                    "are grey of 16 bits, e.g. {}: 65,535 is taken as white, and one "
+                    "whose values end at 4,095 is nearly black",
+                ),
+            )
+            if found
+        )
 
 
 class PreparedSource:
@@ -61,6 +83,7 @@ class PreparedSource:
     def __init__(self, *, name: str, annotations: Annotations, prepared: Prepared):
         self.name, self.annotations = name, annotations
         self.prepared_dir, self.fingerprint = prepared.folder, prepared.fingerprint
+        self.notes = prepared.notes
         self._rows = {file: row for row, file in enumerate(prepared.files)}
         rows = [self._rows[file] for file in annotations.files]
         self.sizes = prepared.sizes[rows].reshape(-1, 2)
@@ -130,6 +153,7 @@ def read_index(folder: str) -> Prepared:
             sizes=np.array(index["sizes"], np.int32).reshape(-1, 2),
             digests=tuple(index["digests"]),
             rotated=tuple(index["rotated"]),
+            deep=tuple(index.get("deep", ())),  # older ones say nothing of it
             damaged=dict(index["damaged"]),
         )
         if not len(found.files) == len(found.sizes) == len(found.digests):

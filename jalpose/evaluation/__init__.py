@@ -1,1 +1,1 @@
-"""Scores of predicted joints, and passes over examples."""
+"""Scores of models on test and training sets, and measures of a choice."""

@@ -10,7 +10,7 @@ from jalpose.evaluation import measures
 from jalpose.runtime.throughput import Meter
 from jalpose.scoring.passes import Examples, Passes, collect
 from jalpose.scoring.probe import Probe
-from jalpose.tasks.labels import Labels, Predicted
+from jalpose.tasks.labels import Labels, Predicted, Truth
 from jalpose.tasks.task import Task, lacking
 
 
@@ -70,6 +70,53 @@ class Evaluator:
         }
         return metrics, arrays
 
+    def evaluate_training(
+        self, passes: Passes, variables, meter: Meter, labelled: Labelled, truth: Truth
+    ) -> dict[str, float | None]:
+        """Score and mean loss of the images trained on, as they are: for the metrics.
+
+        Without augmentation and with the network as it is on the test set, so that the
+        two can be compared: the gap of Wang et al., AAAI 2022, Table 3. How they took
+        their training accuracy they do not say.
+
+        Args:
+          passes: of the network.
+          variables: of the network.
+          meter: counts what is done.
+          labelled: those labelled; the held-out ones are left out.
+          truth: what was bought of the labelled, in pixels of the image.
+
+        Returns:
+          train_<key of the score>, None where there is nothing to score, and
+          train_loss.
+        """
+        rows = np.flatnonzero(~labelled.held_out)
+        trained = labelled.at(rows)
+        order = np.argsort(trained.ids)
+
+        def labels_of(ids):
+            at = order[np.searchsorted(trained.ids, ids, sorter=order)]
+            return {name: values[at] for name, values in trained.labels.items()}
+
+        found = collect(
+            passes.walk(
+                passes.describe,
+                variables,
+                Examples(self.dataset, labels_of),
+                trained.ids,
+                block=self._block,
+                meter=meter,
+            )
+        )
+        known = {name: values[rows] for name, values in truth.items()}
+        try:
+            predicted = self._place(found, trained.ids)
+            score = self.labels.score(predicted, known).value
+        except ValueError:  # nothing in any label counts
+            score = None
+        loss = float(found["loss"].mean(dtype=np.float64))
+        return {f"train_{self.labels.keys.key}": score, "train_loss": loss}
+
     def measure(
         self, probe: Probe, ids, chosen, scores, truth: Labelled | None
     ) -> tuple[dict, dict]:
@@ -93,7 +140,7 @@ class Evaluator:
         more: dict[str, float | None] = {f"selected_{key}": None, f"pool_{key}": None}
         if truth is not None:
             if self.true_norms:
-                norms = self._true_norms(probe, truth)
+                norms = self.squared_norms(probe, truth)
             picked = np.isin(ids, chosen)
             some = {name: values[picked] for name, values in predicted.items()}
             more = {
@@ -120,6 +167,28 @@ class Evaluator:
         if norms is not None:
             arrays["true_squared_norms"] = norms
         return values, arrays
+
+    def measure_test(self, probe: Probe, scores) -> tuple[dict, dict]:
+        """Measure how a method's scores order the losses of the test set.
+
+        Learning Loss (Yoo & Kweon, CVPR 2019, section 4) has its ranking accuracy and
+        correlations on the test set: it is the same at every cycle and for every
+        method, where the pool is what is left.
+
+        Args:
+          probe: of the network that the scores are of, in simulation.
+          scores: float32 [T], of the test set; None: the method gives none.
+
+        Returns:
+          Measures for the record, and arrays.
+        """
+        names = ("ranking_accuracy", "pearson", "spearman")
+        if scores is None:
+            return {f"test_{name}": None for name in names}, {}
+        losses = probe.describe(self.dataset.test)["loss"]
+        values = measures.ranking(scores, losses)
+        found = {f"test_{name}": values[name] for name in names}
+        return found, {"test_scores": scores}
 
     def illustrate(self, probe: Probe, labelled, ids, scores, most) -> dict:
         """Arrays that no measure needs, for pictures of the choice.
@@ -157,8 +226,8 @@ class Evaluator:
         except ValueError:
             return None
 
-    def _true_norms(self, probe: Probe, labelled: Labelled):
-        """Squared norm of each example's own gradient: float32 [M]."""
+    def squared_norms(self, probe: Probe, labelled: Labelled) -> np.ndarray:
+        """Squared gradient norm of each example's own label: float32 [M]."""
 
         def context(positions):
             return {name: v[positions] for name, v in labelled.labels.items()}

@@ -194,9 +194,7 @@ def summarise(
     found: dict[str, float] = dict.fromkeys(_NAMES, math.nan)
     found["chance_overlap"] = len(selected) / len(ids) if len(ids) else math.nan
     if losses is not None:
-        found["ranking_accuracy"] = ranking_accuracy(scores, losses)
-        found["pearson"] = pearson(scores, losses)
-        found["spearman"] = spearman(scores, losses)
+        found |= {name: rank(scores, losses) for name, rank in _RANKINGS.items()}
         found["loss_overlap"] = overlap_with_top(selected, ids, losses).share
     if sq_norms is not None:
         found["sq_norm_overlap"] = overlap_with_top(selected, ids, sq_norms).share
@@ -208,6 +206,43 @@ def summarise(
     for name, value in (more or {}).items():
         found[name] = math.nan if value is None else value
     return {name: _finite_or_none(value) for name, value in found.items()}
+
+
+def ranking(scores: np.ndarray, losses: np.ndarray) -> dict[str, float | None]:
+    """How well scores order losses, by name, for a record: finite numbers or None.
+
+    Args:
+      scores: [M]; NaN where the method gives none.
+      losses: [M], true.
+    """
+    return {n: _finite_or_none(rank(scores, losses)) for n, rank in _RANKINGS.items()}
+
+
+_RANKINGS = {
+    "ranking_accuracy": ranking_accuracy,
+    "pearson": pearson,
+    "spearman": spearman,
+}
+
+
+def share_fallen(
+    before_ids: np.ndarray, before: np.ndarray, ids: np.ndarray, after: np.ndarray
+) -> float | None:
+    """Share of examples whose gradient norm has fallen; None where none is known.
+
+    Wang et al., AAAI 2022, find it above 90 % of the chosen from one cycle to the next
+    (Appendix A.2), which their Eq. 5 rests on; of the losses without labels that they
+    choose by, where these are norms of the labels' own.
+
+    Args:
+      before_ids: int64 [M], rising, of what was scored.
+      before: [M], their norms by the network that chose; NaN where not known.
+      ids: int64 [B], all among `before_ids`.
+      after: [B], their norms by the network trained on them.
+    """
+    was = np.asarray(before, np.float64)[np.searchsorted(before_ids, ids)]
+    known = np.isfinite(was) & np.isfinite(after)
+    return float((after[known] < was[known]).mean()) if known.any() else None
 
 
 # Those of `summarise` that need labels nobody bought.

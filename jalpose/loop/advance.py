@@ -8,9 +8,11 @@ a saved state it does what it would have done.
 """
 
 import dataclasses
+import sys
 
 import numpy as np
 
+from jalpose.acquisition.method import Pool
 from jalpose.loop.context import RunContext
 from jalpose.loop.events import (
     Event,
@@ -37,6 +39,8 @@ from jalpose.runtime import random_streams
 from jalpose.runtime.throughput import Meter
 from jalpose.scoring.probe import Paused, Probe
 from jalpose.settings.keys import seed_of
+from jalpose.storage.journal import Journal
+from jalpose.training.plan import COMPANION
 
 
 def start(context: RunContext) -> CycleState:
@@ -77,23 +81,37 @@ def _train(state, phase: Training, context: RunContext):
     plan, training = context.plan, context.config.training
     stage = plan.of(state.cycle)[phase.stage]
     step, total = int(phase.train.step), stage.steps
-    interval = plan.heldout_interval(state.cycle)
+    interval = plan.heldout_interval(state.cycle) or total
     report = training.report_steps
     stop = min(total, (step // report + 1) * report, (step // interval + 1) * interval)
     meter, labelled = Meter(), context.labelled_set(state)
+    companion = stage.kind == COMPANION
     train, history = plan.advance(
-        phase.train, labelled, state.cycle, stage, stop - step, meter.training
+        phase.train,
+        labelled,
+        state.cycle,
+        stage,
+        stop - step,
+        meter.training,
+        variables=phase.variables,
+        unlabelled=context.unlabelled(state.labelled, state.cycle)
+        if companion
+        else None,
+    )
+    rate = (
+        f"acquisition.{context.config.acquisition.method}" if companion else "training"
     )
     for name, values in history.items():
         if not np.isfinite(values).all():
             raise FloatingPointError(
                 f"the {name} of cycle {state.cycle}, training of {stage.name}, became "
                 f"nan or infinite within steps {step + 1} to {stop}: lower "
-                "training.learning_rate or set training.clip_norm"
+                f"{rate}.learning_rate"
+                + ("" if companion else " or set training.clip_norm")
             )
     loss = scale = None
-    # A head alone has no best: its network does not move.
-    if stage.kind != "head" and (stop % interval == 0 or stop == total):
+    looks = training.heldout == "tenth" and stage.observed
+    if looks and (stop % interval == 0 or stop == total):
         loss = plan.heldout_loss(train.variables, labelled)
         train = context.trainer.observe(train, loss)
         scale = float(train.plateau.scale)
@@ -129,6 +147,15 @@ def _next_stage(state, phase: Training, context: RunContext):
 def _finish_training(state, phase: Training, context: RunContext):
     variables, meter = _variables_after(state, phase, context), Meter()
     metrics, arrays = context.evaluator.evaluate(context.passes, variables, meter)
+    arrays |= _bought(state, variables, meter, context)
+    if context.config.evaluation.train_score:
+        metrics |= context.evaluator.evaluate_training(
+            context.passes,
+            variables,
+            meter,
+            context.labelled_set(state),
+            context.labelled_truth(state),
+        )
     following: Phase = Done(variables=variables)
     if state.cycle < context.config.loop.cycles:
         journal = context.journal(state, variables)
@@ -144,12 +171,21 @@ def _finish_training(state, phase: Training, context: RunContext):
     return dataclasses.replace(state, phase=following), event
 
 
+def _bought(state, variables, meter: Meter, context: RunContext) -> dict:
+    """Gradient norms of what was bought last, where those before it are recorded."""
+    bought = context.bought_last(state)
+    wanted = context.config.evaluation.true_norms and context.oracle.simulated
+    if not wanted or not len(bought.ids):
+        return {}
+    probe = context.probe(variables, Journal(), meter, pieces=sys.maxsize)
+    norms = context.evaluator.squared_norms(probe, bought)
+    return {"bought_ids": bought.ids, "bought_squared_norms": norms}
+
+
 def _score(state, phase: Scoring, context: RunContext):
     acquisition, meter = context.config.acquisition, Meter()
-    pool = context.pool(state)
+    pool, key = context.pool(state), _key(state, context)
     probe = context.probe(phase.variables, phase.journal, meter)
-    seed = seed_of(context.config, "acquire")
-    key = random_streams.stream(seed, "acquire", state.cycle)
     try:
         selection = context.method.acquire(key, probe, pool, acquisition.budget)
     except Paused:
@@ -192,6 +228,10 @@ def _measure(state, phase: Measuring, context: RunContext):
         values, arrays = evaluator.measure(
             probe, ids, phase.chosen, phase.scores, truth
         )
+        if context.config.evaluation.test_scores:
+            scores = _test_scores(state, phase, probe, context)
+            found, more = evaluator.measure_test(probe, scores)
+            values, arrays = {**values, **found}, {**arrays, **more}
         arrays |= evaluator.illustrate(
             probe, state.labelled, ids, phase.scores, context.config.output.images
         )
@@ -201,6 +241,25 @@ def _measure(state, phase: Measuring, context: RunContext):
     event = Measured(cycle=state.cycle, meter=meter, measures=values, arrays=arrays)
     awaiting = AwaitingLabels(variables=phase.variables, chosen=phase.chosen)
     return dataclasses.replace(state, phase=awaiting), event
+
+
+def _test_scores(state, phase: Measuring, probe: Probe, context: RunContext):
+    """The method's scores of the test set: float32 [T]; None where it gives none.
+
+    By the method's own way, of a choice among the test images that is not taken.
+    """
+    if not context.oracle.simulated or not np.isfinite(phase.scores).any():
+        return None
+    test = Pool(context.dataset.test, context.labelled_set(state))
+    budget = min(context.config.acquisition.budget, len(test.unlabelled))
+    key = _key(state, context)
+    return context.method.acquire(key, probe, test, budget).scores
+
+
+def _key(state, context: RunContext):
+    """The key of the acquisition."""
+    seed = seed_of(context.config, "acquire")
+    return random_streams.stream(seed, "acquire", state.cycle)
 
 
 def _passed(state, probe: Probe, meter: Meter) -> Passed:

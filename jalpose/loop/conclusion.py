@@ -37,7 +37,8 @@ def conclude(config: ConfigDict, workdir, runs: dict[str, str], screen: Screen) 
     choices = measures.rows_of_runs(runs)
     if choices:
         screen.line("What was chosen, and what choosing cost:")
-        screen.line(tables.format_table(choices, measures.columns_of_runs(runs)))
+        columns = measures.columns_of_runs(runs, choices)
+        screen.line(tables.format_table(choices, columns))
     screen.line(f"records and pictures: {workdir}")
     if config.output.report and len(runs) > 1:
         _write_report(workdir, screen)

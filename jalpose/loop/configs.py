@@ -8,17 +8,25 @@ and `--config=configs/lsp.py:method=coreset,scale=small,seed=3` picks the rest.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jalpose.acquisition import registry as methods
+from jalpose.acquisition.method import Method
 from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad.api import ENGINES
 from jalpose.settings import validation
 from jalpose.settings.checks import ConfigError, one_of
-from jalpose.settings.keys import check_key, common, known_keys, lookup
+from jalpose.settings.keys import (
+    check_key,
+    common,
+    from_base,
+    known_keys,
+    lookup,
+    variants_of,
+)
 from jalpose.settings.scales import SCALES, Benchmark, Changes
 from jalpose.tasks import registry as tasks
 
@@ -42,6 +50,10 @@ def default(task: str = tasks.USUAL, model: str = "") -> ConfigDict:
         fields = _fields(method)
         if fields:
             config.acquisition[name] = ConfigDict(fields)
+    for key, value in getattr(about, "METHOD_OPTIONS", {}).items():
+        check_key(config, key)
+        section, _, last = key.rpartition(".")
+        lookup(config, section)[last] = value
     return config
 
 
@@ -153,9 +165,11 @@ def experiment(
     seeds: Sequence[int],
     *,
     task: str = tasks.USUAL,
+    name: str = "",
     delta: Changes | None = None,
     scales: Mapping[str, Changes] | None = None,
     scale: str = "paper",
+    variants: Mapping[str, Sequence[str]] | None = None,
 ) -> GetConfig:
     """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
 
@@ -164,29 +178,40 @@ def experiment(
 
     Args:
       benchmark: of the task's `BENCHMARKS`.
-      chosen: methods of the acquisition registry.
+      chosen: methods of the acquisition registry, or names of variants.
       seeds: of the runs.
       task: see `default`.
+      name: of the config; "": the benchmark's.
       delta: what the file changes at every scale beside the benchmark.
       scales: what it changes at one: small so that all runs together take well under
         an hour on two CPU cores.
       scale: the scale without `scale=`.
+      variants: by a name of its own, a method and what it changes of `acquisition`:
+        ("eglpp", "acquisition.diverse=lcmd").
     """
+    own = variants or {}
     protocol = _benchmark(task, benchmark)
     changes: dict[str, Any] = {
         **protocol.delta,
         **(delta or {}),
         "experiment.methods": tuple(chosen),
         "experiment.seeds": tuple(seeds),
+        "experiment.variants": tuple((one, *rest) for one, rest in own.items()),
         "experiment.full": True,
     }
-    for method in chosen:
+    for one in chosen:
+        method = own[one][0] if one in own else one
         changes |= methods.methods()[method].presets
     merged = _merged(protocol.scales, scales or {})
 
     def get_config(arg: str = "") -> ConfigDict:
         return assemble(
-            arg, name=benchmark, delta=changes, scales=merged, scale=scale, task=task
+            arg,
+            name=name or benchmark,
+            delta=changes,
+            scales=merged,
+            scale=scale,
+            task=task,
         )
 
     return get_config
@@ -202,17 +227,36 @@ def check(config: ConfigDict) -> None:
     one_of("data.name", config.data.name, tasks.sources_of(config.task).SOURCES)
     validation.check(config)
     one_of("acquisition.engine", config.acquisition.engine, ENGINES)
+    own, used = _check_variants(config), set()
     for key, names in (
         ("acquisition.method", (config.acquisition.method,)),
         ("loop.compare", config.loop.compare),
         ("experiment.methods", config.experiment.methods),
     ):
         for name in names:
-            methods.check_name(key, name)
+            if name not in own or key == "acquisition.method":
+                methods.check_name(key, name)
+                used.add(name)
     tasks.settings_of(config.task).check(config)
     options_of(dict(config.model)).check(config.data.size)
-    for name in methods.methods():
-        methods.method_of(name, dict(config.acquisition.get(name, {})))
+    for name, method in methods.methods().items():
+        options = dict(config.acquisition.get(name, {}))
+        # Others as they are by default are nobody's concern: another package's may
+        # refuse its own.
+        if name in used or options != _usual(method, config.scale):
+            methods.method_of(name, options)
+
+
+def _check_variants(config: ConfigDict) -> Collection[str]:
+    """Names of `experiment.variants`, each of which can be made."""
+    own = variants_of(config)
+    for name, (method, *_) in own.items():
+        if name in methods.methods():
+            raise ConfigError(f"experiment.variants: {name} is a method's name already")
+        methods.check_name(f"experiment.variants: the method of {name}", method)
+        changed = from_base(config, name, "").acquisition
+        methods.configured(changed, changed.method)
+    return own
 
 
 def check_keys(names: Sequence[str]) -> None:
@@ -235,6 +279,13 @@ def _merged(*tables: Mapping[str, Changes]) -> dict[str, Changes]:
         scale: {k: v for table in tables for k, v in table.get(scale, {}).items()}
         for scale in SCALES
     }
+
+
+def _usual(method: type[Method], scale: str) -> dict[str, Any]:
+    """The options of a method where nobody has changed them."""
+    fields = _fields(method)
+    # Through a config, as those they are compared with.
+    return ConfigDict({**fields, **method.scales.get(scale, {})}).to_dict()
 
 
 def _fields(options: type) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.acquisition import registry as methods
+from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method, Pool
 from jalpose.data.dataset import Dataset, Labelled
 from jalpose.evaluation.evaluator import Evaluator
@@ -26,14 +27,15 @@ from jalpose.scoring.passes import Examples, Passes
 from jalpose.scoring.probe import Probe
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import plain, without
-from jalpose.settings.keys import RUNTIME_KEYS, seed_of
+from jalpose.settings.keys import RUNTIME_KEYS, from_base, seed_of
 from jalpose.storage.journal import Journal
 from jalpose.tasks import registry as tasks
-from jalpose.tasks.labels import Labels
+from jalpose.tasks.labels import Labels, Truth
 from jalpose.tasks.task import Task
 from jalpose.training.needs import Needs
+from jalpose.training.optimisation import Optimisation
 from jalpose.training.plan import TrainingPlan
-from jalpose.training.trainer import Optimisation, Trainer, network_of
+from jalpose.training.trainer import Trainer, network_of
 
 Journals = Callable[[int, str], Journal]
 
@@ -64,7 +66,7 @@ class RunContext:
     dataset: Dataset
     task: Task
     labels: Labels
-    method: Method
+    method: Method | Diverse
     needs: Needs
     oracle: Oracle
     evaluator: Evaluator
@@ -110,8 +112,21 @@ class RunContext:
             found.update(json.dumps(about).encode() + values.tobytes())
         return found.hexdigest()
 
-    def probe(self, variables, journal: Journal, meter: Meter | None = None) -> Probe:
-        """A probe of `variables` on a journal."""
+    def probe(
+        self,
+        variables,
+        journal: Journal,
+        meter: Meter | None = None,
+        pieces: int | None = None,
+    ) -> Probe:
+        """A probe of `variables` on a journal.
+
+        Args:
+          variables: of the network.
+          journal: of earlier passes.
+          meter: counts what is done; None: one of its own.
+          pieces: blocks before it pauses; None: `acquisition.pieces`.
+        """
         config = self.config.acquisition
         labels_of = self.evaluator.labels_of if self.oracle.simulated else None
         return Probe(
@@ -119,7 +134,7 @@ class RunContext:
             variables,
             Examples(self.dataset, labels_of),
             journal=journal,
-            pieces=config.pieces,
+            pieces=config.pieces if pieces is None else pieces,
             forward_block=self.config.evaluation.block,
             gradient_block=config.block,
             engine=self.engine,
@@ -144,11 +159,24 @@ class RunContext:
         return self._remember(self._labelled_set, state.labelled, state.answers)
 
     def _labelled_set(self, labelled, answers):
+        return self._as_labelled(labelled, self._labelled_truth(labelled, answers))
+
+    def labelled_truth(self, state: CycleState) -> Truth:
+        """What is known of the labelled examples, in pixels of the image."""
+        return self._labelled_truth(state.labelled, state.answers)
+
+    def _labelled_truth(self, labelled, answers):
         initial = len(labelled) - _num_rows(answers)
         truth = self.dataset.truth_of(labelled[:initial])
-        if answers:
-            truth = {k: np.concatenate([v, answers[k]]) for k, v in truth.items()}
-        return self._as_labelled(labelled, truth)
+        if not answers:
+            return truth
+        return {k: np.concatenate([v, answers[k]]) for k, v in truth.items()}
+
+    def bought_last(self, state: CycleState) -> Labelled:
+        """The labelled examples that the last choice bought, none before the first."""
+        count = min(self.config.acquisition.budget, _num_rows(state.answers))
+        labelled = self.labelled_set(state)
+        return labelled.at(slice(len(labelled.ids) - count, None))
 
     def true_labels(self, ids: np.ndarray) -> Labelled:
         """Examples with labels that nobody bought: for measures, in simulation."""
@@ -225,13 +253,16 @@ def make_context(
     Raises:
       ConfigError: budgets beyond the pool, a method that the task or its options do not
         allow.
+      DataError: too few are labelled at the start to hold a tenth out.
     """
     about, acquisition = tasks.task_of(config.task), config.acquisition
+    # Configs that differ in it may share what is loaded.
+    dataset = dataset.holding_out(config.training.heldout == "tenth")
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
     _check_budget(config, dataset)
     _check_methods(config, dataset, task, base is not None)
-    method = methods.method_of(acquisition.method, options_for(config))
+    method = methods.configured(acquisition, acquisition.method)
     needs = method.needs(task)
     engine = engine_of(acquisition)
     model = traced = network
@@ -244,6 +275,10 @@ def make_context(
     )
     if needs.head is not None:  # does it find in the network what it reads?
         jax.eval_shape(trainer.init, jax.random.key(0))
+    companion = None
+    if needs.companion is not None:
+        companion = programs.companion(model, trainer.task, needs.companion)
+        jax.eval_shape(companion.init, jax.random.key(0))
     return RunContext(
         config=config,
         dataset=dataset,
@@ -260,7 +295,12 @@ def make_context(
             true_norms=config.evaluation.true_norms,
         ),
         plan=TrainingPlan(
-            config, dataset, trainer, needs, None if base is None else network_of(base)
+            config,
+            dataset,
+            trainer,
+            needs,
+            None if base is None else network_of(base),
+            companion,
         ),
         trainer=trainer,
         passes=programs.passes(
@@ -269,6 +309,7 @@ def make_context(
             trainer.task,
             needs.head,
             config.data.threads,
+            needs.companion,
         ),
         model=model,
         traced_model=traced,
@@ -313,13 +354,15 @@ def _check_budget(config, dataset):
 def _check_methods(config, dataset, task, has_base):
     """Raise ConfigError for the run's method, or one it is to be compared with."""
     trained = int((~dataset.held_out(dataset.initial)).sum())
-    for name in (config.acquisition.method, *config.loop.compare):
-        method = methods.method_of(name, options_for(config, name))
+    compared = [from_base(config, name, config.base) for name in config.loop.compare]
+    for own in (config, *compared):
+        name = own.acquisition.method
+        method = methods.configured(own.acquisition, name)
         methods.check_capabilities(name, task)
-        budget = config.acquisition.budget
+        budget = own.acquisition.budget
         method.check(task, num_trained=trained, budget=budget)
-        given = has_base or name != config.acquisition.method
-        _check_needs(config, name, method.needs(task), given)
+        given = has_base or own is not config
+        _check_needs(own, name, method.needs(task), given)
 
 
 def _check_needs(config, name: str, needs: Needs, given: bool):
@@ -341,6 +384,14 @@ def _check_needs(config, name: str, needs: Needs, given: bool):
                 raise ConfigError(
                     f"{name} needs an ensemble: {section}.{key}={value} must be "
                     f"{least} or more"
+                )
+    if needs.companion is not None:
+        for key in ("steps", "batch"):
+            value = getattr(needs.companion, key)
+            if value < 1:
+                raise ConfigError(
+                    f"{name} needs a companion: {section}.{key}={value} must be 1 or "
+                    "more"
                 )
     dropout = config.model.get("dropout", 0.0)
     if needs.dropout and not dropout > 0:

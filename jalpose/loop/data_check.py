@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,20 +17,32 @@ from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
 from jalpose.tasks import registry
+from jalpose.tasks.findings import Finding
 from jalpose.tasks.labels import Labels
-from jalpose.tasks.overviews import Finding, Heading, Overview, Summary
+from jalpose.tasks.overviews import Heading, Overview, Summary
 
 SHOWN, SUSPICIOUS = 12, 24  # pictures
 PAGE = "index.html"
+_PARTLY = (
+    "It cannot be opened as a run would: what can be read of it is shown, and is in no "
+    "part"
+)
 
 
-def check(config: ConfigDict, out: str, screen: Screen | None = None) -> list[Finding]:
+def check(
+    config: ConfigDict,
+    out: str,
+    screen: Screen | None = None,
+    *,
+    pictures: bool = True,
+) -> list[Finding]:
     """Open the data of a config, print and write what they hold: what is wrong.
 
     Args:
       config: of a run.
       out: folder of the page.
       screen: to print on.
+      pictures: the page has pictures of examples.
 
     Raises:
       ConfigError: a value is not allowed.
@@ -38,30 +51,34 @@ def check(config: ConfigDict, out: str, screen: Screen | None = None) -> list[Fi
     screen = screen or Screen()
     configs.check(config)
     records.check_workdir(out)
-    dataset, found = _open(config, screen)
+    opened = _open(config, screen)
+    dataset, found = opened.dataset, list(opened.refusals)
     summaries: list[Summary] = []
     galleries: list[Gallery] = []
     legend, terms = None, ""
     if dataset is not None:
-        labels = _labels(config, dataset, found)
+        labels = _labels(config, dataset, found) if opened.whole else None
         about = registry.overview_of(config.task)
         overview = None if about is None else about.overview(config, dataset)
         if overview is not None:
-            found = [*found, *overview.findings]
+            told = {finding.words for finding in found}
+            found += [f for f in overview.findings if f.words not in told]
         found.sort(key=lambda finding: not finding.impossible)
-        labelled = _labelled(dataset, labels, overview)
-        summaries.append(_counts(dataset, labelled))
+        summaries.append(_counts(dataset, _labelled(dataset, labels, overview)))
         if overview is not None:
             summaries += overview.tables
-        painter = _Painter(dataset, labels, overview, screen)
-        galleries = _galleries(dataset, found, painter)
-        legend, terms = painter.legend, _terms(config)
+        if pictures:
+            painter = _Painter(dataset, labels, overview, screen)
+            galleries = _galleries(dataset, found, painter)
+            legend, terms = painter.legend, _terms(config)
     for summary in summaries:
         screen.line(data_page.as_text(summary))
     for number, finding in enumerate(found, start=1):
         screen.line(f"{number}. {data_page.kind(finding)}: {finding.words}")
     bad = sum(finding.impossible for finding in found)
     verdict = f"{bad} impossible, {len(found) - bad} unlikely"
+    if dataset is not None and not opened.whole:
+        verdict += f". {_PARTLY}"
     title = f"Data of {config.name}"
     lead = f"data.name={config.data.name}, data.dir={config.data.get('dir', '')}: "
     text = data_page.render(
@@ -73,23 +90,40 @@ def check(config: ConfigDict, out: str, screen: Screen | None = None) -> list[Fi
     return found
 
 
-def _open(config: ConfigDict, screen: Screen) -> tuple[Dataset | None, list[Finding]]:
+class _Opened(NamedTuple):
+    """What could be opened, why not all, and is it what a run would have?"""
+
+    dataset: Dataset | None
+    refusals: tuple[Finding, ...]
+    whole: bool
+
+
+def _open(config: ConfigDict, screen: Screen) -> _Opened:
     """The data set, unchecked, and what a run would have refused on the way.
 
-    What is damaged is refused, told, and left out.
+    What is damaged is refused, told, and left out. Where that is not all that is wrong,
+    what can be read is taken by itself.
     """
     ours = ConfigDict(config.to_dict())
-    found: list[Finding] = []
+    words: dict[str, None] = {}
     ours.data.check, ours.data.packed = "off", False
     screen.line(f"opening the data: data.name={ours.data.name}")
+
+    def refusals():
+        return tuple(Finding(one, impossible=True) for one in words)
+
     for damaged in dict.fromkeys([ours.data.damaged, "leave_out"]):
         ours.data.damaged = damaged
         try:
-            return run.load_dataset(ours), found
+            return _Opened(run.load_dataset(ours), refusals(), whole=True)
         except DataError as error:
-            if str(error) not in [finding.words for finding in found]:
-                found.append(Finding(str(error), impossible=True))
-    return None, found
+            words[str(error)] = None
+    readable = getattr(registry.sources_of(config.task), "readable", None)
+    if readable is None:
+        return _Opened(None, refusals(), whole=False)
+    dataset, problems = readable(ours.data)
+    words |= dict.fromkeys(map(str, problems))
+    return _Opened(dataset, refusals(), whole=False)
 
 
 def _labels(
@@ -141,6 +175,16 @@ def _counts(dataset: Dataset, labelled: np.ndarray | None) -> Summary:
                 share,
             )
         )
+    notes = [
+        f"{name.upper()}: {note}."
+        for source, name in zip(dataset.sources, inventory.names(dataset), strict=True)
+        for note in getattr(source, "notes", ())
+    ]
+    if dataset.windows is not None:
+        notes.append(
+            "What of a window lies beyond its image is black in the crop: usual where "
+            "people fill their images."
+        )
     measured = (
         "Where a set keeps no sizes, they are those of at most "
         f"{inventory.MEASURED} images of a part, evenly spaced."
@@ -161,7 +205,7 @@ def _counts(dataset: Dataset, labelled: np.ndarray | None) -> Summary:
             Heading("windows beyond, %", ".0f"),
         ),
         rows=tuple(rows),
-        notes=(measured,) if guessed else (),
+        notes=(*notes, measured) if guessed else tuple(notes),
     )
 
 
@@ -194,7 +238,7 @@ class _Painter:
     def _picture(self, example: int) -> np.ndarray | None:
         data = self._dataset
         window = None if data.windows is None else data.windows[example]
-        truth = {name: values[example] for name, values in data.truth.items()}
+        truth = {n: np.asarray(values[example]) for n, values in data.truth.items()}
         image = data.image(example)
         if self._overview is not None:
             return self._overview.draw(image, window, truth)
@@ -213,7 +257,10 @@ def _galleries(
             if number not in numbers:
                 numbers.append(number)
     shown = _in_turn([finding.examples for finding in found], SUSPICIOUS)
-    words = "Examples that findings are of, as numbered above."
+    words = (
+        "Examples that findings are of, as numbered above; some, where one is of a "
+        "whole set."
+    )
     if len(shown) < len(suspects):
         words += f" {len(shown)} of {len(suspects)}, of each finding in turn."
     lines = {

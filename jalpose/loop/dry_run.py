@@ -61,7 +61,6 @@ def _print_steps(context: RunContext) -> None:
     for number in range(context.config.loop.cycles + 1):
         first, *others = plan.of(number)
         more = "".join(f", {stage.name}: {stage.steps} steps" for stage in others)
-        print(
-            f"cycle {number}: {first.steps} steps{more}, held-out loss every "
-            f"{plan.heldout_interval(number)}"
-        )
+        interval = plan.heldout_interval(number)
+        looks = "" if interval is None else f", held-out loss every {interval}"
+        print(f"cycle {number}: {first.steps} steps{more}{looks}")

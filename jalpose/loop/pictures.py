@@ -65,7 +65,10 @@ def _sheet(dataset: Dataset, labels: Labels, ids, predicted, captions, known=Tru
         window = None if dataset.windows is None else dataset.windows[example]
         truth = None
         if known:
-            truth = {name: values[example] for name, values in dataset.truth.items()}
+            truth = {
+                name: np.asarray(values[example])
+                for name, values in dataset.truth.items()
+            }
         said = {name: values[row] for name, values in predicted.items()}
         image = dataset.image(example)
         tiles.append(labels.draw(image, window, truth, said, caption))

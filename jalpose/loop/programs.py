@@ -4,8 +4,10 @@ from typing import Any
 
 from jalpose.scoring.passes import Passes
 from jalpose.tasks.task import Task
-from jalpose.training.needs import Head
-from jalpose.training.trainer import Optimisation, Trainer
+from jalpose.training.companion import CompanionTrainer
+from jalpose.training.needs import Companion, Head
+from jalpose.training.optimisation import Optimisation
+from jalpose.training.trainer import Trainer
 
 
 class Programs:
@@ -21,6 +23,7 @@ class Programs:
     def __init__(self, mesh):
         self.mesh = mesh
         self._trainers: dict[Any, Trainer] = {}
+        self._companions: dict[Any, CompanionTrainer] = {}
         self._passes: dict[Any, Passes] = {}
 
     def trainer(
@@ -32,12 +35,28 @@ class Programs:
             self._trainers[key] = Trainer(model, task, config, self.mesh, head)
         return self._trainers[key]
 
+    def companion(self, model, task: Task, needed: Companion) -> CompanionTrainer:
+        """The compiled steps of a companion beside a network."""
+        key = (model, task, needed.learner, needed.batch)
+        if key not in self._companions:
+            self._companions[key] = CompanionTrainer(
+                needed.learner, model, task, self.mesh, needed.batch
+            )
+        return self._companions[key]
+
     def passes(
-        self, model, gradient_model, task: Task, head: Head | None, threads: int
+        self,
+        model,
+        gradient_model,
+        task: Task,
+        head: Head | None,
+        threads: int,
+        companion: Companion | None = None,
     ) -> Passes:
         """The passes of a network, of which gradients are taken as `gradient_model`."""
         module = None if head is None else head.module
-        key = (model, gradient_model, task, module, threads)
+        learner = None if companion is None else companion.learner
+        key = (model, gradient_model, task, module, threads, learner)
         if key not in self._passes:
             self._passes[key] = Passes(
                 model,
@@ -46,5 +65,6 @@ class Programs:
                 threads=threads,
                 gradient_model=gradient_model,
                 head=module,
+                companion=learner,
             )
         return self._passes[key]

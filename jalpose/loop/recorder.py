@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jalpose.data.dataset import Dataset
+from jalpose.evaluation.measures import share_fallen
 from jalpose.loop import pictures
 from jalpose.loop.clock import throughput_record
 from jalpose.loop.context import RunContext
@@ -26,6 +27,12 @@ from jalpose.loop.events import (
 )
 from jalpose.runtime.screen import Screen
 from jalpose.storage import records
+from jalpose.storage.arrays import (
+    BOUGHT_IDS,
+    BOUGHT_SQUARED_NORMS,
+    IDS,
+    TRUE_SQUARED_NORMS,
+)
 from jalpose.training.plan import NETWORK
 
 
@@ -110,7 +117,8 @@ class Recorder:
         )
 
     def _take_trained(self, event: Trained, clock):
-        metrics, labels = event.metrics, self._context.labels
+        metrics, labels = dict(event.metrics), self._context.labels
+        metrics |= self._norms_fallen(event)
         records.write_arrays(self._workdir, event.cycle, **event.arrays)
         records.write_cycle(
             self._workdir,
@@ -125,8 +133,9 @@ class Recorder:
         )
         step = self._steps_before(event.cycle + 1)
         key = labels.keys.key
-        for name in (key, "test_loss"):
-            self._scalar(f"test/{name}", metrics[name], step)
+        for name in (key, "test_loss", f"train_{key}", "train_loss"):
+            if metrics.get(name) is not None:
+                self._scalar(f"test/{name}", metrics[name], step)
         for part, value in metrics[labels.keys.parts].items():
             self._scalar(f"test_{key}/{part.replace(' ', '_')}", value, step)
         if self._config.output.images:
@@ -146,6 +155,16 @@ class Recorder:
             f"cycle {event.cycle}: {event.num_labelled} labelled, "
             f"{labels.summary(metrics)}, {clock['seconds']:.0f} s"
         )
+
+    def _norms_fallen(self, event: Trained) -> dict:
+        """Metric: of what was bought last, the share whose gradient norm has fallen."""
+        if BOUGHT_IDS not in event.arrays:
+            return {}
+        names = (IDS, TRUE_SQUARED_NORMS)
+        before = records.read_arrays(self._workdir, event.cycle - 1, names)
+        ids, norms = event.arrays[BOUGHT_IDS], event.arrays[BOUGHT_SQUARED_NORMS]
+        share = share_fallen(before[IDS], before[TRUE_SQUARED_NORMS], ids, norms)
+        return {"norms_fallen": share}
 
     def _take_selected(self, event: Selected, clock):
         records.add_arrays(self._workdir, event.cycle, **event.arrays)

@@ -99,10 +99,12 @@ def load_dataset(config: ConfigDict) -> Dataset:
     """The dataset of a config.
 
     Raises:
-      DataError: files are missing or damaged.
+      DataError: files are missing or damaged, or too few are labelled at the start to
+        hold a tenth out.
     """
     sources = tasks.sources_of(config.task)
-    return sources.load_dataset(config.data, seed_of(config, "initial"))
+    dataset = sources.load_dataset(config.data, seed_of(config, "initial"))
+    return dataset.holding_out(config.training.heldout == "tenth")
 
 
 def load_on_all_hosts(config: ConfigDict) -> Dataset:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jalpose.storage.journal import Journal
+from jalpose.training.companion import CompanionState
 from jalpose.training.trainer import TrainState
 
 
@@ -14,12 +15,13 @@ class Training:
     """The phase of one of a cycle's trainings, or of its end.
 
     Attributes:
-      train: the data position is `train.step` batches.
+      train: the data position is `train.step` batches; of a companion's training it
+        is a `CompanionState`.
       stage: which of `context.plan.of(cycle)`.
       variables: what the stages before it left; {} in the first.
     """
 
-    train: TrainState
+    train: TrainState | CompanionState
     stage: int = 0
     variables: Any = dataclasses.field(default_factory=dict)
 

@@ -1,1 +1,1 @@
-"""Pose networks as Linen modules."""
+"""Networks and heads as Linen modules, and their options."""

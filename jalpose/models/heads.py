@@ -1,7 +1,7 @@
 """Heads: small networks that read a network's features, not its images.
 
 They predict numbers about an example (its loss, the variance of its joints, the
-lengths of its limbs) from a `Output`. Whether their gradient reaches the pose
+lengths of its limbs) from a `Output`. Whether their gradient reaches the
 network is up to the training. All arithmetic is float32, whatever the features are;
 kernels start as the networks' do (PyTorch's default), biases at zero.
 """
@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jalpose.models.hourglass import KERNEL_INIT
+from jalpose.models.layers import KERNEL_INIT
 from jalpose.models.output import Output
 from jalpose.runtime.shapes import AnyArray
 from jalpose.settings.checks import ConfigError
@@ -41,12 +41,30 @@ class StackHead(nn.Module):
     def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
         """`Output` of a batch -> float32 [B, O]; ConfigError without stacks."""
         stacks = _features(self, output, "stacks")
-        means = [jnp.mean(_float32(x), axis=(1, 2)) for x in stacks]  # [B, C] each
-        parts = [
-            nn.relu(_dense(self.width, name=f"stack{s}")(x))
-            for s, x in enumerate(means)
-        ]
-        return _dense(self.outputs, name="out")(jnp.concatenate(parts, axis=-1))
+        return _averaged_maps(stacks, "stack", self.width, self.outputs)
+
+
+class BlocksHead(nn.Module):
+    """Reads every stage of a network: the head of Learning Loss for classes.
+
+    Yoo & Kweon, CVPR 2019, 4.1: the outputs of ResNet-18's four blocks (64 channels at
+    32 pixels to 512 at 4), each averaged over its pixels and through a layer of its
+    own; one linear layer reads all of them. Fits any number of levels: on a network of
+    three stages it reads three.
+
+    Attributes:
+      outputs: numbers predicted, O.
+      width: of a block's layer.
+    """
+
+    outputs: int
+    width: int = 128
+
+    @nn.compact
+    def __call__(self, output: Output) -> Float[AnyArray, "b o"]:
+        """`Output` of a batch -> float32 [B, O]; ConfigError without levels."""
+        blocks = _features(self, output, "levels")
+        return _averaged_maps(blocks, "block", self.width, self.outputs)
 
 
 class AverageHead(nn.Module):
@@ -75,8 +93,9 @@ class LevelsHead(nn.Module):
     The source is that of `AverageHead`. From the highest resolution down, each map is
     halved by a 2x2 convolution of stride 2 and added to the next. At the lowest a
     convolution as large as the map leaves a vector, as in the published code; the
-    paper's text says average instead. Fits any number of levels and any lowest map,
-    but the size it is initialised with is the only one it takes.
+    paper's text says average instead. Fits any number of levels and any lowest map, of
+    other networks too (a map of odd size is halved with zeros behind its end), but the
+    size it is initialised with is the only one it takes.
 
     Attributes:
       outputs: numbers predicted, O.
@@ -91,14 +110,28 @@ class LevelsHead(nn.Module):
         """`Output` of a batch -> float32 [B, O]; ConfigError without levels."""
         x, *below = map(_float32, _features(self, output, "levels"))
         for i, level in enumerate(below):
-            halve = _conv(level.shape[-1], (2, 2), (2, 2), name=f"halve{i}")
+            odd = [(0, side % 2) for side in x.shape[1:3]]
+            channels = level.shape[-1]
+            halve = _conv(channels, (2, 2), (2, 2), padding=odd, name=f"halve{i}")
             x = level + nn.relu(halve(x))
         whole = x.shape[1:3]
         x = nn.relu(_conv(x.shape[-1], whole, name="whole")(x))  # [B, 1, 1, C]
         return _hidden_layers(x[:, 0, 0], self.widths, self.outputs)
 
 
-HEADS = {"stacks": StackHead, "average": AverageHead, "conv": LevelsHead}
+HEADS = {
+    "stacks": StackHead,
+    "blocks": BlocksHead,
+    "average": AverageHead,
+    "conv": LevelsHead,
+}
+
+
+def _averaged_maps(maps, name, width, outputs):
+    """Inside a compact module: a layer of its own for each map, one for all."""
+    means = [jnp.mean(_float32(x), axis=(1, 2)) for x in maps]  # [B, C] each
+    parts = [nn.relu(_dense(width, name=f"{name}{i}")(x)) for i, x in enumerate(means)]
+    return _dense(outputs, name="out")(jnp.concatenate(parts, axis=-1))
 
 
 def _hidden_layers(x, widths, outputs):
@@ -113,7 +146,8 @@ def _features(head, output, name):
     if not found:
         raise ConfigError(
             f"{type(head).__name__} reads features.{name}, which this network does "
-            "not return: choose the head average, or another model"
+            "not return: choose the head average, one that reads what there is "
+            "(stacks: the stacks; blocks, conv: the levels), or another model"
         )
     return found
 

@@ -6,23 +6,29 @@ without batch norm where it changes. Stacks are merged as Newell's: the next
 stack's input is the *input* of this one plus both projections. (The published
 EGL++ code overwrites the input by the feature map first; its earlier version and
 the papers do not.) Two stacks of 256 channels for 14 joints have 6,568,860
-parameters.
+parameters. All start as PyTorch's, with which all the papers' networks start; we
+differ in the biases, which start at zero.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from jalpose.models.layers import KERNEL_INIT, batch_norm, max_pool
+from jalpose.models.options import (
+    DTYPES,
+    check_arithmetic,
+    check_dropout,
+    convolution_of,
+)
 from jalpose.models.output import Features, Output
 from jalpose.runtime.shapes import AnyArray
-
-# PyTorch's default convolution initialiser, U(+-1/sqrt(fan_in)), with which all the
-# papers' networks start; we differ in the biases, which start at zero.
-KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+from jalpose.settings.checks import ConfigError, above
 
 
 class Conv(nn.Module):
@@ -52,7 +58,7 @@ class Conv(nn.Module):
             name="conv",
         )(x)
         if self.norm_relu:
-            x = nn.relu(_norm(train, self.dtype, "norm")(x))
+            x = nn.relu(batch_norm(train, self.dtype, "norm")(x))
         return x
 
 
@@ -77,7 +83,7 @@ class Residual(nn.Module):
         half = self.features // 2
         y = x
         for i, (width, kernel) in enumerate([(half, 1), (half, 3), (self.features, 1)]):
-            y = nn.relu(_norm(train, self.dtype, f"norm{i + 1}")(y))
+            y = nn.relu(batch_norm(train, self.dtype, f"norm{i + 1}")(y))
             if i == 2 and self.dropout:
                 y = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(y, not drop)
             y = conv(width, kernel, name=f"conv{i + 1}")(y, train)
@@ -192,24 +198,6 @@ class StackedHourglass(nn.Module):
         return Output(jnp.stack(heatmaps, axis=1), embedding, features)
 
 
-def max_pool(x: Float[AnyArray, "b h w c"]) -> Float[AnyArray, "b h2 w2 c"]:
-    """Largest of each 2x2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C].
-
-    The gradient goes to the first of equals, as that of `nn.max_pool`, but through
-    selects: XLA takes the gradient of a window maximum by a scatter, on a CPU a third
-    of the time of a whole backward pass.
-    """
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    rows = _larger(x[..., 0, :], x[..., 1, :])  # [B, H / 2, 2, W / 2, C]
-    return _larger(rows[:, :, 0], rows[:, :, 1])
-
-
-def _larger(first, second):
-    # NaN is kept, wherever it stands.
-    return jnp.where((second > first) | jnp.isnan(second), second, first)
-
-
 def upsample_nearest(
     x: Float[AnyArray, "b h w c"],
 ) -> Float[AnyArray, "b h2 w2 c"]:
@@ -221,11 +209,56 @@ def upsample_nearest(
     return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def _norm(train: bool, dtype, name: str):
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        name=name,
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HourglassOptions:
+    """Stacked hourglass.
+
+    Attributes:
+      stacks: hourglasses in a row.
+      channels: width; a multiple of 4.
+      depth: poolings inside an hourglass.
+      dtype: of activations: float32 | bfloat16.
+      convolution: native (lax.conv) | blocked (kernel gradients in blocks: faster on a
+        CPU) | auto (blocked on a CPU, else native).
+      dropout: probability with which a residual drops a channel in training (and in
+        the samples of acquisition.method=mc_dropout, which needs it).
+    """
+
+    stacks: int = 2
+    channels: int = 256
+    depth: int = 4
+    dtype: str = "float32"
+    convolution: str = "auto"
+    dropout: float = 0.0
+    last_layer: ClassVar[str] = "heatmaps"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {"stacks": 1, "channels": 16, "depth": 2},
+        "small": {"stacks": 1, "channels": 96},
+    }
+
+    def check(self, size: int) -> None:
+        """Raise ConfigError for options that cannot work on images of this size."""
+        check_arithmetic(self.dtype, self.convolution)
+        above(0, model__stacks=self.stacks, model__channels=self.channels)
+        above(0, model__depth=self.depth)
+        check_dropout(self.dropout)
+        if self.channels % 4:
+            raise ConfigError(f"model.channels={self.channels} must be a multiple of 4")
+        unit = 4 * 2**self.depth
+        if size % unit:
+            raise ConfigError(
+                f"data.size={size} must be a multiple of {unit}: the stem divides by 4 "
+                f"and model.depth={self.depth} halves {self.depth} times"
+            )
+
+    def build(self, num_outputs: int, *, traced: bool = False) -> StackedHourglass:
+        """Linen module of the network; see `Options`."""
+        return StackedHourglass(
+            num_outputs,
+            stacks=self.stacks,
+            channels=self.channels,
+            depth=self.depth,
+            dtype=DTYPES[self.dtype],
+            convolve=convolution_of(self.convolution, traced),
+            dropout=self.dropout,
+        )

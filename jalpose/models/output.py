@@ -12,7 +12,8 @@ class Features(NamedTuple):
 
     Attributes:
       stacks: what the predictions are computed from, one of each stage that has one.
-      levels: of the last stage, the highest resolution first, then lower and lower.
+      levels: the highest resolution first, then lower and lower: of the last
+        hourglass, or the outputs of a network's stages.
     """
 
     stacks: tuple[AnyArray, ...] = ()
@@ -24,7 +25,7 @@ class Output(NamedTuple):
 
     Attributes:
       prediction: float32 [B, ...], what the task's loss takes; of poses the heatmaps
-        [B, S, h, w, J] of every stack.
+        [B, S, h, w, J] of every stack, of classes the logits [B, O].
       embedding: float32 [B, C], features of each example.
       features: maps for heads; what is not used costs nothing under `jit`.
       head: [B, O], what a head beside the network says, where one is trained.

@@ -9,17 +9,17 @@ Linen module's `apply`, or any function of `{"params": ..., ...}` and inputs.
 >>> routes(apply_fn, variables, x)  # of each tensor  # doctest: +SKIP
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Inexact, Key, PyTree, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Inexact, Key, PyTree, Shaped, UInt32
 
-from jalpose.pergrad import AnyArray, checks, exact, places, sketch, taps
-from jalpose.pergrad.engines import ENGINES, Engine
+from jalpose.pergrad import AnyArray, checks, examples, sketch
+from jalpose.pergrad.engines import ENGINES, Engine, engine_of
+from jalpose.pergrad.gradient_sketches import cotangent_sketches, sketches
 from jalpose.pergrad.taps import Route
 
 __all__ = [
@@ -27,9 +27,11 @@ __all__ = [
     "Engine",
     "NormResult",
     "Route",
+    "cotangent_sketches",
     "cotangent_squared_norms",
     "expected_squared_norm",
     "routes",
+    "sketches",
     "squared_norms",
 ]
 
@@ -58,6 +60,7 @@ def squared_norms(
     targets: PyTree[Shaped[AnyArray, "b k ..."]],
     *,
     by_tensor: bool = False,
+    mask: Bool[AnyArray, " b"] | None = None,
     mesh: Mesh | None = None,
 ) -> NormResult:
     """Squared norm of the gradient of `loss_fn` for each example and candidate.
@@ -79,6 +82,8 @@ def squared_norms(
       inputs: tree of [b, ...], of any dtype.
       targets: tree of [b, k, ...], k candidate targets an example, of any dtype.
       by_tensor: also return the norms of each parameter tensor.
+      mask: [b], False where an example is padding: its norms are zeros, whatever it is
+        filled with.
       mesh: split the examples over all its devices, one axis; b must divide evenly.
         Sharded inputs in hand need it, and so does `jit` with `in_shardings`: the
         compiler, left to split the gradients of convolutions itself, has been seen to
@@ -96,7 +101,7 @@ def squared_norms(
         splits its arrays itself; without one, inputs in hand split over devices;
         `goodfellow` and `conv_linear`, a parameter that they cannot place.
     """
-    engine = _engine(engine)
+    engine = engine_of(engine)
     if engine.name == "sketch":
         raise ValueError(
             "the engine sketch computes the expectation over the candidates alone: "
@@ -107,12 +112,21 @@ def squared_norms(
 
     def one_example(variables, arguments, loop):
         example, target = arguments
-        output, pull, _ = _linearise(engine, apply_fn, variables, example)
-        cotangents = _cotangents(loss_fn, output, target, loop)
-        return pull(cotangents, _chunk(engine, len(cotangents), loop))
+        output, pull, _ = examples.linearise(engine, apply_fn, variables, example)
+        cotangents = examples.cotangents(loss_fn, output, target, loop)
+        return pull(cotangents, examples.chunk(engine, len(cotangents), loop))
 
     return _norms(
-        engine, one_example, apply_fn, variables, inputs, targets, mesh, by_tensor
+        engine,
+        one_example,
+        apply_fn,
+        variables,
+        inputs,
+        targets,
+        mesh,
+        by_tensor,
+        mask,
+        num=jax.tree.leaves(targets)[0].shape[1],
     )
 
 
@@ -124,6 +138,7 @@ def cotangent_squared_norms(
     cotangents: Inexact[AnyArray, "b k ..."],
     *,
     by_tensor: bool = False,
+    mask: Bool[AnyArray, " b"] | None = None,
     mesh: Mesh | None = None,
 ) -> NormResult:
     """Squared norm of J^T r for each example and each given cotangent r of its output.
@@ -135,6 +150,7 @@ def cotangent_squared_norms(
       inputs: see there.
       cotangents: [b, k, ...], each shaped as an example's output.
       by_tensor: see there.
+      mask: see there.
       mesh: see there.
 
     Returns:
@@ -146,11 +162,12 @@ def cotangent_squared_norms(
     return squared_norms(
         engine,
         apply_fn,
-        _inner_product,
+        examples.inner_product,
         variables,
         inputs,
         cotangents,
         by_tensor=by_tensor,
+        mask=mask,
         mesh=mesh,
     )
 
@@ -166,6 +183,7 @@ def expected_squared_norm(
     *,
     keys: Key[AnyArray, " b"] | UInt32[AnyArray, "b 2"] | None = None,
     by_tensor: bool = False,
+    mask: Bool[AnyArray, " b"] | None = None,
     mesh: Mesh | None = None,
 ) -> NormResult:
     """Squared gradient norm of each example, summed over its candidates with weights.
@@ -180,6 +198,7 @@ def expected_squared_norm(
       weights: [b, k], not negative, e.g. the probabilities of the candidates.
       keys: [b] keys of the random signs of `sketch` with a remainder.
       by_tensor: see there.
+      mask: see there.
       mesh: see there.
 
     Returns:
@@ -189,7 +208,7 @@ def expected_squared_norm(
       ValueError: as `squared_norms`, but for `sketch`; weights of another b or k;
         `sketch` with a remainder and no keys.
     """
-    engine = _engine(engine)
+    engine = engine_of(engine)
     checks.network(variables)
     checks.shapes(inputs, targets, weights)
     if engine.name != "sketch":
@@ -202,6 +221,7 @@ def expected_squared_norm(
                 inputs,
                 targets,
                 by_tensor=by_tensor,
+                mask=mask,
                 mesh=mesh,
             ),
             weights,
@@ -218,8 +238,11 @@ def expected_squared_norm(
 
     def one_example(variables, arguments, loop):
         example, (target, weight, key) = arguments
-        output, pull, (plan, seen) = _linearise(engine, apply_fn, variables, example)
-        cotangents = _cotangents(loss_fn, output, target, loop)
+        output, pull, (plan, seen) = examples.linearise(
+            engine, apply_fn, variables, example
+        )
+        cotangents = examples.cotangents(loss_fn, output, target, loop)
+        assert plan is not None  # of all engines but `exact`
         metric = sketch.gram(plan, seen, cotangents)
         chosen = sketch.directions(
             key,
@@ -231,7 +254,8 @@ def expected_squared_norm(
         )
         roots = jnp.sqrt(weight).astype(chosen.dtype)
         mixed = jnp.tensordot(chosen * roots[None], cotangents, 1)
-        found = pull(mixed.astype(cotangents.dtype), _chunk(engine, passes, loop))
+        mixed = mixed.astype(cotangents.dtype)
+        found = pull(mixed, examples.chunk(engine, passes, loop))
         if remainder or not engine.extrapolate or passes == num:
             return found
         factors = sketch.extrapolation(metric, weight, chosen)
@@ -246,7 +270,8 @@ def expected_squared_norm(
         (targets, weights, keys),
         mesh,
         by_tensor,
-        per_example=passes,
+        mask,
+        num=passes,
     )
     total, error = sketch.combine(found.total.T, remainder)
     tensors = None
@@ -283,8 +308,8 @@ def routes(
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs
     )
-    params, other = _split(variables)
-    return _plan(_engine(engine), apply_fn, params, other, example).routes
+    plan = examples.plan_of(engine_of(engine), apply_fn, variables, example)
+    return plan.routes
 
 
 def _summed(found: NormResult, weights) -> NormResult:
@@ -296,102 +321,30 @@ def _summed(found: NormResult, weights) -> NormResult:
     )
 
 
-def _engine(engine: str | Engine) -> Engine:
-    return engine if isinstance(engine, Engine) else Engine(engine)
-
-
-def _split(variables):
-    other = {name: tree for name, tree in variables.items() if name != "params"}
-    return variables["params"], other
-
-
-def _plan(engine: Engine, apply_fn, params, other, example) -> taps.Plan:
-    reading = {"sketch": "ghost", "exact": "ghost"}.get(engine.name, engine.name)
-    return taps.make_plan(
-        apply_fn,
-        params,
-        other,
-        example,
-        reading=reading,
-        dtype=engine.product_dtype,
-    )
-
-
-def _linearise(engine: Engine, apply_fn, variables, example):
-    """Forward pass of one example: (output, pull, (plan, seen))."""
-    params, other = _split(variables)
-    if engine.name == "exact":
-        return *exact.linearise(apply_fn, params, other, example), (None, None)
-    plan = _plan(engine, apply_fn, params, other, example)
-    output, pull, seen = taps.linearise(plan, params, other, example)
-    return output, pull, (plan, seen)
-
-
-def _inner_product(output, cotangent):
-    return jnp.sum(output * cotangent).real
-
-
-def _cotangents(loss_fn, output, targets, loop):
-    """Gradients of the loss by the output: [k, ...]."""
-    if loss_fn is _inner_product:
-        checks.cotangents_fit(output, targets)
-        return targets.astype(output.dtype)
-    checks.loss(loss_fn, output, targets)
-    gradient = functools.partial(jax.grad(loss_fn), output)
-    return jax.lax.map(gradient, targets) if loop else jax.vmap(gradient)(targets)
-
-
-def _chunk(engine: Engine, num: int, loop: bool) -> int:
-    """How many are pulled back at once; 0: one, and without `vmap`."""
-    return 0 if loop else min(num, engine.microbatch or num)
-
-
 def _norms(
-    engine,
-    one_example,
-    apply_fn,
-    variables,
-    inputs,
-    rest,
-    mesh,
-    by_tensor,
-    per_example: int = 0,
+    engine, one_example, apply_fn, variables, inputs, rest, mesh, by_tensor, mask, num
 ) -> NormResult:
-    """Map `one_example` over the examples, as many at once as the microbatch says."""
-    count = len(jax.tree.leaves(inputs)[0])
-    num = per_example or jax.tree.leaves(rest)[0].shape[1]
-    checks.independent_if_concrete(apply_fn, variables, inputs)
-    if mesh is None:
-        checks.on_one_device(inputs)
-    variables = places.vary_as(variables, (variables, inputs, rest))
-    inputs, rest = places.vary_as((inputs, rest), (variables, inputs, rest))
+    """Map what gives the norms of one example's tensors over the examples."""
 
-    def all_examples(variables, arguments):
-        here = len(jax.tree.leaves(arguments)[0])
-        at_once = min(here, max(1, (engine.microbatch or count * num) // num))
-
-        def one(arguments, loop=False):
+    def begin(variables, _):
+        def one(arguments, loop):
             tensors = one_example(variables, arguments, loop)
             return tensors if by_tensor else [sum(tensors)]
 
-        try:
-            if at_once == here:
-                return jax.vmap(one)(arguments)
-            size = at_once if at_once > 1 else None
-            return jax.lax.map(one, arguments, batch_size=size)
-        except NotImplementedError:  # an operation without a rule of `vmap`
-            return jax.lax.map(functools.partial(one, loop=True), arguments)
+        return one
 
-    if mesh is not None:
-        checks.divides(count, mesh)
-        checks.unconstrained(apply_fn, variables, inputs)
-        all_examples = places.spread(all_examples, mesh, mesh.axis_names[:1])
-    elif (found := places.mesh_of(inputs)) is not None:
-        axes = places.sharing(count, found)
-        all_examples = places.spread(all_examples, found, axes)
-    with jax.default_matmul_precision("highest"):
-        tensors = all_examples(variables, (inputs, rest))
-        total = sum(tensors)
+    shared = (variables, ())
+    tensors = examples.each(
+        engine,
+        begin,
+        apply_fn,
+        shared,
+        inputs,
+        rest,
+        num=num,
+        mesh=mesh,
+        mask=mask,
+    )
     structure = jax.tree.structure(variables["params"])
     tree = jax.tree.unflatten(structure, tensors) if by_tensor else None
-    return NormResult(total, tree)
+    return NormResult(sum(tensors), tree)

@@ -196,7 +196,7 @@ def _first(leaf):
     if isinstance(leaf, jax.Array):
         shard = leaf.addressable_shards[0].data  # slices of split arrays move data
         leaf = shard if shard.shape[1:] == leaf.shape[1:] else np.asarray(leaf)
-    if _is_key(leaf):
+    if dtypes.is_key(leaf):
         return leaf[:1]
     first = np.asarray(leaf[:1])
     if not dtypes.has_gradient(first):
@@ -209,7 +209,7 @@ def _first(leaf):
 def _companion(leaf, draws):
     """Another example like the first: numbers moved by as much as they are large."""
     first = _first(leaf)
-    if _is_key(leaf):
+    if dtypes.is_key(leaf):
         return jax.random.split(first[0], 1)
     if first.dtype == bool:
         return draws.random(first.shape) < 0.5
@@ -224,14 +224,10 @@ def _companion(leaf, draws):
     )
 
 
-def _is_key(leaf) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
 def _stacked(*rows):
     if len(rows) == 1:
         return rows[0]
-    return (jnp if _is_key(rows[0]) else np).concatenate(rows)
+    return (jnp if dtypes.is_key(rows[0]) else np).concatenate(rows)
 
 
 def _influence(one, other) -> float:
@@ -317,6 +313,42 @@ def unconstrained(
             "with mesh= each device works on examples of its own: leave it out of "
             "apply_fn"
         )
+
+
+def mask_fits(mask: Any, count: int) -> None:
+    """Raise ValueError unless a mask is [b] booleans, one an example."""
+    if not isinstance(mask, AnyArray):
+        found = f"a {type(mask).__name__}"
+    elif mask.shape == (count,) and jnp.issubdtype(mask.dtype, jnp.bool_):
+        return
+    else:
+        found = f"{mask.dtype}{list(mask.shape)}"
+    raise ValueError(f"mask must be [{count}] booleans, one an example, got {found}")
+
+
+def sketch_size(size: Any, params: PyTree) -> None:
+    """Raise ValueError unless a sketch's size is from 1 to the number of parameters."""
+    most = sum(x.size for x in jax.tree.leaves(params) if dtypes.has_gradient(x))
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise ValueError(f"size must be an integer, got {size!r}")
+    if not 1 <= size <= most:
+        raise ValueError(
+            f"size={size} must be from 1 to the number of parameters, {most}: a longer "
+            "sketch says no more than the gradient itself"
+        )
+
+
+def one_key(key: Any) -> None:
+    """Raise ValueError unless it is one random key, typed or of two 32-bit words."""
+    kind, shape = getattr(key, "dtype", None), jnp.shape(key)
+    if kind is not None and dtypes.is_key(key) and shape == ():
+        return
+    if kind == jnp.uint32 and shape == (2,):
+        return
+    raise ValueError(
+        "key must be one random key, as of jax.random.key(0), got "
+        + (f"{kind}{list(shape)}" if kind is not None else repr(key))
+    )
 
 
 def divides(count: int, mesh: Mesh) -> None:

@@ -13,6 +13,7 @@ The rules, for every engine:
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
@@ -23,6 +24,11 @@ from jalpose.pergrad import AnyArray
 def has_gradient(array: Any) -> bool:
     """Whether something with a dtype is floating or complex."""
     return bool(jnp.issubdtype(array.dtype, jnp.inexact))
+
+
+def is_key(array: Any) -> bool:
+    """Whether an array is of random keys of their own dtype."""
+    return bool(jnp.issubdtype(array.dtype, jax.dtypes.prng_key))
 
 
 def is_real(*arrays: Any) -> bool:

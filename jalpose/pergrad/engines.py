@@ -22,8 +22,9 @@ class Engine:
 
     Attributes:
       name: a key of `ENGINES`.
-      microbatch: gradients (an example's candidate each) pulled back at once; 0: all
-        there are. Memory grows with it; results do not depend on it.
+      microbatch: gradients (an example's candidate each) pulled back at once; 0: those
+        of all examples there are, on a CPU of as many as its caches hold. Memory grows
+        with it; results do not depend on it.
       products: "float32" keeps activations and cotangents as they are; "bfloat16"
         rounds them in the products of the norms, which are added up in float32.
         Not of `exact`.
@@ -64,3 +65,8 @@ class Engine:
     def product_dtype(self) -> DTypeLike | None:
         """Dtype that operands of products are rounded to; None: they are not."""
         return _DTYPES[self.products]
+
+
+def engine_of(engine: str | Engine) -> Engine:
+    """An engine by its name, or as it is."""
+    return engine if isinstance(engine, Engine) else Engine(engine)

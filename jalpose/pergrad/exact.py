@@ -6,19 +6,19 @@ so one forward pass is shared and k cotangents are pulled back through it under
 of the forward passes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PyTree
 
-from jalpose.pergrad import AnyArray, dtypes
+from jalpose.pergrad import AnyArray, dtypes, measures
+from jalpose.pergrad.measures import SQUARES, Measure
 from jalpose.pergrad.program import only_array
 
 # (cotangents, how many at once) -> the squared norms of each parameter tensor's
-# gradient, at least float32, in the order of the tree's leaves.
-Pull = Callable[[Inexact[Array, "k ..."], int], list[Float[Array, " k"]]]
+# gradient, or what else is asked of it, at least float32, in the order of the leaves.
+Pull = Callable[[Inexact[Array, "k ..."], int], list[Float[Array, "k ..."]]]
 
 
 def linearise(
@@ -26,6 +26,8 @@ def linearise(
     params: PyTree,
     other: Mapping[str, PyTree],
     example: PyTree,
+    measure: Measure = SQUARES,
+    drawn: Sequence[PyTree] | None = None,
 ) -> tuple[Inexact[Array, "..."], Pull]:
     """Run one example forward.
 
@@ -34,6 +36,8 @@ def linearise(
       params: tree of parameters of any shape; integers among them have zeros.
       other: the other collections of the variables.
       example: tree of the inputs of one example, without an axis of examples.
+      measure: what is asked of the gradients.
+      drawn: of each tensor, what the measure wants, see `taps.linearise`.
 
     Returns:
       The output, without an axis of examples, and what pulls cotangents of its shape
@@ -44,6 +48,7 @@ def linearise(
     """
     batch = jax.tree.map(lambda x: x[None], example)
     leaves, structure = jax.tree.flatten(params)
+    drawn = [()] * len(leaves) if drawn is None else drawn
     numbers = [n for n, leaf in enumerate(leaves) if dtypes.has_gradient(leaf)]
 
     def forward(differentiated):
@@ -56,27 +61,27 @@ def linearise(
     output, pull_back = jax.vjp(forward, [leaves[number] for number in numbers])
 
     def pull(cotangents, chunk):
-        def norms(cotangent):
+        def measured(cotangent):
             (gradients,) = pull_back(cotangent)
-            found = [jnp.zeros((), jnp.float32)] * len(leaves)
+            found = measures.zeros(measure, leaves)
             for number, gradient in zip(numbers, gradients, strict=True):
-                found[number] = dtypes.sum_of_squares(gradient)
+                found[number] = measure.of_gradient(gradient, drawn[number])
             return found
 
-        return by_chunks(norms, cotangents, chunk)
+        return by_chunks(measured, cotangents, chunk)
 
     return output, pull
 
 
 def by_chunks(
-    norms: Callable[..., list[Float[Array, ""]]],
+    found: Callable[..., list[Float[Array, "..."]]],
     cotangents: Inexact[AnyArray, "k ..."],
     chunk: int,
-) -> list[Float[Array, " k"]]:
-    """Results of `norms` for each of the k cotangents, `chunk` of them at once.
+) -> list[Float[Array, "k ..."]]:
+    """Results of `found` for each of the k cotangents, `chunk` of them at once.
 
     A chunk of 0 is one at a time without `vmap`, for what has no rule for it.
     """
     if chunk >= cotangents.shape[0]:
-        return jax.vmap(norms)(cotangents)
-    return jax.lax.map(norms, cotangents, batch_size=chunk or None)
+        return jax.vmap(found)(cotangents)
+    return jax.lax.map(found, cotangents, batch_size=chunk or None)

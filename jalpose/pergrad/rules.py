@@ -21,7 +21,7 @@ from jax.extend import core
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
-from jalpose.pergrad import AnyArray, dtypes, squares, stable, windows
+from jalpose.pergrad import AnyArray, dtypes, projections, squares, stable, windows
 from jalpose.pergrad.stable import Square
 from jalpose.pergrad.windows import Window
 
@@ -64,6 +64,9 @@ class Rule:
       input_gradient: (weight, cotangent, shape of the data) -> cotangent of the data;
         None: that of `forward` by autodiff.
       linear: whether y is linear in the data (an embedding has no such thing).
+      shape: of the matrix that the weight's gradient is as `projections` sees it.
+      project: (drawn of `projections`, size, data, cotangents [k, *y.shape]) ->
+        sketches [k, size] of the weight's gradient, in at least float32.
     """
 
     kind: str
@@ -78,6 +81,8 @@ class Rule:
         | None
     ) = None
     linear: bool = True
+    shape: projections.Shape | None = None
+    project: Callable[..., Float[Array, "k size"]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +212,10 @@ def _dense(operation, weight, settings) -> Rule:
         found = windows.outer(a.swapaxes(0, 1), cots.swapaxes(1, 2), wide)
         return found.reshape(len(g), -1)
 
+    def project(drawn, size, x, g):
+        wide = dtypes.wide(x, g)
+        return projections.of_matrix(drawn, size, *canonical(x, g), accumulate=wide)
+
     depth = x.size // max(groups * positions, 1)
     width = w.size // max(groups * depth, 1)
 
@@ -217,7 +226,17 @@ def _dense(operation, weight, settings) -> Rule:
     options = {"loop": False, "again": square}
     batched = _batched(settings, square, positions, way, {"gram": by_gram}, **options)
     forward, route = _binding(operation, weight), _route(settings, way(1))
-    return Rule("dense", data, weight, forward, batched, route, gradient)
+    return Rule(
+        "dense",
+        data,
+        weight,
+        forward,
+        batched,
+        route,
+        gradient,
+        shape=projections.Shape(depth, groups * width),
+        project=projections.by_example(project, loop=False),
+    )
 
 
 def _conv(operation, weight, settings) -> Rule | None:
@@ -280,6 +299,15 @@ def _conv(operation, weight, settings) -> Rule | None:
         x, cots = canonical(x, g)
         return windows.products(window, x, cots, **options).reshape(len(g), -1)
 
+    def project(drawn, size, x, g):
+        wide = dtypes.wide(x, g)
+        x, g = canonical(x, g)
+        if window.pointwise:
+            return projections.of_matrix(drawn, size, *rows(x, g), accumulate=wide)
+        return projections.of_window(
+            drawn, size, window, x, g, blocked=settings.cpu, accumulate=wide
+        )
+
     plain = _binding(operation, 1)
 
     def again(x, g):
@@ -335,6 +363,8 @@ def _conv(operation, weight, settings) -> Rule | None:
         _route(settings, way(1)),
         gradient,
         input_gradient if settings.cpu and ordered and window.groups == 1 else None,
+        shape=projections.Shape(kernel.size // sizes[1][-1], sizes[1][-1]),
+        project=projections.by_example(project, loop=loop),
     )
 
 
@@ -398,8 +428,8 @@ def _embedding(operation, weight, settings) -> Rule | None:
     # As autodiff has it: a row that is not there takes nothing, whatever was promised.
     clips = params["mode"] == lax.GatherScatterMode.CLIP
 
-    def square(indices, g):
-        wide = dtypes.wide(g)
+    def taken_rows(indices, g):
+        """Rows, -1 where nothing is taken, and [k, t, p] cotangents, zeros there."""
         (g,) = _rounded(settings, g)
         flat = indices.reshape(-1)
         if flat.dtype.itemsize < 4:  # or the number of rows might not fit
@@ -409,11 +439,20 @@ def _embedding(operation, weight, settings) -> Rule | None:
         flat = jnp.where((flat >= 0) & (flat < rows), flat, -1)
         # Where nothing is taken the output may be NaN, and so its cotangent.
         taken = (flat >= 0)[:, None]
-        cots = jnp.where(taken, g.reshape(len(g), flat.size, -1), 0)
+        return flat, jnp.where(taken, g.reshape(len(g), flat.size, -1), 0)
+
+    def square(indices, g):
+        wide = dtypes.wide(g)
+        flat, cots = taken_rows(indices, g)
         if settings.approximate:
-            energy = taken.T.astype(wide)
+            energy = (flat >= 0)[None].astype(wide)
             return squares.per_position(energy, cots[:, None], accumulate=wide)
         return squares.of_rows(flat, cots, accumulate=wide)
+
+    def project(drawn, size, indices, g):
+        flat, cots = taken_rows(indices, g)
+        options = {"accumulate": dtypes.wide(g)}
+        return projections.of_rows(drawn, size, flat, cots, **options)
 
     return Rule(
         "embedding",
@@ -423,6 +462,8 @@ def _embedding(operation, weight, settings) -> Rule | None:
         stable.by_example(square, loop=False),
         _route(settings, "gram"),
         linear=False,
+        shape=projections.Shape(rows, table.size // rows),
+        project=projections.by_example(project, loop=False),
     )
 
 

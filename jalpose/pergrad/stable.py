@@ -63,9 +63,7 @@ def gram(
     return jnp.einsum("...td,...sd->...ts", a, a, preferred_element_type=dtype)
 
 
-def usable(
-    a: Float[AnyArray, "..."], g: Float[AnyArray, "k ..."]
-) -> Bool[Array, " k"]:
+def usable(a: Float[AnyArray, "..."], g: Float[AnyArray, "k ..."]) -> Bool[Array, " k"]:
     """Whether the squares of the entries of a and of each g keep to float32's range.
 
     Zeros alone do.

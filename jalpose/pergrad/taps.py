@@ -1,18 +1,19 @@
-"""Per-example squared gradient norms from one backward pass, by taps.
+"""What is asked of per-example gradients, from one backward pass, by taps.
 
 Every operation that takes a matrix of parameters gets one more input, a zero: its tap.
 Backward, the operation returns as the tap's cotangent the squared norm of its own
-weight gradient, computed where the cotangent is and thrown away (`rules`). Autodiff
-carries the taps; no per-example gradient outlives its layer, and the ordinary weight
-gradient is never formed. Vectors, and every parameter that has no rule or is used more
-than once, get their exact per-example gradient from autodiff: never an undercount.
+weight gradient (or what else is asked of it, see `measures`), computed where the
+cotangent is and thrown away (`rules`). Autodiff carries the taps; no per-example
+gradient outlives its layer, and the ordinary weight gradient is never formed. Vectors,
+and every parameter that has no rule or is used more than once, get their exact
+per-example gradient from autodiff: never an undercount.
 
 Written for one example and batched by `vmap`, so that what stands beside an example
 cannot matter.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +21,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, dtypes, places, rules
+from jalpose.pergrad import AnyArray, dtypes, measures, places, rules
 from jalpose.pergrad import program as tracing
 from jalpose.pergrad.exact import Pull, by_chunks
+from jalpose.pergrad.measures import SQUARES, Measure
 from jalpose.pergrad.program import Path, Program
 from jalpose.pergrad.rules import Rule, Settings
 
@@ -199,7 +201,12 @@ def _left_out(name, program, uses, found):
 
 
 def linearise(
-    plan: Plan, params: PyTree, other: Mapping[str, PyTree], example: PyTree
+    plan: Plan,
+    params: PyTree,
+    other: Mapping[str, PyTree],
+    example: PyTree,
+    measure: Measure = SQUARES,
+    drawn: Sequence[PyTree] | None = None,
 ) -> tuple[Inexact[Array, "..."], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
     """Run one example forward, with its taps in place.
 
@@ -208,6 +215,9 @@ def linearise(
       params: tree of parameters.
       other: the other collections of the variables.
       example: its inputs, without an axis of examples.
+      measure: what is asked of the gradients.
+      drawn: of each tensor, in the order of the tree's leaves, arrays that the measure
+        wants, the same for all examples; None: it wants none.
 
     Returns:
       The output, without an axis of examples; what pulls cotangents of its shape back
@@ -215,60 +225,63 @@ def linearise(
       took as its data, by path.
     """
     leaves = jax.tree.leaves(params)
+    drawn = [()] * len(leaves) if drawn is None else drawn
 
     def forward(taps, differentiated):
         values = list(leaves)
         for number, value in zip(plan.differentiated, differentiated, strict=True):
             values[number] = value
         arguments = [*values, *jax.tree.leaves(other), *jax.tree.leaves(example)]
-        closed, seen = plan.program.closed, dict[Path, Any]()
-        (output,) = _evaluate(
-            plan, closed.jaxpr, closed.consts, arguments, (), taps, seen
-        )
-        return output, seen
+        evaluation = _Evaluation(plan, measure, drawn, seen={})
+        (output,) = evaluation.results(plan.program.closed, arguments, (), taps)
+        return output, evaluation.seen
 
-    taps = {path: jnp.zeros((), dtypes.wide(_output(plan, path))) for path in plan.taps}
+    taps = {
+        path: jnp.zeros(measure.shape, dtypes.wide(_output(plan, path)))
+        for path in plan.taps
+    }
     taps = places.vary_as(taps, (leaves, example))
     differentiated = [leaves[number] for number in plan.differentiated]
     output, pull_back, seen = jax.vjp(forward, taps, differentiated, has_aux=True)
 
-    def norms(cotangent):
+    def measured(cotangent):
         of_taps, gradients = pull_back(cotangent)
-        found = [jnp.zeros((), jnp.float32)] * len(plan.routes)
+        found = measures.zeros(measure, plan.routes)
         for path, (_, number) in plan.taps.items():
             found[number] = found[number] + of_taps[path]
         for number, gradient in zip(plan.differentiated, gradients, strict=True):
-            found[number] = dtypes.sum_of_squares(gradient)
+            found[number] = measure.of_gradient(gradient, drawn[number])
         return found
 
     def pull(cotangents, chunk):
-        return by_chunks(norms, cotangents, chunk)
+        return by_chunks(measured, cotangents, chunk)
 
     return output, pull, seen
 
 
-def _tap(rule: Rule):
-    """The operation of a rule with a tap: (data, weight, tap) -> y.
+def _tap(rule: Rule, measure: Measure):
+    """The operation of a rule with a tap: (data, weight, tap, drawn) -> y.
 
-    Backward, the tap's cotangent is the squared norm of the weight's gradient, and the
+    Backward, the tap's cotangent is what is asked of the weight's gradient, and the
     weight's own is left out. The gradient itself never exists outside this layer.
     """
 
     @jax.custom_vjp
-    def tapped(data, weight, tap):
-        del tap
+    def tapped(data, weight, tap, drawn):
+        del tap, drawn
         return rule.forward(data, weight)
 
     # Not by `tapped` itself: then the norms could not be differentiated by the weight.
-    def forward(data, weight, tap):
+    def forward(data, weight, tap, drawn):
         del tap
-        return rule.forward(data, weight), (data, weight)
+        return rule.forward(data, weight), (data, weight, drawn)
 
     def backward(kept, cotangent):
-        data, weight = kept
-        square = rule.square(data, cotangent[None])[0].astype(dtypes.wide(cotangent))
+        data, weight, drawn = kept
+        found = measure.of_layer(rule, data, cotangent[None], drawn)[0]
+        found = found.astype(dtypes.wide(cotangent))
         if not rule.linear or not dtypes.has_gradient(data):
-            return None, None, square
+            return None, None, found, None
         # In one dtype, as operations of several have no transpose.
         dtype = jnp.result_type(data, weight, cotangent)
         weight, cotangent = weight.astype(dtype), cotangent.astype(dtype)
@@ -278,7 +291,7 @@ def _tap(rule: Rule):
             (back,) = jax.linear_transpose(
                 lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
             )(cotangent)
-        return back.astype(data.dtype), None, square
+        return back.astype(data.dtype), None, found, None
 
     tapped.defvjp(forward, backward)
     return tapped
@@ -288,46 +301,60 @@ def _output(plan, path):
     return plan.program.equations[path].outvars[0].aval
 
 
-def _evaluate(plan, jaxpr, consts, arguments, path, taps, seen):
-    """Results of `jaxpr`, evaluated with its tapped operations in place.
+@dataclasses.dataclass(frozen=True)
+class _Evaluation:
+    """One run of a plan's program with its tapped operations in place.
 
-    `seen` collects the data of those of the outermost level, by path.
+    Attributes:
+      plan: see `linearise`, as for the two that follow.
+      measure: see there.
+      drawn: see there.
+      seen: filled with the data of the tapped operations of the outermost level.
     """
-    values = dict(zip(jaxpr.constvars, consts, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
 
-    def read(variable):
-        return variable.val if hasattr(variable, "val") else values[variable]
+    plan: Plan
+    measure: Measure
+    drawn: Sequence[PyTree]
+    seen: dict[Path, Any]
 
-    for index, equation in enumerate(jaxpr.eqns):
-        here = (*path, index)
-        operands = [read(variable) for variable in equation.invars]
-        if here in plan.taps:
-            rule, _ = plan.taps[here]
-            data, weight = operands[rule.data], operands[rule.weight]
-            results = [_tap(rule)(data, weight, taps[here])]
-            if not path:
-                seen[here] = data
-        elif _holds_tap(plan, here):
-            results = _enter(plan, equation, operands, here, taps)
-        else:
-            results = _bind(equation, operands)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(variable) for variable in jaxpr.outvars]
+    def results(self, closed, arguments, path, taps) -> list:
+        """Results of a jaxpr that stands at `path`."""
+        jaxpr = closed.jaxpr
+        values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        values.update(zip(jaxpr.invars, arguments, strict=True))
 
+        def read(variable):
+            return variable.val if hasattr(variable, "val") else values[variable]
 
-def _enter(plan, equation, operands, here, taps):
-    closed = tracing.body_of(equation)
-    assert closed is not None  # or nothing inside had been found
-    inside = {path: tap for path, tap in taps.items() if path[: len(here)] == here}
+        for index, equation in enumerate(jaxpr.eqns):
+            here = (*path, index)
+            operands = [read(variable) for variable in equation.invars]
+            if here in self.plan.taps:
+                rule, number = self.plan.taps[here]
+                data, weight = operands[rule.data], operands[rule.weight]
+                operation = _tap(rule, self.measure)
+                results = [operation(data, weight, taps[here], self.drawn[number])]
+                if not path:
+                    self.seen[here] = data
+            elif _holds_tap(self.plan, here):
+                results = self._enter(equation, operands, here, taps)
+            else:
+                results = _bind(equation, operands)
+            values.update(zip(equation.outvars, results, strict=True))
+        return [read(variable) for variable in jaxpr.outvars]
 
-    def run(taps, operands):
-        return _evaluate(plan, closed.jaxpr, closed.consts, operands, here, taps, {})
+    def _enter(self, equation, operands, here, taps) -> list:
+        closed = tracing.body_of(equation)
+        assert closed is not None  # or nothing inside had been found
+        inside = {path: tap for path, tap in taps.items() if path[: len(here)] == here}
 
-    if tracing.is_remat(equation):
-        policy, prevent = equation.params["policy"], equation.params["prevent_cse"]
-        run = jax.checkpoint(run, policy=policy, prevent_cse=prevent)
-    return run(inside, operands)
+        def run(taps, operands):
+            return self.results(closed, operands, here, taps)
+
+        if tracing.is_remat(equation):
+            policy, prevent = equation.params["policy"], equation.params["prevent_cse"]
+            run = jax.checkpoint(run, policy=policy, prevent_cse=prevent)
+        return run(inside, operands)
 
 
 def _bind(equation, operands) -> list:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -135,10 +136,8 @@ def products(
       [k, g, f / g, w, c / g], of dtype `accumulate`.
     """
     num, groups = cotangents.shape[0], window.groups
-    positions = cotangents.shape[2:-1]
     channels, features = x.shape[-1], cotangents.shape[-1]
     width = math.prod(window.kernel) * channels // groups
-    padded = pad_input(window, x)
 
     def product(padded_part, cot_part):
         found = patches(window, padded_part, cot_part.shape[2:-1])
@@ -147,13 +146,35 @@ def products(
         right = cot_part.reshape(num, -1, groups, features // groups)
         return outer(left.swapaxes(1, 2).reshape(-1, groups, width), right, accumulate)
 
-    rows = _rows(positions, width * groups * x.dtype.itemsize) if blocked else 0
+    bytes_a_position = width * groups * x.dtype.itemsize if blocked else 0
+    total = over_blocks(window, x, cotangents, product, bytes_a_position)
+    return total.reshape(num, groups, features // groups, -1, channels // groups)
+
+
+def over_blocks(
+    window: Window,
+    x: Float[AnyArray, "n *size c"],
+    cotangents: Float[AnyArray, "k n *out f"],
+    product: Callable[..., Array],
+    bytes_a_position: int,
+) -> Array:
+    """Sum over all images and positions of something made of patches and cotangents.
+
+    Args:
+      window: geometry.
+      x: the input.
+      cotangents: k of them, of the output.
+      product: (padded input, cotangents) of some positions -> what is summed up.
+      bytes_a_position: of what `product` holds; blocks of positions are as large as
+        fit a CPU's cache. 0: all at once.
+    """
+    positions = cotangents.shape[2:-1]
+    padded = pad_input(window, x)
+    rows = _rows(positions, bytes_a_position) if bytes_a_position else 0
     blocks = x.shape[0] * (positions[0] // rows) if rows else 1
     if blocks == 1:
-        total = product(padded, cotangents)
-    else:
-        total = _sum_blocks(window, padded, cotangents, product, rows, blocks)
-    return total.reshape(num, groups, features // groups, -1, channels // groups)
+        return product(padded, cotangents)
+    return _sum_blocks(window, padded, cotangents, product, rows, blocks)
 
 
 def squared_norms(
@@ -164,8 +185,8 @@ def squared_norms(
 ) -> Float[Array, " k"]:
     """Squared norms of the kernel gradients A^T G, without groups.
 
-    One pixel of the kernel at a time: what it sees is a slice of the input, and its part
-    of the gradient is squared and thrown away. No patch is ever built.
+    One pixel of the kernel at a time: what it sees is a slice of the input, and its
+    part of the gradient is squared and thrown away. No patch is ever built.
 
     Args:
       window: geometry, of one group.

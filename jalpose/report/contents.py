@@ -1,6 +1,12 @@
 """All tables of a report, in its order."""
 
-from jalpose.report import comparison_tables, measures, paper_tables, selection_tables
+from jalpose.report import (
+    comparison_tables,
+    gradnorm_tables,
+    measures,
+    paper_tables,
+    selection_tables,
+)
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import choose_reference
 from jalpose.report.text_formats import Table
@@ -30,6 +36,7 @@ def make_tables(
     tables = [
         comparison_tables.scores_table(gathered, reference),
         comparison_tables.area_table(gathered, reference),
+        measures.beside_table(gathered),
     ]
     if compared:
         tables += [
@@ -41,6 +48,9 @@ def make_tables(
         paper_tables.eglpp_table(gathered, proposed),
         paper_tables.llpp_selected_table(gathered),
         paper_tables.llpp_test_table(gathered),
+        gradnorm_tables.overlap_table(gathered),
+        gradnorm_tables.gap_table(gathered),
+        gradnorm_tables.fallen_table(gathered),
         selection_tables.parts_table(gathered),
         measures.measures_table(gathered),
     ]

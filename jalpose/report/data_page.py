@@ -10,7 +10,8 @@ from jalpose.report.page import Markup, Section
 from jalpose.report.page_tables import as_markup
 from jalpose.report.tables import Column, format_table
 from jalpose.report.text_formats import Table
-from jalpose.tasks.overviews import Finding, Summary
+from jalpose.tasks.findings import Finding
+from jalpose.tasks.overviews import Summary
 from jalpose.tasks.pictures import Key
 
 

@@ -6,7 +6,9 @@ on them.
 """
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jalpose.report import tables
@@ -31,6 +33,7 @@ class Measure:
       short_form: of its values there.
       percent: a share of one, shown in percent.
       of_choice: it is there only where something was chosen.
+      optional: recorded only where a config asks for it; else not shown.
     """
 
     key: str
@@ -40,6 +43,7 @@ class Measure:
     short_form: str
     percent: bool = False
     of_choice: bool = True
+    optional: bool = False
 
     def value(self, record: cycles.Record) -> float | None:
         """The measure of a cycle as it is shown; None where there is none."""
@@ -72,6 +76,20 @@ def measures_of(scoring: Scoring) -> tuple[Measure, ...]:
         Measure("ranking_accuracy", "ranking accuracy", ".3f", "ranking", ".2f"),
         Measure("pearson", "Pearson", ".2f", "pearson", "+z.2f"),
         Measure("spearman", "Spearman", ".2f", "spearman", "+z.2f"),
+        Measure(
+            "test_ranking_accuracy",
+            "ranking accuracy, test",
+            ".3f",
+            "test ranking",
+            ".2f",
+            optional=True,
+        ),
+        Measure(
+            "test_pearson", "Pearson, test", ".2f", "test p.", "+z.2f", optional=True
+        ),
+        Measure(
+            "test_spearman", "Spearman, test", ".2f", "test s.", "+z.2f", optional=True
+        ),
         Measure("loss_overlap", "top losses %", ".1f", "top loss %", ".0f", True),
         Measure("sq_norm_overlap", "top norms %", ".1f", "top norm %", ".0f", True),
         Measure("chance_overlap", "chance %", ".1f", "chance %", ".0f", True, False),
@@ -112,17 +130,46 @@ def measures_table(gathered: Gathered) -> Table:
         (
             f"{in_unit} of the images selected and of all scored, before training "
             "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
-            "with the true losses. Top losses and norms: share of the selected among "
-            "as many of truly highest loss or gradient norm. Distances: between "
-            "embeddings of the selected.",
+            "with the true losses, of all scored and, where asked for, of the test "
+            "set. Top losses and norms: share of the selected among as many of truly "
+            "highest loss or gradient norm. Distances: between embeddings of the "
+            "selected.",
         ),
     )
+
+
+def beside_table(gathered: Gathered) -> Table:
+    """Other numbers of the test set than the score, by the number labelled."""
+    named = gathered.scoring.keys.beside
+    grids = {
+        key: make_grid(gathered, functools.partial(_of_test, key)) for key, _ in named
+    }
+    rows: list[dict[str, Any]] = []
+    labelled = next(iter(grids.values())).labelled.tolist() if grids else []
+    for cycle, method in itertools.product(range(len(labelled)), gathered.methods):
+        found = {key: summary(grid.of(method)[:, cycle]) for key, grid in grids.items()}
+        if any(value is not None for value in found.values()):
+            rows.append({"labelled": labelled[cycle], "method": method, **found})
+    return Table(
+        "beside",
+        "Other scores of the test set: mean±standard deviation over runs",
+        (
+            Column("labelled"),
+            Column("method"),
+            *(Column(key, ".3f", words) for key, words in named),
+        ),
+        tuple(rows),
+    )
+
+
+def _of_test(key: str, record: cycles.Record) -> float | None:
+    return cycles.metrics(record).get(key)
 
 
 def rows_of_runs(workdirs: Workdirs) -> list[dict]:
     """One row for each acquisition of each run: what it cost and what it chose.
 
-    Shown with `format_table(rows, columns_of_runs(workdirs))`.
+    Shown with `format_table(rows, columns_of_runs(workdirs, rows))`.
     """
     rows = []
     listed = measures_of(tables.scoring_of_runs(workdirs))
@@ -142,8 +189,9 @@ def rows_of_runs(workdirs: Workdirs) -> list[dict]:
     return rows
 
 
-def columns_of_runs(workdirs: Workdirs) -> list[Column]:
-    """Columns of `rows_of_runs`."""
+def columns_of_runs(workdirs: Workdirs, rows: Sequence[Mapping]) -> list[Column]:
+    """Columns of `rows_of_runs`; of optional measures those that a row has."""
+    listed = measures_of(tables.scoring_of_runs(workdirs))
     return [
         Column("run"),
         Column("cycle"),
@@ -151,6 +199,7 @@ def columns_of_runs(workdirs: Workdirs) -> list[Column]:
         Column("peak_mib", ".0f", "MiB"),
         *(
             Column(measure.key, measure.short_form, measure.short)
-            for measure in measures_of(tables.scoring_of_runs(workdirs))
+            for measure in listed
+            if not measure.optional or any(row[measure.key] is not None for row in rows)
         ),
     ]

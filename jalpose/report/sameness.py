@@ -14,6 +14,8 @@ from jalpose.storage import cycles
 
 # Of a config: who and where a run is, not how it is run.
 _IDENTITY = (
+    "acquisition.diverse",
+    "acquisition.diverse_share",
     "acquisition.method",
     "base",
     "experiment",
@@ -30,11 +32,14 @@ _EFFORT = (
     "evaluation.block",
     "training.report_steps",
 )
+# Measures that are taken or not: they change neither training nor choice.
+_MEASURED = ("evaluation.test_scores", "evaluation.train_score")
 # Options of a method that no section of its own holds. mc_dropout needs a network
 # with dropout; that this changes the training as well is said by `cautions`.
 _DROPOUT = "model.dropout"
 _ENGINE = ("acquisition.engine", "acquisition.products")
 _SKETCH = "acquisition.sketch"
+_DIVERSE = "acquisition.diverse"
 # In what a run on all labels is unlike those that buy labels.
 BUYING = (
     "acquisition",
@@ -51,12 +56,12 @@ def protocol(
     """The keys of a config that have to be equal in all runs of a table.
 
     All but seeds, names, the method, every section of `acquisition` (the methods'
-    own), what sets the effort alone, `model.dropout`, and `ignore` (dotted keys, each
-    with everything below it).
+    own), what sets the effort or measures alone, `model.dropout`, and `ignore` (dotted
+    keys, each with everything below it).
     """
     acquisition = config.get("acquisition", {})
     sections = [f"acquisition.{k}" for k, v in acquisition.items() if type(v) is dict]
-    ignored = *_IDENTITY, *_EFFORT, *_ENGINE, _DROPOUT, *sections, *ignore
+    ignored = *_IDENTITY, *_EFFORT, *_MEASURED, *_ENGINE, _DROPOUT, *sections, *ignore
     below = tuple(f"{key}." for key in ignored)
     return {
         key: value
@@ -98,9 +103,22 @@ def labels(
     for method, own in zip(methods, options, strict=True):
         for key, value in own.items():
             values.setdefault((method, key), set()).add(json.dumps(value))
+    mixed = {
+        method: any(
+            "diverse" not in own
+            for other, own in zip(methods, options, strict=True)
+            if other == method
+        )
+        for method in methods
+    }
     found = []
     for method, own in zip(methods, options, strict=True):
-        differing = [key for key in own if len(values[method, key]) > 1]
+        # Where only some are spread out, those are.
+        differing = [
+            key
+            for key in own
+            if len(values[method, key]) > 1 or (key == "diverse" and mixed[method])
+        ]
         found.append(" ".join([method, *(f"{k}={_word(own[k])}" for k in differing)]))
     return found
 
@@ -110,6 +128,8 @@ def _options(config: dict, method: str, engine: bool) -> dict[str, Any]:
     flat, own = differences.modern(config), f"acquisition.{method}."
     taken = {k.removeprefix(own): v for k, v in flat.items() if k.startswith(own)}
     more = [_DROPOUT, *(_ENGINE if engine else ())]
+    if flat.get(_DIVERSE):
+        more += [_DIVERSE, f"{_DIVERSE}_share"]
     if engine and flat.get("acquisition.engine") == "sketch":
         more += [key for key in flat if key.startswith(f"{_SKETCH}.")]
     for key in more:

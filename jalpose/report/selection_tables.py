@@ -11,6 +11,9 @@ from jalpose.report.tables import Column
 from jalpose.report.text_formats import MeanSd, Table, mark_best
 from jalpose.storage import cycles, records
 
+MOST_PARTS = 120  # of which every one has a row
+ENDS = 20  # rows of each end, of more parts
+
 # Overlap of selections
 
 
@@ -158,7 +161,8 @@ def _chance_note(gathered: Gathered) -> list[str]:
 def parts_table(gathered: Gathered) -> Table:
     """Score of each part at the last budget, of the methods that have reached it.
 
-    A part is a joint, a class, ...; without scores of parts there are no rows.
+    A part is a joint, a class, ...; without scores of parts there are no rows. Of very
+    many parts the ends are shown, by their means over all runs.
     """
     grid, scoring = score_grid(gathered), gathered.scoring
     cycle, part = len(grid.labelled) - 1, scoring.keys.part
@@ -178,6 +182,13 @@ def parts_table(gathered: Gathered) -> Table:
             values = [scoring.parts(record).get(name) for record in there[method]]
             row[method] = _summary([v for v in values if v is not None])
         rows.append(row)
+    notes = []
+    if len(rows) > MOST_PARTS:
+        notes = [
+            f"The lowest {ENDS} and the highest {ENDS} of {len(rows)}; all are in each "
+            "run's cycles.jsonl."
+        ]
+        rows = _ends(rows, methods)
     bold = set()
     for place, row in enumerate(rows):
         below = [{"score": row[method]} for method in methods]
@@ -193,9 +204,20 @@ def parts_table(gathered: Gathered) -> Table:
         "labelled images: mean±standard deviation over runs",
         (Column(part), *(Column(name, scoring.digits(1)) for name in methods)),
         tuple(rows),
-        (f"Runs: {counts}.",),
+        (f"Runs: {counts}.", *notes),
         bold=frozenset(bold),
     )
+
+
+def _ends(rows: list[dict], methods: list[str]) -> list[dict]:
+    """The parts of the lowest and of the highest means, lowest first."""
+    known = [
+        (float(np.mean([row[m].mean for m in methods if row[m] is not None])), place)
+        for place, row in enumerate(rows)
+        if any(row[m] is not None for m in methods)
+    ]
+    order = [place for _, place in sorted(known)]
+    return [rows[place] for place in (*order[:ENDS], *order[-ENDS:])]
 
 
 def cost_table(gathered: Gathered) -> Table:

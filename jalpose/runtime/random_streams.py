@@ -4,19 +4,9 @@ No key is ever stored: a stream is found again from the seed and the names, so a
 resumed run, or one on other devices, draws what the uninterrupted run drew.
 """
 
-import hashlib
-
 import jax
 
-
-def stream_seed(seed: int, *names: str | int) -> int:
-    """31-bit seed of the stream `names` under `seed`.
-
-    >>> stream_seed(0, "order", 1) == stream_seed(0, "order", 1)
-    True
-    """
-    text = "/".join(map(str, (seed, *names))).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
+from jalpose.runtime.seeds import stream_seed as stream_seed
 
 
 def stream(seed: int, *names: str | int) -> jax.Array:

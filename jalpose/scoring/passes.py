@@ -23,6 +23,7 @@ from jalpose.runtime import hosts, sharding
 from jalpose.runtime.shapes import AnyArray
 from jalpose.runtime.throughput import Meter
 from jalpose.tasks.task import Task
+from jalpose.training.companion import Learner, Seen
 from jalpose.training.trainer import network_of, scale_images
 
 LabelsOf = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -34,12 +35,12 @@ class Fitted:
 
     Attributes:
       build: microbatch -> pass.
-      most: largest microbatch worth trying.
+      most: (variables, rows on the devices) -> largest microbatch worth trying.
       limit: bytes on one device.
     """
 
     build: Callable[[int], Callable]
-    most: int
+    most: Callable[..., int]
     limit: int
 
 
@@ -104,6 +105,7 @@ class Passes:
       threads: reading ahead.
       gradient_model: the same network as gradient norms are taken of it; None: as is.
       head: Linen module of a head beside the network, or None.
+      companion: learner of a model beside the network, or None.
       run_block: runs a compiled block; None: `execute`.
     """
 
@@ -116,9 +118,11 @@ class Passes:
         threads: int,
         gradient_model=None,
         head=None,
+        companion: Learner | None = None,
         run_block: Callable | None = None,
     ):
         self.model, self.task, self.head, self.mesh = model, task, head, mesh
+        self.companion = companion
         self.gradient_model = model if gradient_model is None else gradient_model
         self.threads = threads
         self.num_devices = mesh.size
@@ -238,6 +242,14 @@ class Passes:
 
         return jax.lax.map(sample, jnp.swapaxes(keys, 0, 1))
 
+    def companion_output(self, variables, images: UInt8[AnyArray, "b y x 3"]):
+        """What the companion says of uint8 [B, S, S, 3]: see `Learner.describe`."""
+        assert self.companion is not None  # it is among the variables
+        output = self.output(variables, images)
+        return self.companion.describe(
+            variables["companion"], Seen(scale_images(images), output)
+        )
+
     def describe(self, variables, rows) -> dict:
         """Pass: embedding [C], what `Task.decode` reads off, and loss.
 
@@ -263,7 +275,7 @@ class Passes:
                 limit = int(hosts.gather(np.int64(fn.limit)).min())
                 found, microbatch = largest_fitting(
                     lambda size: self._compile(fn.build(size), variables, rows),
-                    fn.most,
+                    fn.most(variables, rows),
                     limit,
                 )
             else:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from jalpose.pergrad import api as pergrad
-from jalpose.pergrad import checks
+from jalpose.pergrad import checks, gradient_sketches
 from jalpose.pergrad import memory as limits
 from jalpose.pergrad.api import Engine
 from jalpose.runtime import hosts
@@ -122,7 +122,8 @@ class Probe:
           ids: example ids.
           key: of the pass; each example's own is folded with its id.
           over: network | members (of the committee) | dropout (`samples` of the
-            network); of the latter two the `Output` has a leading axis.
+            network); of the latter two the `Output` has a leading axis. Or companion:
+            `fn` gets what that says of the example, see `companion.Learner.describe`.
           samples: under dropout, each with channels dropped by the example's key.
         """
         key = jax.random.key(0) if key is None else key
@@ -192,12 +193,86 @@ class Probe:
             checks.finite(found["expected"], [f"id {i}" for i in ids])
         return found
 
+    def sketches(
+        self,
+        targets_fn: Callable,
+        ids: Int[np.ndarray, " m"],
+        scales: Float[np.ndarray, "m k"],
+        names: Int[np.ndarray, "m k"],
+        context: Callable = lambda positions: {},
+        *,
+        size: int,
+        key,
+        loss_fn: Callable | None = None,
+    ) -> Float[np.ndarray, "m size"]:
+        """Random projections of gradients, those of K candidates added up.
+
+        The inner product of two examples' projections estimates, without bias, the sum
+        over the candidates whose name both have of the scales times the inner product
+        of the gradients: the projections of each name have random signs of their own.
+
+        Args:
+          targets_fn: see `squared_norms`.
+          ids: example ids, M of them.
+          scales: float32 [M, K], each candidate's gradient is multiplied by it.
+          names: whole numbers [M, K], of the candidates; distinct in a row.
+          context: see `squared_norms`.
+          size: numbers a projection has.
+          key: of the projection, the same for all examples.
+          loss_fn: see `squared_norms`.
+
+        Raises:
+          FloatingPointError: a projection is not finite; names the example ids.
+        """
+        draw = np.asarray(jax.random.key_data(key))
+
+        def rows_of(positions):
+            return {
+                **context(positions),
+                "scales": scales[positions],
+                "names": names[positions].astype(np.uint32),
+                # As data of the examples: a new key compiles nothing anew.
+                "draw": np.tile(draw, (len(positions), 1)),
+            }
+
+        loss_fn = self.task.loss if loss_fn is None else loss_fn
+        functions, engine = Functions(targets_fn, loss_fn), self._engine
+        if engine.name not in ("exact", "ghost", "conv_linear"):
+            engine = dataclasses.replace(engine, name="ghost")
+        block = -(-self._gradient_block // self._walker.num_devices)
+        num, model = scales.shape[1], self._walker.gradient_model
+
+        def build():
+            return fitted(
+                lambda sized: _sketches(model, functions, sized, size),
+                engine,
+                model=model,
+                block=block,
+                num_labels=num,
+                memory=self._memory,
+            )
+
+        which = ("sketches", functions, engine, block, num, self._memory, size)
+        name = f"sketches-{targets_fn.__name__} {size}-{digest(draw)}"
+        found = self._pass(
+            name,
+            self._walker.once(which, build),
+            ids,
+            self._gradient_block,
+            rows_of,
+        )["sketch"]
+        lengths = np.einsum("mc,mc->m", found, found)
+        if not np.isfinite(lengths).all():
+            checks.finite(lengths, [f"id {i}" for i in ids])
+        return found
+
     def _fitted(self, functions, engine, block, num_labels, memory):
         """The pass of gradient norms, its microbatch yet to be found where it is 0."""
         model = self._walker.gradient_model
         return fitted(
             lambda sized: _norms(model, functions, sized),
             engine,
+            model=model,
             block=block,
             num_labels=num_labels,
             memory=memory,
@@ -233,6 +308,35 @@ class Probe:
 
         return self._resume(name, ids, walk)
 
+    def iterate(
+        self,
+        name: str,
+        step: Callable[[int, Arrays], Arrays],
+        begin: Callable[[], Arrays],
+        steps: int,
+    ) -> Arrays:
+        """The state after `steps` steps of an iteration, each kept in the journal.
+
+        For what is learnt of a pass's results: small, since every state is kept until
+        the cycle ends.
+
+        Args:
+          name: says all that decides what comes out but the number of steps.
+          step: (number of the step, state) -> state; the same on every host.
+          begin: the state at first, dict of arrays; kept shapes and dtypes.
+          steps: 1 or more.
+        """
+        numbers = np.arange(steps)
+        kept = _full_name(name, numbers)
+
+        def walk(start):
+            state = _row(self.journal.read(kept), start - 1) if start else begin()
+            for number in range(start, steps):
+                state = step(number, state)
+                yield {key: np.asarray(value)[None] for key, value in state.items()}
+
+        return _row(self._resume(name, numbers, walk), -1)
+
     def _pass(self, kind, fn, ids, block, context=None, examples=None):
         def walk(start):
             return self._walker.walk(
@@ -250,7 +354,7 @@ class Probe:
 
     def _resume(self, kind, ids, walk: Callable[[int], Iterable[Arrays]]) -> Arrays:
         """All rows of a pass, of which `walk` gives the blocks from a row on."""
-        name, journal = f"{kind}-{digest(ids)}", self.journal
+        name, journal = _full_name(kind, ids), self.journal
         if journal.rows(name) < len(ids):
             if self._pieces <= 0:
                 raise Paused
@@ -270,26 +374,49 @@ class Probe:
         return journal.read(name)
 
 
+def _row(arrays: Arrays, number: int) -> Arrays:
+    return {key: np.asarray(value[number]) for key, value in arrays.items()}
+
+
+def _full_name(kind: str, ids) -> str:
+    """Name of a pass in the journal."""
+    return f"{kind}-{digest(ids)}"
+
+
 def fitted(
-    build: Callable, engine: Engine, *, block: int, num_labels: int, memory: float
+    build: Callable,
+    engine: Engine,
+    *,
+    model,
+    block: int,
+    num_labels: int,
+    memory: float,
 ):
     """A pass of gradient norms, its microbatch yet to be found where it is 0.
 
     Args:
       build: engine -> pass.
       engine: its microbatch is kept unless it is 0.
+      model: Linen module returning `Output`, whose norms they are.
       block: examples a pass on one device.
       num_labels: candidate labels an example.
       memory: GiB a device they may take; 0: what it reports.
     """
     if engine.microbatch:
         return build(engine)
-    limit = int(memory * 2**30) or limits.limit_bytes()
-    most = block * num_labels
-    if jax.default_backend() == "cpu":  # one example at a time
-        most = min(num_labels, limits.CPU_MICROBATCH)
+
+    def forward(variables, images):
+        return model.apply(network_of(variables), scale_images(images)).prediction
+
+    def most(variables, rows):
+        whole = rows["image"]
+        images = jax.ShapeDtypeStruct((block, *whole.shape[1:]), whole.dtype)
+        return limits.worthwhile(forward, variables, images, num_labels)
+
     return Fitted(
-        lambda size: build(dataclasses.replace(engine, microbatch=size)), most, limit
+        lambda size: build(dataclasses.replace(engine, microbatch=size)),
+        most,
+        int(memory * 2**30) or limits.limit_bytes(),
     )
 
 
@@ -319,6 +446,8 @@ def _reduction(walker, fn, over, samples):
         images = rows["image"]
         if over == "network":
             return jax.vmap(fn)(walker.output(variables, images), keys)
+        if over == "companion":
+            return jax.vmap(fn)(walker.companion_output(variables, images), keys)
         if over == "members":
             output = walker.members_output(variables, images)
         else:
@@ -376,6 +505,32 @@ def _norms(model, functions, engine):
         return found
 
     return norms
+
+
+def _sketches(model, functions, engine, size):
+    def sketches(variables, rows):
+        rows = {**rows, "context": dict(rows["context"])}
+        names, draws = (rows["context"].pop(name) for name in ("names", "draw"))
+        rows["context"]["weights"] = rows["context"].pop("scales")
+        *arguments, scales = norm_arguments(model, functions, variables, rows)
+        key = jax.random.wrap_key_data(draws[0])  # the same for all
+        found = gradient_sketches.sketches(engine, *arguments, size=size, key=key)
+
+        def signs(name):
+            drawn = jax.random.fold_in(jax.random.fold_in(key, 1), name)
+            return jax.random.rademacher(drawn, (size,), found.dtype)
+
+        # A turn a candidate: what is held are the signs of one.
+        def add(total, one):
+            projection, name, scale = one
+            each = jax.vmap(signs)(name) * projection
+            return total + scale[:, None] * each, None
+
+        turns = jnp.moveaxis(found, 1, 0), names.T, scales.T
+        zero = jnp.zeros_like(found[:, 0])
+        return {"sketch": jax.lax.scan(add, zero, turns)[0]}
+
+    return sketches
 
 
 _VALUES = {

@@ -7,7 +7,29 @@ from typing import Any
 from ml_collections import ConfigDict
 
 # Keys that came after the first records, and the values that do what was done before.
-SINCE: dict[str, Any] = {"task": "pose"}
+SINCE: dict[str, Any] = {
+    "task": "pose",
+    "evaluation.train_score": False,
+    "evaluation.test_scores": False,
+    "training.optimizer": "adam",
+    "training.momentum": 0.9,
+    "training.nesterov": False,
+    "training.weight_decay": 0.0,
+    "training.drop_epochs": [],
+    "training.drop_steps": [],
+    "training.drop_factor": 0.1,
+    "training.heldout": "tenth",
+    "acquisition.diverse": "",
+    "acquisition.diverse_share": 0.25,
+    "experiment.variants": [],
+    "data.rare_test": -1.0,
+    "data.frames": 1,
+    "acquisition.coreset.space": "embedding",
+    "acquisition.coreset.cotangents": "random",
+    "acquisition.coreset.directions": 4,
+    "acquisition.coreset.candidates": 9,
+    "acquisition.coreset.size": 512,
+}
 
 # Values that were spelled otherwise: key -> {then: now}.
 RESPELLED: dict[str, dict[Any, Any]] = {

@@ -7,6 +7,7 @@ and of every method (likewise), and makes the changes. What follows the colon of
 `--config.section.key=value` changes one key.
 """
 
+import ast
 import os
 
 from ml_collections import ConfigDict
@@ -61,8 +62,20 @@ def common() -> ConfigDict:
     training.base_steps = 0  # exactly one of the two above 0
     training.cycle_epochs = 100  # length of the training in each later cycle:
     training.cycle_steps = 0  # exactly one of the two above 0
-    training.learning_rate = 3e-4  # Adam
-    training.schedule = "plateau"  # plateau (of the held-out loss) | cosine | constant
+    training.optimizer = "adam"  # adam | sgd
+    training.learning_rate = 3e-4  # of the optimiser
+    training.momentum = 0.9  # of sgd; 0: none
+    training.nesterov = False  # of sgd: the gradient at the point momentum leads to
+    # Times the weights, added to their gradient: all of them, biases and batch norms
+    # too, as torch.optim does.
+    training.weight_decay = 0.0
+    # plateau (of the held-out loss) | cosine | steps (drops) | constant
+    training.schedule = "plateau"
+    # With schedule=steps the rate drops after so many epochs, or steps, of each
+    # training: exactly one of the two, e.g. (160,).
+    training.drop_epochs = ()
+    training.drop_steps = ()
+    training.drop_factor = 0.1  # learning rate factor of a drop
     training.warmup_steps = 0  # linear warm-up at the start of each training
     training.plateau_factor = 0.5  # learning rate factor where the loss stalls
     training.plateau_patience = 5  # held-out evaluations without a better loss
@@ -70,6 +83,9 @@ def common() -> ConfigDict:
     training.plateau_min = 0.01  # smallest learning rate, of learning_rate
     training.clip_norm = 0.0  # global gradient norm; 0: no clipping
     training.start = "warm"  # each cycle: warm (previous weights) | fresh (new ones)
+    # Of the labelled, who is not trained on and says which weights are best: tenth |
+    # none (all are trained on, as papers on classes do; with keep=last).
+    training.heldout = "tenth"
     training.keep = "best"  # best (held-out loss) | last weights of a training
     training.heldout_epochs = 1.0  # epochs between held-out evaluations
     training.report_steps = 50  # steps between two reports, and at most a piece
@@ -78,12 +94,21 @@ def common() -> ConfigDict:
     # Of everything scored, once its choice is made: the gradient norms of the true
     # labels, and how many of the highest were chosen. A backward pass an image.
     evaluation.true_norms = True
+    # Score the images trained on too, as they are, without augmentation: how far above
+    # the test set's their score is. A forward pass an image.
+    evaluation.train_score = False
+    # Have the method score the test set too, once its choice is made: how well its
+    # scores order the true losses there. What scoring costs, an image.
+    evaluation.test_scores = False
     evaluation.block = 64  # examples a forward pass, over all devices
 
     acquisition = config.acquisition = ConfigDict()
     # See jalpose/acquisition/registry.py; its options are the section of its name.
     acquisition.method = "random"
     acquisition.budget = 1000  # examples labelled a cycle
+    # "": the method alone | coreset | lcmd | kmeanspp | ...: chooses the batch among
+    acquisition.diverse = ""
+    acquisition.diverse_share = 0.25  # the best of all scored, never below the budget
     # Score a random subset of the unlabelled, the same for all methods; 0: all.
     acquisition.pool_subset = 0
     acquisition.block = 16  # examples a scoring pass, over all devices
@@ -113,7 +138,11 @@ def common() -> ConfigDict:
 
     # Of `jalpose.experiment` alone, which runs each method with each seed.
     experiment = config.experiment = ConfigDict()
-    experiment.methods = ()  # see jalpose/acquisition/registry.py
+    experiment.methods = ()  # see jalpose/acquisition/registry.py, and below
+    # Methods with other options, by a name of their own, each ("eglpp_spread", "eglpp",
+    # "acquisition.diverse=lcmd", ...): its name, the method's, what is changed of
+    # `acquisition`, or seeds.acquire.
+    experiment.variants = ()
     experiment.seeds = ()  # values of `seed`; of the same seed, the same base model
     experiment.full = False  # each seed also once on all labels, without choices
 
@@ -163,11 +192,67 @@ def seed_of(config: ConfigDict, part: str) -> int:
 
 
 def from_base(config: ConfigDict, method: str, base: str) -> ConfigDict:
-    """`config` with another method alone, from the base model of the run in `base`."""
+    """`config` with another method alone, from the base model of the run in `base`.
+
+    Args:
+      config: of the runs.
+      method: of the registry, or a name of `experiment.variants`.
+      base: workdir; "": none.
+
+    Raises:
+      ConfigError: a variant changes what there is not.
+    """
     other = ConfigDict(config.to_dict())
-    other.base, other.acquisition.method = base, method
-    other.loop.compare = ()
+    other.base, other.loop.compare, other.experiment.variants = base, (), ()
+    own, *changes = variants_of(config).get(method, (method,))
+    other.acquisition.method = own
+    for change in changes:
+        key, equals, value = change.partition("=")
+        allowed = key.startswith("acquisition.") or key == "seeds.acquire"
+        if not equals or not allowed:
+            raise ConfigError(
+                f"experiment.variants: {method} changes {change!r}, which is not of "
+                "the form acquisition.key=value, nor seeds.acquire=N"
+            )
+        check_key(other, key)
+        section, _, last = key.rpartition(".")
+        lookup(other, section)[last] = _read(key, value, lookup(other, key))
     return other
+
+
+def variants_of(config: ConfigDict) -> dict[str, tuple[str, ...]]:
+    """Method and changes of each of `experiment.variants`, by its name.
+
+    Raises:
+      ConfigError: one is not of the form that the key asks for, or a name stands twice.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for given in config.experiment.variants:
+        strings = not isinstance(given, str) and all(isinstance(s, str) for s in given)
+        if not strings or len(given) < 2 or given[0] in found:
+            raise ConfigError(
+                f"experiment.variants: {given!r} must be a name of its own, a method's "
+                'and changes, e.g. ("eglpp_spread", "eglpp", '
+                '"acquisition.diverse=lcmd")'
+            )
+        found[given[0]] = tuple(given[1:])
+    return found
+
+
+def _read(key: str, text: str, before):
+    """A value as the one it replaces is written."""
+    if isinstance(before, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    whole = isinstance(before, float) and type(value) is int
+    if type(value) is not type(before) and not whole:
+        raise ConfigError(
+            f"experiment.variants: {key}={text} must be of the kind of {before!r}"
+        )
+    return type(before)(value)
 
 
 def known_keys(config: ConfigDict, prefix: str = "") -> list[str]:

@@ -1,5 +1,7 @@
 """Is a resolved configuration usable? What can be said of the common keys."""
 
+from itertools import pairwise
+
 from ml_collections import ConfigDict
 
 from jalpose.settings.checks import ConfigError, above, at_least, between, one_of
@@ -35,10 +37,8 @@ def _check_choices(config):
     one_of("data.labelled", config.data.labelled, ("initial", "all"))
     one_of("data.damaged", config.data.damaged, ("refuse", "leave_out"))
     one_of("data.check", config.data.check, ("warn", "strict", "off"))
-    training = config.training
-    one_of("training.schedule", training.schedule, ("plateau", "cosine", "constant"))
-    one_of("training.start", training.start, ("warm", "fresh"))
-    one_of("training.keep", training.keep, ("best", "last"))
+    one_of("training.start", config.training.start, ("warm", "fresh"))
+    _check_optimisation(config.training)
     methods = (config.acquisition.method, *config.loop.compare)
     if len(set(methods)) < len(methods):
         raise ConfigError(
@@ -47,6 +47,46 @@ def _check_choices(config):
         )
     products = ("float32", "bfloat16")
     one_of("acquisition.products", config.acquisition.products, products)
+
+
+def _check_optimisation(training):
+    schedules = ("plateau", "cosine", "steps", "constant")
+    one_of("training.optimizer", training.optimizer, ("adam", "sgd"))
+    one_of("training.schedule", training.schedule, schedules)
+    one_of("training.heldout", training.heldout, ("tenth", "none"))
+    one_of("training.keep", training.keep, ("best", "last"))
+    if not 0 <= training.momentum < 1:
+        raise ConfigError(
+            f"training.momentum={training.momentum} must be 0 or more, and below 1"
+        )
+    if training.nesterov and not training.momentum:
+        raise ConfigError(
+            "training.nesterov=True goes on along the momentum, and there is none: "
+            "set training.momentum above 0, e.g. 0.9"
+        )
+    for key in ("drop_epochs", "drop_steps"):
+        drops = tuple(training[key])
+        if any(later <= earlier for earlier, later in pairwise((0, *drops))):
+            raise ConfigError(
+                f"training.{key}={drops} must rise, each above the one before and the "
+                "first above 0"
+            )
+    epochs, steps = tuple(training.drop_epochs), tuple(training.drop_steps)
+    if training.schedule == "steps" and bool(epochs) == bool(steps):
+        raise ConfigError(
+            "training.schedule='steps' needs exactly one of training.drop_epochs and "
+            "training.drop_steps, where the learning rate drops; they are "
+            f"{epochs} and {steps}"
+        )
+    if training.heldout == "none":
+        for key, needs in (("schedule", "plateau"), ("keep", "best")):
+            if training[key] == needs:
+                raise ConfigError(
+                    f"training.{key}={needs!r} goes by the loss of held-out examples, "
+                    "and training.heldout='none' holds none out: set training.keep="
+                    "last and a training.schedule that needs no loss (cosine, steps, "
+                    "constant), or training.heldout=tenth"
+                )
 
 
 _POSITIVE = {
@@ -63,7 +103,7 @@ _POSITIVE = {
 }
 _NOT_NEGATIVE = {
     "data": ("pool", "test"),
-    "training": ("warmup_steps", "clip_norm", "plateau_cooldown"),
+    "training": ("warmup_steps", "clip_norm", "plateau_cooldown", "weight_decay"),
     "acquisition": ("pool_subset", "microbatch", "memory"),
     "loop": ("cycles", "checkpoint_seconds"),
     "output": ("images", "trace"),
@@ -82,11 +122,12 @@ def _check_numbers(config):
                 f"seeds.{part}={seed} must be 0 or more, or -1: the same as `seed`"
             )
     between("training.plateau_min", config.training.plateau_min, 0, 1)
-    factor = config.training.plateau_factor
-    if not 0 < factor < 1:
-        raise ConfigError(
-            f"training.plateau_factor={factor} must lie between 0 and 1, both excluded"
-        )
+    for key in ("plateau_factor", "drop_factor"):
+        factor = config.training[key]
+        if not 0 < factor < 1:
+            raise ConfigError(
+                f"training.{key}={factor} must lie between 0 and 1, both excluded"
+            )
 
 
 def _check_sketch(sketch):

@@ -4,6 +4,7 @@ A name is a string and stands wherever a key of the arrays does. Letters of the 
 
     M  examples scored, in the order of `ids`      b  examples selected
     L  examples labelled before                    n  examples drawn with their maps
+    B  examples bought in the cycle before
     T  test examples                               C  length of an embedding
     K  labelled neighbours of an example           J  joints
     P  peaks of a map, at most                     Q  links between joints
@@ -56,6 +57,10 @@ def _declare(name: str, shape: str, dtype: str, producer: str) -> ArrayName:
 TEST_IDS = _declare("test_ids", "T", "int64", "trained")
 TEST_LOSSES = _declare("test_losses", "T", "float32", "trained")
 TEST_JOINTS = _declare("test_joints", "T J 2", "float32", "trained")  # image pixels
+# The examples bought last, by the network trained on them: norms of the gradients of
+# their labels, as `true_squared_norms` of the cycle before has them.
+BOUGHT_IDS = _declare("bought_ids", "B", "int64", "trained")
+BOUGHT_SQUARED_NORMS = _declare("bought_squared_norms", "B", "float32", "trained")
 
 # A choice.
 IDS = _declare("ids", "M", "int64", "selected")  # of what was scored, rising
@@ -68,6 +73,7 @@ TRUE_LOSSES = _declare("true_losses", "M", "float32", "measured")
 TRUE_SQUARED_NORMS = _declare("true_squared_norms", "M", "float32", "measured")
 JOINTS = _declare("joints", "M J 2", "float32", "measured")  # predicted, image pixels
 PEAKS = _declare("peaks", "M J", "float32", "measured")  # heights of the heatmaps
+TEST_SCORES = _declare("test_scores", "T", "float32", "measured")  # by the method
 
 # What is kept for pictures of a choice.
 LABELLED_IDS = _declare("labelled_ids", "L", "int64", "measured")
@@ -102,17 +108,54 @@ JOINT_VARIANCE = _declare(  # of each site: a joint, ...
     "float32",
     "explanation of ensemble, mc_dropout and egl_ensemble",
 )
+SITE_UNCERTAINTY = _declare(  # 1 less confidence or margin, of each site
+    "site_uncertainty",
+    "M S",
+    "float32",
+    "explanation of least_confidence and least_margin",
+)
+SITE_DISAGREEMENT = _declare(  # of posteriors, of each site
+    "site_disagreement", "M S", "float32", "explanation of ensemble and mc_dropout"
+)
 LOG_VARIANCES = _declare("log_variances", "M J", "float32", "explanation of aleatoric")
 LINK_LENGTHS = _declare("link_lengths", "M Q", "float32", "explanation of vl4pose")
-LINK_LOG_VARIANCES = _declare(
+LINK_SITE_UNCERTAINTY = _declare(  # 1 less confidence or margin, of each site
+    "site_uncertainty",
+    "M S",
+    "float32",
+    "explanation of least_confidence and least_margin",
+)
+SITE_DISAGREEMENT = _declare(  # of posteriors, of each site
+    "site_disagreement", "M S", "float32", "explanation of ensemble and mc_dropout"
+)
+LOG_VARIANCES = _declare(
     "link_log_variances", "M Q", "float32", "explanation of vl4pose"
 )
 NEAREST_DISTANCE = _declare(  # to what was labelled before
-    "nearest_distance", "M", "float32", "explanation of coreset"
+    "nearest_distance",
+    "M",
+    "float32",
+    "explanation of coreset, lcmd, kmeanspp, badge and core_gcn",
 )
 PICK_DISTANCE = _declare(  # to all labelled, when picked; NaN: not picked
-    "pick_distance", "M", "float32", "explanation of coreset"
+    "pick_distance",
+    "M",
+    "float32",
+    "explanation of coreset, lcmd, kmeanspp, badge and core_gcn",
 )
+LABELLED_PROBABILITY = _declare(  # of being labelled, by what was trained to tell
+    "labelled_probability", "M", "float32", "explanation of vaal, sraal and core_gcn"
+)
+CLUSTER = _declare(  # number of the nearest labelled or picked; of typiclust its own
+    "cluster", "M", "int64", "explanation of lcmd, kmeanspp, badge, typiclust"
+)
+VARIANCE = _declare("variance", "M", "float32", "explanation of maxdet")
+PICK_VARIANCE = _declare("pick_variance", "M", "float32", "explanation of maxdet")
+REDUCTION = _declare("reduction", "M", "float32", "explanation of bait")
+PICK_REDUCTION = _declare("pick_reduction", "M", "float32", "explanation of bait")
+TYPICALITY = _declare("typicality", "M", "float32", "explanation of typiclust")
+COVERED = _declare("covered", "M", "float32", "explanation of maxherding")
+PICK_GAIN = _declare("pick_gain", "M", "float32", "explanation of maxherding")
 
 
 def of_test_set(name: str) -> str:

@@ -3,7 +3,9 @@
 A record is a line of `cycles.jsonl`, a dict:
 
     cycle, num_labelled, seconds     of the training with its test
-    metrics      of the test set: the score under the keys of the task, test_loss
+    metrics      of the test set: the score under the keys of the task, test_loss;
+                 where asked for or known, train_<score> and train_loss of the images
+                 trained on, norms_fallen of those bought last
     acquisition  method, budget, num_scored, seconds, peak_bytes, engine, ...; None
                  where nothing was chosen
     measures     of the choice, by the labels of all that was scored; seconds

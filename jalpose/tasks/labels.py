@@ -7,6 +7,7 @@ sees them are in pixels of the crop.
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,6 +25,7 @@ class Score(NamedTuple):
       parts: of each joint, class, ...; NaN where there was nothing to score.
       num_scored: examples it is of.
       num_left_out: examples that could not be scored.
+      more: other numbers of the same predictions, by name, for the record.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Score(NamedTuple):
     parts: dict[str, float]
     num_scored: int
     num_left_out: int = 0
+    more: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ class ScoreKeys:
       percent: the value is a share of one, shown in percent.
       higher_is_better: else the lowest score is the best.
       usual_name: where a record has no name.
+      beside: keys of other numbers of the test set, and what they are for people.
     """
 
     key: str
@@ -58,6 +62,7 @@ class ScoreKeys:
     percent: bool
     higher_is_better: bool
     usual_name: str
+    beside: tuple[tuple[str, str], ...] = ()
 
     def value_of(self, metrics: Mapping) -> float | None:
         """The score in the unit it is shown in: percent, or as it is."""

@@ -11,22 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jalpose.tasks.findings import Finding
 from jalpose.tasks.labels import Truth
 from jalpose.tasks.pictures import Key
-
-
-class Finding(NamedTuple):
-    """Something that is wrong, or may be.
-
-    Attributes:
-      words: what, with examples and what to do.
-      impossible: it cannot be right; a run would be refused.
-      examples: ids of whom it is of; () where it is of all.
-    """
-
-    words: str
-    impossible: bool = False
-    examples: tuple[int, ...] = ()
 
 
 class Heading(NamedTuple):

@@ -14,7 +14,10 @@ from types import ModuleType
 
 from jalpose.settings.checks import one_of
 
-TASKS = {"pose": "jalpose.tasks.pose"}
+TASKS = {
+    "pose": "jalpose.tasks.pose",
+    "classification": "jalpose.tasks.classification",
+}
 
 USUAL = "pose"  # of configs written before tasks had names
 
@@ -25,7 +28,11 @@ def settings_of(name: str) -> ModuleType:
 
 
 def sources_of(name: str) -> ModuleType:
-    """Module with `SOURCES` by `data.name` and `load_dataset(data, seed)`."""
+    """Module with `SOURCES` by `data.name` and `load_dataset(data, seed)`.
+
+    And, if what can be read of sets that are refused is to be looked through,
+    `readable(data)`: a data set whose examples play no part or None, and the errors.
+    """
     return _part(name, "sources")
 
 

@@ -128,6 +128,7 @@ CAPABILITIES = {
     "predictions of one example differ, as predicted or as decoded",
     "predicted_target": "(prediction, label) -> target: what the network says in the "
     "place of a label",
+    "predicted_label": "(prediction) -> label: what the network would answer",
     "illustrate": "(prediction) -> arrays: what is kept of a few examples for pictures",
     "skeleton": "named joints and the links between them",
 }

@@ -14,7 +14,8 @@ def steps_per_epoch(config: ConfigDict, initial: int, cycle: int) -> int:
       cycle: from 0.
     """
     planned = initial + cycle * config.acquisition.budget
-    return max(1, round(0.9 * planned / config.training.batch))
+    share = 0.9 if config.training.heldout == "tenth" else 1.0
+    return max(1, round(share * planned / config.training.batch))
 
 
 def total_steps(config: ConfigDict, initial: int, cycle: int) -> int:
@@ -26,6 +27,26 @@ def total_steps(config: ConfigDict, initial: int, cycle: int) -> int:
         else (training.cycle_epochs, training.cycle_steps)
     )
     return steps or round(epochs * steps_per_epoch(config, initial, cycle))
+
+
+def drops(config: ConfigDict, initial: int, cycle: int, steps: int) -> tuple[int, ...]:
+    """Steps at which the learning rate of a training of `cycle` drops.
+
+    Those that `training.drop_epochs` or `training.drop_steps` name are of the network's
+    training. A training of another length, of a head alone or of a member, drops where
+    the same share of it is done.
+
+    Args:
+      config: of the run.
+      initial: examples labelled at the start.
+      cycle: from 0.
+      steps: of the training.
+    """
+    training = config.training
+    per_epoch = steps_per_epoch(config, initial, cycle)
+    named = training.drop_steps or [e * per_epoch for e in training.drop_epochs]
+    whole = total_steps(config, initial, cycle)
+    return tuple(round(step * steps / whole) for step in named)
 
 
 def steps_behind_the_last(config: ConfigDict) -> int:

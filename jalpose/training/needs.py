@@ -41,6 +41,23 @@ class Members:
 
 
 @dataclasses.dataclass(frozen=True)
+class Companion:
+    """A model beside the network, trained after it on labelled and unlabelled images.
+
+    It starts from new weights in every cycle that chooses. The network does not move.
+
+    Attributes:
+      learner: what is trained and how, a `companion.Learner`; equal for equal options.
+      steps: of its training.
+      batch: labelled images a step, over all devices, and as many unlabelled ones.
+    """
+
+    learner: Any
+    steps: int
+    batch: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Needs:
     """What a method needs that is not there without it.
 
@@ -48,6 +65,8 @@ class Needs:
       head: trained with the network, or alone on a finished one; its output is the
         field `head` of the `Output` that `Probe.reduce` gives.
       members: trained after the network; `Probe.reduce(..., over="members")`.
+      companion: trained after network and members on the labelled and on what is
+        scored; `Probe.reduce(..., over="companion")`.
       dropout: the network is to have `model.dropout` above 0;
         `Probe.reduce(..., over="dropout")`.
       each_norm: gradient norms of each label by itself, not only the expectation of
@@ -56,6 +75,7 @@ class Needs:
 
     head: Head | None = None
     members: Members | None = None
+    companion: Companion | None = None
     dropout: bool = False
     each_norm: bool = False
 

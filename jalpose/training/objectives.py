@@ -80,6 +80,21 @@ def pair_kl(outputs, truth: Truth):
     return masked_mean(xlogy(q_i, q_i) + xlogy(q_j, q_j) + cross, known)
 
 
+def squared_error(outputs, truth: Truth):
+    """Learning Loss's variant without pairs: predict the loss itself.
+
+    (p_i - l_i)^2, mean over the examples whose label counts (Yoo & Kweon, CVPR 2019,
+    3.3; the curve "learn loss mse" of Figs. 4 and 5, with lambda 0.1). The scale of the
+    losses changes as the network learns, which is why they rank instead.
+
+    Args:
+      outputs: [B, 1], predicted losses.
+      truth: uses losses and known.
+    """
+    errors = outputs[:, 0] - truth.losses.astype(jnp.float32)
+    return masked_mean(jnp.square(errors), truth.known)
+
+
 def gaussian_nll(squared_error, log_variance, dimensions: int):
     """-log N of an error of a Gaussian, without the constant log(2 pi) / 2 a dimension.
 

@@ -13,17 +13,20 @@ from jalpose.runtime import random_streams, sharding
 from jalpose.runtime.throughput import Flow
 from jalpose.settings.keys import seed_of
 from jalpose.training import lengths
+from jalpose.training.companion import CompanionTrainer
 from jalpose.training.needs import Needs
 from jalpose.training.trainer import Trainer, network_of
 
 NETWORK = "network"  # the stage of the network itself
+COMPANION = "companion"  # the stage of a model beside it
 
 
 class Stage(NamedTuple):
     """One of the trainings a cycle is made of.
 
     Attributes:
-      kind: `NETWORK` (the network, and a head with it) | head (alone) | member.
+      kind: `NETWORK` (the network, and a head with it) | head (alone) | member |
+        `COMPANION`.
       steps: how many.
       number: of a member, from 0.
     """
@@ -37,6 +40,14 @@ class Stage(NamedTuple):
         """For screen, records and random streams."""
         return f"member {self.number + 1}" if self.kind == "member" else self.kind
 
+    @property
+    def observed(self) -> bool:
+        """Is the held-out loss taken on the way? Of what does not move the network not.
+
+        A head alone has no best weights then, nor has a companion.
+        """
+        return self.kind not in ("head", COMPANION)
+
 
 class TrainingPlan:
     """Every training of a run: how long, on what, from what, and what it leaves.
@@ -47,13 +58,20 @@ class TrainingPlan:
       trainer: of the network.
       needs: of the run's method.
       base: variables of a base model, or None to train one.
+      companion: the compiled steps of the companion that is needed, or None.
     """
 
     def __init__(
-        self, config: ConfigDict, dataset: Dataset, trainer: Trainer, needs: Needs, base
+        self,
+        config: ConfigDict,
+        dataset: Dataset,
+        trainer: Trainer,
+        needs: Needs,
+        base,
+        companion: CompanionTrainer | None = None,
     ):
         self.config, self.dataset, self.trainer = config, dataset, trainer
-        self.needs, self.base = needs, base
+        self.needs, self.base, self.companion = needs, base, companion
         self._batches: tuple | None = None
 
     def steps_per_epoch(self, cycle: int) -> int:
@@ -64,16 +82,18 @@ class TrainingPlan:
         """Length of the training of `cycle` in steps."""
         return lengths.total_steps(self.config, len(self.dataset.initial), cycle)
 
-    def heldout_interval(self, cycle: int) -> int:
-        """Steps between held-out evaluations in the training of `cycle`."""
+    def heldout_interval(self, cycle: int) -> int | None:
+        """Steps between held-out evaluations in the training of `cycle`; None: none."""
+        if self.config.training.heldout == "none":
+            return None
         epochs = self.config.training.heldout_epochs
         return max(1, round(epochs * self.steps_per_epoch(cycle)))
 
     def of(self, cycle: int) -> list[Stage]:
         """The trainings of `cycle`, in their order; the first is of the network.
 
-        A base model that is given is a training of no steps. Members are for choosing:
-        the last cycle, after which nothing is chosen, trains none.
+        A base model that is given is a training of no steps. Members and companion are
+        for choosing: the last cycle, after which nothing is chosen, trains none.
         """
         given = cycle == 0 and self.base is not None
         stages = [Stage(NETWORK, 0 if given else self.total_steps(cycle))]
@@ -83,6 +103,8 @@ class TrainingPlan:
         if self.needs.members is not None and chooses:
             count, steps, _ = dataclasses.astuple(self.needs.members)
             stages += [Stage("member", steps, number) for number in range(count)]
+        if self.needs.companion is not None and chooses:
+            stages.append(Stage(COMPANION, self.needs.companion.steps))
         return stages
 
     def begin(self, cycle: int, stage: Stage, variables=None):
@@ -103,11 +125,22 @@ class TrainingPlan:
                 key = random_streams.stream(seed, "init", *_names(cycle, stage))
                 variables = trainer.init(key).variables
             return trainer.restart(network_of(variables))
+        if stage.kind == COMPANION:
+            key = random_streams.stream(seed, "init", *_names(cycle, stage))
+            return self._companion.init(key)
         if cycle == 0 and self.base is not None:
             return trainer.restart(self.base)
         if cycle == 0 or self.config.training.start == "fresh":
             return trainer.init(random_streams.stream(seed, "init", cycle))
-        return trainer.restart({k: v for k, v in variables.items() if k != "members"})
+        for_choosing = ("members", COMPANION)
+        return trainer.restart(
+            {k: v for k, v in variables.items() if k not in for_choosing}
+        )
+
+    @property
+    def _companion(self) -> CompanionTrainer:
+        assert self.companion is not None  # else no stage is of it
+        return self.companion
 
     def finish(self, stage: Stage, train, variables) -> dict:
         """Variables after `stage`: those before it with what it has trained."""
@@ -115,6 +148,8 @@ class TrainingPlan:
             return self.trainer.chosen(train)
         if stage.kind == "head":
             return {**variables, "head": train.head}
+        if stage.kind == COMPANION:
+            return {**variables, COMPANION: self._companion.variables(train)}
         members = {
             **variables.get("members", {}),
             str(stage.number): network_of(self.trainer.chosen(train)),
@@ -129,6 +164,8 @@ class TrainingPlan:
         stage: Stage,
         steps: int,
         flow: Flow,
+        variables=None,
+        unlabelled: np.ndarray | None = None,
     ):
         """Take `steps` steps of a training of `cycle`: (new state, values a step).
 
@@ -139,9 +176,22 @@ class TrainingPlan:
           stage: one of `of(cycle)`.
           steps: to take.
           flow: counts the examples trained on.
+          variables: before the stage; of a companion's.
+          unlabelled: int64 [M], ids of what is scored in the cycle; of a companion's.
         """
-        batches = self.batches(labelled, cycle, stage, int(state.step))
         seed = seed_of(self.config, "order")
+        if stage.kind == COMPANION:
+            assert unlabelled is not None
+            batches = self.companion_batches(
+                labelled, unlabelled, cycle, stage, int(state.step)
+            )
+            key = random_streams.stream(seed, "draw", *_names(cycle, stage))
+            state, history = self._companion.run(
+                state, batches, network_of(variables), key, steps, flow=flow
+            )
+            self._keep(batches, cycle, stage, int(state.step), labelled)
+            return state, history
+        batches = self.batches(labelled, cycle, stage, int(state.step))
         key = random_streams.stream(seed, "augment", *_names(cycle, stage))
         detach_after = self.needs.head.detach_after if self.needs.head else 0
         state, history = self.trainer.run(
@@ -151,19 +201,20 @@ class TrainingPlan:
             steps,
             stage.steps,
             flow=flow,
+            drops=lengths.drops(
+                self.config, len(self.dataset.initial), cycle, stage.steps
+            ),
             attached_steps=round(detach_after * self.steps_per_epoch(cycle)),
             head_alone=stage.kind == "head",
         )
-        self._batches = (cycle, stage.name, int(state.step), len(labelled.ids)), batches
+        self._keep(batches, cycle, stage, int(state.step), labelled)
         return state, history
 
     def batches(self, labelled: Labelled, cycle: int, stage: Stage, position: int):
         """Endless batches of a training, from the `position`-th on."""
-        # A running iterator is kept while it stands where the state says; its
-        # position is nothing but the number of steps taken.
-        place = (cycle, stage.name, position, len(labelled.ids))
-        if self._batches and self._batches[0] == place:
-            return self._batches[1]
+        kept = self._kept(cycle, stage, position, labelled)
+        if kept is not None:
+            return kept
         trained_on = np.flatnonzero(~labelled.held_out)
         names, seed = _names(cycle, stage), seed_of(self.config, "order")
         if stage.kind == "member":  # a bootstrap: as many, with replacement
@@ -178,6 +229,58 @@ class TrainingPlan:
             threads=self.config.data.threads,
             rows=self._rows(self.config.training.batch),
         )
+
+    def companion_batches(
+        self,
+        labelled: Labelled,
+        unlabelled: np.ndarray,
+        cycle: int,
+        stage: Stage,
+        position: int,
+    ):
+        """Endless pairs of batches of a companion's training, from a position on.
+
+        Held-out examples are labelled too: that is all a companion is to know of them.
+
+        Yields:
+          labelled rows, with labels, and unlabelled ones, as many.
+        """
+        kept = self._kept(cycle, stage, position, labelled)
+        if kept is not None:
+            return kept
+        batch, seed = self._companion.batch, seed_of(self.config, "order")
+        without = pipeline.CropSource(self.dataset, unlabelled, self.trainer.task.size)
+        sources = {"labelled": self._source(labelled), "unlabelled": without}
+        return zip(
+            *(
+                pipeline.training_batches(
+                    source,
+                    batch=batch,
+                    seed=random_streams.stream_seed(
+                        seed, "order", *_names(cycle, stage), name
+                    ),
+                    position=position,
+                    threads=self.config.data.threads,
+                    rows=self._rows(batch),
+                )
+                for name, source in sources.items()
+            ),
+            strict=True,
+        )
+
+    def _keep(self, batches, cycle, stage, position, labelled):
+        """Keep a running iterator, which stands at this position."""
+        self._batches = (cycle, stage.name, position, len(labelled.ids)), batches
+
+    def _kept(self, cycle, stage, position, labelled):
+        """The running iterator if it stands where a state says, else None.
+
+        A position is nothing but the number of steps taken.
+        """
+        place = (cycle, stage.name, position, len(labelled.ids))
+        if self._batches and self._batches[0] == place:
+            return self._batches[1]
+        return None
 
     def heldout_loss(self, variables, labelled: Labelled) -> float:
         """Mean loss over the held-out tenth of `labelled`."""
@@ -201,6 +304,9 @@ class TrainingPlan:
 
     def train_template(self, structure: dict):
         """Shapes and shardings of a training state of this `structure`."""
+        if structure.get(COMPANION):
+            shapes = jax.eval_shape(self._companion.init, jax.random.key(0))
+            return self._on_every_device(shapes)
         shapes = jax.eval_shape(self.trainer.init, jax.random.key(0))
         if not structure["head"]:
             bare = network_of(shapes.variables)
@@ -214,6 +320,12 @@ class TrainingPlan:
         if structure["members"]:
             members = {str(k): network_of(shapes) for k in range(structure["members"])}
             found = {**found, "members": members}
+        if structure.get(COMPANION):  # not in states saved before there were any
+            companion = jax.eval_shape(
+                lambda key: self._companion.variables(self._companion.init(key)),
+                jax.random.key(0),
+            )
+            found = {**found, COMPANION: companion}
         return self._on_every_device(found)
 
     def _on_every_device(self, shapes):
@@ -226,10 +338,11 @@ class TrainingPlan:
 
 
 def structure_of(variables) -> dict:
-    """What there is beside the network: head (bool) and members (how many)."""
+    """What there is beside the network: head and companion (bool), members (count)."""
     return {
         "head": bool(variables.get("head")),
         "members": len(variables.get("members", {})),
+        COMPANION: COMPANION in variables,
     }
 
 

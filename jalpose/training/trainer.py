@@ -1,21 +1,20 @@
 """Training state, the one jitted step, and a bounded run of steps."""
 
-import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jalpose.runtime import sharding
 from jalpose.runtime.throughput import Flow
 from jalpose.tasks.task import Task
 from jalpose.training import objectives
 from jalpose.training.needs import Head
+from jalpose.training.optimisation import Optimisation
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -25,9 +24,9 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32, steps taken in this training (of this cycle).
       params: of the network.
       batch_stats: running statistics of its batch norms.
-      opt_state: of Adam.
+      opt_state: of the optimiser.
       head: parameters of the head trained beside the network; {} without one.
-      head_opt_state: of the head's own Adam.
+      head_opt_state: of the head's own optimiser.
       plateau: of the learning-rate reduction by held-out loss.
       best: variables of the lowest held-out loss so far, the head of that step too.
       best_loss: float32, that loss; infinity before the first evaluation.
@@ -63,40 +62,6 @@ def network_of(variables) -> dict:
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimisation:
-    """How a step is taken and which weights are kept: part of `config.training`.
-
-    Attributes:
-      batch: examples a step, over all devices.
-      learning_rate: of Adam.
-      schedule: plateau (of the held-out loss) | cosine | constant.
-      warmup_steps: linear warm-up at the start of each training.
-      plateau_factor: learning rate factor where the loss stalls.
-      plateau_patience: held-out evaluations without a better loss.
-      plateau_cooldown: held-out evaluations after a reduction.
-      plateau_min: smallest learning rate, of `learning_rate`.
-      clip_norm: global gradient norm; 0: no clipping.
-      keep: best (held-out loss) | last weights of a training.
-    """
-
-    batch: int
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    plateau_factor: float
-    plateau_patience: int
-    plateau_cooldown: int
-    plateau_min: float
-    clip_norm: float
-    keep: str
-
-    @classmethod
-    def of(cls, training) -> "Optimisation":
-        """What the config section `training` says of it."""
-        return cls(**{f.name: training[f.name] for f in dataclasses.fields(cls)})
-
-
 class Trainer:
     """The compiled steps of one network, task and optimiser.
 
@@ -108,7 +73,7 @@ class Trainer:
       head: trained beside the network, or None.
 
     Attributes:
-      optimizer: clipping and Adam, without the learning rate.
+      optimizer: see `Optimisation.optimiser`; the head has its own state of it.
     """
 
     def __init__(
@@ -121,14 +86,7 @@ class Trainer:
     ):
         self.model, self.task, self.config, self.mesh = model, task, config, mesh
         self.head = head
-        clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-        self.optimizer = optax.chain(*clip, optax.scale_by_adam())
-        self._plateau = optax.contrib.reduce_on_plateau(
-            factor=config.plateau_factor,
-            patience=config.plateau_patience,
-            cooldown=config.plateau_cooldown,
-            min_scale=config.plateau_min,
-        )
+        self.optimizer, self._plateau = config.optimiser(), config.plateau()
         whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         self._init = jax.jit(self._init_fn)
         self._init_head = jax.jit(self._init_head_fn)
@@ -156,7 +114,7 @@ class Trainer:
         return self._init_head(jax.random.fold_in(key, 1))
 
     def restart(self, variables) -> TrainState:
-        """Start a training from `variables`: fresh Adam, learning rate and best.
+        """Start a training from `variables`: fresh optimiser, learning rate and best.
 
         Args:
           variables: of the network, and of a head if one is to be trained.
@@ -179,17 +137,6 @@ class Trainer:
         )
         return sharding.replicate(self.mesh, state)
 
-    def learning_rate(self, step: int, total: int) -> float:
-        """Learning rate of step `step` of `total`, before reductions on a plateau."""
-        rate, warmup = self.config.learning_rate, self.config.warmup_steps
-        warmup = min(warmup, total // 2)
-        if step < warmup:
-            return rate * (step + 1) / warmup
-        if self.config.schedule == "cosine":
-            progress = (step - warmup) / max(1, total - warmup)
-            return float(rate * 0.5 * (1 + np.cos(np.pi * progress)))
-        return rate
-
     def run(
         self,
         state: TrainState,
@@ -199,6 +146,7 @@ class Trainer:
         total: int,
         *,
         flow: Flow,
+        drops: Sequence[int] = (),
         attached_steps: int = 0,
         head_alone: bool = False,
     ) -> tuple[TrainState, dict[str, np.ndarray]]:
@@ -211,6 +159,7 @@ class Trainer:
           steps: to take.
           total: steps of the whole training.
           flow: counts the examples trained on.
+          drops: see `Optimisation.rate`.
           attached_steps: in how many first steps of the training the head's gradient
             reaches the network.
           head_alone: the head alone learns; the network is in evaluation mode, and
@@ -228,7 +177,7 @@ class Trainer:
         )
         for step, rows in enumerate(taken, start=first):
             batch = sharding.split(self.mesh, for_devices(rows))
-            rate = np.float32(self.learning_rate(step, total))
+            rate = np.float32(self.config.rate(step, total, drops))
             if head_alone:
                 state, found = self._head_step(state, batch, key, rate)
             else:
@@ -342,8 +291,8 @@ class Trainer:
             total_loss, has_aux=True
         )(learnt)
         rate = -rate * state.plateau.scale
-        # Each has its own Adam and clipping: a head that is not attached leaves the
-        # network's training as it would be without it.
+        # Each is clipped and optimised by itself: a head that is not attached leaves
+        # the network's training as it would be without it.
         params, opt_state = self._updated(
             state.params, gradient[0], state.opt_state, rate
         )
@@ -376,7 +325,7 @@ class Trainer:
         ), found
 
     def _updated(self, params, gradient, opt_state, rate):
-        updates, opt_state = self.optimizer.update(gradient, opt_state)
+        updates, opt_state = self.optimizer.update(gradient, opt_state, params)
         return jax.tree.map(lambda p, u: p + rate * u, params, updates), opt_state
 
     def _heldout_fn(self, variables, rows):

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from jalpose.acquisition.learning_loss import LearningLoss
-from jalpose.models.heads import LevelsHead, StackHead
+from jalpose.loop import advance, configs, run
+from jalpose.loop.context import make_context
+from jalpose.loop.events import Finished, StepsTaken
+from jalpose.models.heads import BlocksHead, LevelsHead, StackHead
 from jalpose.settings.checks import ConfigError
 from jalpose.training import objectives
 from tests.support import small
@@ -96,12 +99,15 @@ def test_learning_loss_needs_what_its_options_name():
     ranked = head_of(LearningLoss(objective="kl", head="conv", weight=2.0))
     assert ranked.module == LevelsHead(1) and ranked.weight == 2.0
     assert ranked.objective is objectives.pair_kl
+    variant = head_of(LearningLoss(objective="mse", head="blocks", weight=0.1))
+    assert variant.module == BlocksHead(1) and variant.weight == 0.1
+    assert variant.objective is objectives.squared_error
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "mse"}, "objective: 'mse'. Known: margin, kl"),
+        ({"objective": "mae"}, "objective: 'mae'. .*Known: margin, kl, mse"),
         ({"margin": 0.0}, "margin=0.0 must be above 0"),
         ({"sub_pool": -1}, "sub_pool=-1 must not be negative"),
     ],
@@ -109,3 +115,51 @@ def test_learning_loss_needs_what_its_options_name():
 def test_options_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ConfigError, match=rf"acquisition\.learning_loss\.{message}"):
         LearningLoss(**changes)
+
+
+def test_the_papers_protocol_on_classes_goes_all_the_way():
+    # SGD for network and head, a drop, all labels trained on; attached, then not.
+    delta = {
+        "data.name": "shapes",
+        "data.size": 16,
+        "model.width": 4,
+        "training.optimizer": "sgd",
+        "training.learning_rate": 0.02,
+        "training.weight_decay": 5e-4,
+        "training.schedule": "steps",
+        "training.drop_steps": (3,),
+        "training.heldout": "none",
+        "training.keep": "last",
+        "training.base_steps": 0,
+        "training.base_epochs": 1,
+        "training.cycle_steps": 2,
+        "acquisition.learning_loss.detach_after": 0.4,
+        "acquisition.pieces": 10**9,
+        "evaluation.true_norms": False,
+        "loop.cycles": 1,
+        "output.images": 0,
+    }
+    config = configs.assemble(
+        "scale=tiny,method=learning_loss",
+        name="shapes",
+        task="classification",
+        delta=delta,
+        method="random",
+    )
+    configs.check(config)
+    context = make_context(config, run.load_dataset(config), small.programs())
+    assert context.method == LearningLoss("margin", "blocks", detach_after=0.4, steps=6)
+    state = advance.start(context)
+    assert set(state.phase.train.head) == {"block0", "block1", "block2", "out"}
+    before = small.copied(state.phase.train.head)
+    state, events = small.advance_until(state, context, Finished)
+    # 40 labels in batches of 8.
+    steps = [e for e in events if isinstance(e, StepsTaken)]
+    assert [(e.cycle, e.step) for e in steps] == [(0, 4), (0, 5), (1, 2)]
+    assert all({"loss", "head_loss"} <= set(e.means) for e in steps)
+    assert all(e.heldout_loss is None for e in steps)
+    after = small.copied(state.phase.variables["head"])
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, before, after)
+    assert not moved["out"].pop("bias")  # of no difference of two predictions
+    assert all(jax.tree.leaves(moved))
+    assert len(state.labelled) == 48

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jalpose.acquisition.method import Pool
+from jalpose.acquisition.parts.spaces import Spatial
 from jalpose.acquisition.registry import METHODS, method_of
 from jalpose.loop import configs
 from jalpose.runtime import sharding
@@ -22,11 +23,16 @@ from jalpose.scoring.probe import Paused
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.scales import SCALES
 from jalpose.storage.journal import Journal
+from jalpose.training.companion import CompanionTrainer
 from tests.support import small
 from tests.support.tasks import bare
 
 NAMES = sorted(set(METHODS) - {"control"})
 EVERY = pytest.mark.parametrize("name", NAMES)
+# Those whose choice goes by the key, and those that choose otherwise with more to
+# choose, not more of the same.
+DRAWING = ("random", "mc_dropout", "kmeanspp", "badge", "typiclust", "core_gcn")
+BY_BUDGET = ("bait", "typiclust")
 POOL = np.arange(40, 51)  # two blocks, the second padded
 BUDGET = 4
 FLAT = small.Flat(dropout=0.3)
@@ -51,19 +57,27 @@ def needs(name):
 
 
 def passes(name, devices):
-    head = needs(name).head
-    return _passes(task_of(name), head and head.module, devices)
+    head, companion = needs(name).head, needs(name).companion
+    learner = companion and companion.learner
+    return _passes(task_of(name), head and head.module, learner, devices)
 
 
 @functools.cache
-def _passes(task, head, devices):
+def _passes(task, head, learner, devices):
     """Methods of the same capabilities and head, or none, share what is compiled."""
-    return Passes(FLAT, task, mesh=small.mesh(devices), threads=1, head=head)
+    return Passes(
+        FLAT,
+        task,
+        mesh=small.mesh(devices),
+        threads=1,
+        head=head,
+        companion=learner,
+    )
 
 
 @functools.cache
 def variables(name):
-    """Of `Flat`, with the head and the members that the method needs."""
+    """Of `Flat`, with the head, members and companion that the method needs."""
     network, needed = small.flat_variables(), needs(name)
     found = dict(network)
     if needed.head is not None:
@@ -74,7 +88,17 @@ def variables(name):
     if needed.members is not None:
         count = needed.members.count
         found["members"] = {str(k): moved(network, k) for k in range(count)}
+    if needed.companion is not None:
+        found["companion"] = companion_of(needed, FLAT, task_of(name))
     return found
+
+
+def companion_of(needed, model, task):
+    """Variables of a companion that was trained somehow."""
+    learner = needed.companion.learner
+    trainer = CompanionTrainer(learner, model, task, small.mesh(), 4)
+    state = trainer.init(jax.random.key(2))
+    return moved(small.copied(trainer.variables(state)), 3)
 
 
 def moved(tree, seed):
@@ -84,12 +108,17 @@ def moved(tree, seed):
     )
 
 
-def in_every_network(name, change):
-    """Variables of the method, `change(params)` in the network and its members."""
+def in_every_network(name, change, everywhere=False):
+    """Variables of the method, `change(params)` in the network and its members.
+
+    `everywhere`: in its companion too, which has other layers.
+    """
     found = dict(variables(name))
     if "members" in found:
         members = found["members"].items()
         found["members"] = {k: {**v, "params": change(v["params"])} for k, v in members}
+    if "companion" in found and everywhere:
+        found["companion"] = change(found["companion"])
     return {**found, "params": change(found["params"])}
 
 
@@ -166,7 +195,7 @@ def test_the_same_key_chooses_the_same_another_only_where_something_is_drawn(nam
         other.indices.tolist() == usual(name).indices.tolist()
         and other.scores.tobytes() == usual(name).scores.tobytes()
     )
-    assert same != (name in ("random", "mc_dropout"))
+    assert same != (name in DRAWING)
 
 
 @EVERY
@@ -182,7 +211,7 @@ def test_the_order_of_the_pool_changes_nothing(name):
 def test_a_pool_can_be_chosen_whole(name, count):
     found = choose(name, POOL[:count], count)
     assert_full(found, POOL[:count], count)
-    if count > 1 and name != "coreset":
+    if count > 1 and name not in ("coreset", *BY_BUDGET):
         assert found.indices[:BUDGET].tolist() == usual(name).indices.tolist()
 
 
@@ -209,26 +238,31 @@ def test_interrupted_at_every_piece_the_choice_is_the_same(name):
 @EVERY
 def test_with_nothing_labelled_it_works_or_says_what_to_do(name):
     nobody = small.labelled_set().at(slice(0))
-    if name in ("coreset", "eglpp"):
+    if name in ("coreset", "lcmd", "kmeanspp", "eglpp", "core_gcn"):
         with pytest.raises(ValueError, match=r"set data\.initial above 0"):
             choose(name, labelled=nobody)
     else:
         found = choose(name, labelled=nobody)
-        assert found.indices.tolist() == usual(name).indices.tolist()
+        assert_full(found, POOL, BUDGET)
+        if not issubclass(METHODS[name], Spatial):  # what is labelled is not near
+            assert found.indices.tolist() == usual(name).indices.tolist()
 
 
 @EVERY
 def test_examples_that_are_all_alike_still_give_a_full_choice(name):
-    def blind(params):
-        return {**params, "stem": jax.tree.map(jnp.zeros_like, params["stem"])}
+    def blind(params):  # a companion's have other names: all of it
+        seeing = {
+            k: v for k, v in params.items() if k == "stem" or "stem" not in params
+        }
+        return {**params, **jax.tree.map(jnp.zeros_like, seeing)}
 
-    found = choose(name, weights=in_every_network(name, blind))
+    found = choose(name, weights=in_every_network(name, blind, everywhere=True))
     assert_full(found, POOL, BUDGET)
     if scores_examples(name):
         assert np.isfinite(found.scores).all()
     # What the gradient of the blind layer is depends on the image all the same, and
     # under dropout each example has a key of its own.
-    alike = not METHODS[name].uses_engine and name not in ("random", "mc_dropout")
+    alike = not method(name).uses_engine and name not in ("random", "mc_dropout")
     if alike:
         assert found.indices.tolist() == POOL[:BUDGET].tolist()
 
@@ -295,7 +329,7 @@ def test_weights_that_diverged_are_an_error_that_names_the_examples(name, change
     def diverged(params):
         return jax.tree.map(lambda leaf: leaf * np.nan, params)
 
-    weights = in_every_network(name, diverged)
+    weights = in_every_network(name, diverged, everywhere=True)
     with pytest.raises(FloatingPointError, match=r"id 40\b.*id 41\b"):
         choose(name, weights=weights, options=changes)
 

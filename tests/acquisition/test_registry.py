@@ -62,6 +62,29 @@ def test_options_a_new_method_does_not_allow_are_refused(least_peak):
         small.configure({"acquisition.least_peak.joints": 0})
 
 
+def test_a_method_that_refuses_its_own_options_disturbs_nobody(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Particular(Method):
+        sites: int = 0
+
+        def __post_init__(self):
+            if self.sites < 1:
+                raise ConfigError(f"acquisition.particular.sites={self.sites}")
+
+    monkeypatch.setitem(METHODS, "particular", Particular)
+    small.configure()
+    # As it is used, by whichever key, or its options are changed, it is asked.
+    for changes in (
+        {"acquisition.method": "particular"},
+        {"loop.compare": ("particular",)},
+        {"experiment.methods": ("particular",)},
+        {"acquisition.particular.sites": -1},
+    ):
+        with pytest.raises(ConfigError, match=r"acquisition\.particular\.sites="):
+            small.configure(changes)
+    small.configure({"acquisition.particular.sites": 2})
+
+
 def test_a_run_chooses_by_a_new_method_and_its_options(least_peak):
     changes = {"acquisition.method": "least_peak", "acquisition.least_peak.joints": 3}
     context = small.flat_context(changes)

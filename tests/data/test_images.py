@@ -103,6 +103,15 @@ class TestReading:
             self.read(tmp_path / "im0001.jpg")
 
 
+def photograph(size):
+    """Smooth shapes and a little noise, as photographs have: uint8 [H, W, 3]."""
+    y, x = np.mgrid[: size[0], : size[1]] / 40
+    waves = [np.sin(x * (1 + c) + np.cos(y)) + np.sin(y * 1.7 + c) for c in range(3)]
+    rng = np.random.default_rng(0)
+    rough = 128 + 45 * np.stack(waves, axis=-1) + rng.normal(0, 4, (*size, 3))
+    return np.clip(rough, 0, 255).astype(np.uint8)
+
+
 def entropy_coded(encoded):
     """Start and end of the data of the last scan."""
     head = encoded.rindex(b"\xff\xda")
@@ -147,6 +156,36 @@ class TestStrictness:
         holed = encoded[:at] + bytes(512) + encoded[at + 512 :]
         with pytest.raises(DataError, match="'a', it is truncated or damaged: its"):
             self.check(holed)
+
+    @pytest.mark.parametrize("mode", ["RGB", "L"])
+    @pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.6, 0.8])
+    def test_a_hole_of_zeros_anywhere(self, mode, share, progressive):
+        if progressive:
+            pytest.skip("not promised in every scan")
+        image = Image.fromarray(photograph((400, 600))).convert(mode)
+        encoded = saved(image, "JPEG", quality=80)
+        self.check(encoded)
+        start, end = entropy_coded(encoded)
+        at = start + int(share * (end - start))
+        holed = encoded[:at] + bytes(512) + encoded[at + 512 :]
+        with pytest.raises(DataError, match="a run of 64 zero bytes or more"):
+            self.check(holed)
+
+    def test_long_runs_of_zeros_in_an_even_picture_are_no_hole(self, progressive):
+        pixels = np.full((1200, 1600, 3), 255, np.uint8)
+        pixels[:200, :200] = photograph((200, 200))
+        options = {"optimize": True, "progressive": progressive, "quality": 30}
+        encoded = saved(Image.fromarray(pixels), "JPEG", **options)
+        assert progressive or bytes(100) in encoded
+        self.check(encoded)
+
+    @pytest.mark.parametrize("quality", [1, 10, 50, 95, 100])
+    @pytest.mark.parametrize("optimize", [False, True])
+    def test_no_quality_is_taken_for_a_hole(self, quality, optimize, progressive):
+        options = {"optimize": optimize, "progressive": progressive}
+        for pixels in (photograph((150, 200)), noise((150, 200))):
+            image = Image.fromarray(pixels)
+            self.check(saved(image, "JPEG", quality=quality, **options))
 
     @pytest.mark.parametrize("grey", [0, 127, 128, 255])
     def test_an_image_of_one_colour_is_whole(self, progressive, grey):

@@ -21,6 +21,7 @@ from jalpose.data import images, leftovers, preparation
 from jalpose.data.prepared import INDEX, RECORDS, PreparedSource
 from jalpose.data.source import DataError
 from tests.data.test_dataset import Names
+from tests.support.mpii_miniature import entry, save_json
 
 Usage = collections.namedtuple("Usage", ("total", "used", "free"))
 
@@ -95,8 +96,10 @@ def test_all_damaged_images_are_found_in_one_pass_and_ten_are_named(folder):
     message = str(error.value)
     assert "13 of 15 images of PHOTOS are missing or damaged" in message
     assert "Cannot decode image '001.jpg' (index 1)" in message
-    assert re.findall(r"\d{3}\.jpg", message) == [f"{n:03d}.jpg" for n in range(1, 11)]
-    assert "and 3 more" in message
+    named, _, first = message.partition("Of the first")
+    assert re.findall(r"\d{3}\.jpg", named) == [f"{n:03d}.jpg" for n in range(1, 11)]
+    assert re.findall(r"\d{3}\.jpg", first) == ["001.jpg"]
+    assert "and 3 more" in named
     assert "data.damaged=leave_out" in message
     assert list(folder.cache.iterdir()) == []
 
@@ -284,10 +287,24 @@ def test_images_with_a_rotation_are_told_once_a_set(folder, caplog):
     source = folder.source()
     told = [r.message for r in caplog.records if "EXIF" in r.message]
     assert told == [
-        "2 of 15 images of PHOTOS have an EXIF orientation, e.g. 002.jpg: it is "
-        "ignored, labels are of the pixels as stored"
+        "PHOTOS: 2 of 15 images have an EXIF orientation, e.g. 002.jpg: it is ignored, "
+        "labels are of the pixels as stored"
     ]
     assert source.image(2).shape == (32, 48, 3)  # not turned
+    assert source.notes == tuple(line.removeprefix("PHOTOS: ") for line in told)
+
+
+def test_images_of_16_bits_are_told_once_a_set(folder, caplog):
+    deep = np.arange(48 * 32, dtype=np.uint16).reshape(32, 48) * 40
+    path = folder.raw / folder.files[4]
+    with path.open("wb") as file:
+        Image.fromarray(deep).save(file, "PNG")
+    for _ in range(2):  # prepared, then found prepared
+        caplog.clear()
+        source = folder.source()
+        (told,) = [r.message for r in caplog.records if "16 bits" in r.message]
+        assert told.startswith("PHOTOS: 1 of 15 images are grey of 16 bits, e.g. 004")
+    np.testing.assert_array_equal(source.image(4)[..., 0], np.round(deep / 257))
 
 
 def test_the_log_tells_how_far_it_is_and_how_long_it_takes(folder, monkeypatch, caplog):
@@ -331,28 +348,22 @@ def test_an_index_that_does_not_fit_its_records(folder):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_set(tmp_path):
-    """1.3 GiB of images in 600 MiB: one photograph under many names."""
+    """MPII of 1.3 GiB in 600 MiB: one photograph under many names."""
     raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "labels").write_text("labels")
+    photographs = raw / "mpii" / "images"
+    photographs.mkdir(parents=True)
     encoded = jpeg(0, size=(640, 480))
-    count = int(1.3 * 2**30 / len(encoded))
-    (raw / "0.jpg").write_bytes(encoded)
-    for number in range(1, count):
-        os.link(raw / "0.jpg", raw / f"{number}.jpg")
+    names = [f"{n}.jpg" for n in range(int(1.3 * 2**30 / len(encoded)))]
+    (photographs / names[0]).write_bytes(encoded)
+    for name in names[1:]:
+        os.link(photographs / names[0], photographs / name)
+    save_json(raw, [entry(name) for name in names])
     script = f"""
-        import os, re
-        from jalpose.data import images, preparation
-        def read(folder, file, number):
-            path = os.path.join(folder, file)
-            return images.read_image_file(
-                path, what=path, described_by="labels", advice=""
-            )
-        files = tuple(f"{{n}}.jpg" for n in range({count}))
-        recipe = preparation.Recipe("photos", files, read)
+        import re
+        from jalpose.tasks.pose import prepared
         raw, cache = {str(raw)!r}, {str(tmp_path / "cache")!r}
-        found = preparation.prepare(recipe, raw + "/labels", raw, cache)
-        assert len(found.files) == {count}
+        found = prepared.open_source("mpii", raw, cache)
+        assert len(found.annotations) == {len(names)}
         # Not getrusage's, which begins with that of the process it was forked from.
         status = open("/proc/self/status").read()
         print(re.search(r"VmHWM:\\s+([0-9]+) kB", status)[1])

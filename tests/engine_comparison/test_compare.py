@@ -27,7 +27,8 @@ from jalpose.engine_comparison import (
 )
 from jalpose.engine_comparison.options import Options
 from jalpose.loop import checkpoints, context
-from jalpose.models.registry import MODELS, HourglassOptions
+from jalpose.models.hourglass import HourglassOptions
+from jalpose.models.registry import MODELS
 from jalpose.report import engine_plots
 from jalpose.runtime import provenance
 from jalpose.runtime.screen import Screen

@@ -353,3 +353,17 @@ def test_ends_are_of_the_highest_and_the_lowest_ties_by_id(most, wanted):
 
 def test_there_are_no_ends_without_scores():
     assert measures.ends(np.arange(3), np.full(3, NAN), 4).tolist() == []
+
+
+# What falls.
+
+
+def test_the_share_that_has_fallen_by_hand():
+    ids, before = np.array([3, 5, 8, 9]), np.array([1.0, 4.0, 2.0, np.nan])
+    fell = measures.share_fallen(ids, before, np.array([8, 3]), np.array([1.0, 1.0]))
+    assert fell == 0.5  # as large as before is not below
+    assert measures.share_fallen(ids, before, ids[:3], np.array([0.5, 3, 1])) == 1.0
+    assert measures.share_fallen(ids, before, np.array([9]), np.array([0.0])) is None
+    assert measures.share_fallen(ids, before, ids[:0], before[:0]) is None
+    some = measures.share_fallen(ids, before, np.array([9, 5]), np.array([0.0, 5.0]))
+    assert some == 0.0  # the unknown is left out

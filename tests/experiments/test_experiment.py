@@ -188,6 +188,26 @@ def test_units_differ_in_seed_method_and_base_alone():
             assert name in ("seed", "base", "loop.cycles", "acquisition.method")
 
 
+def test_a_variant_is_a_unit_with_other_options():
+    changes = {
+        "experiment.methods": ("random", "learning_loss", "spread"),
+        "experiment.variants": (
+            ("spread", "learning_loss", "acquisition.diverse=lcmd"),
+        ),
+    }
+    found = plan("runs/x", changes)
+    assert [unit.name for unit in found.units] == [*changes["experiment.methods"]] * 2
+    plain, spread = (found.config_of(unit) for unit in found.units[1:3])
+    assert found.folder(found.units[2]) == Path("runs/x/seed_0/spread")
+    assert differences(plain.to_dict(), spread.to_dict()) == [
+        'acquisition.diverse: "" -> "lcmd"'
+    ]
+    assert spread.acquisition.method == "learning_loss"
+    # What any of them needs is checked, and trained, for all.
+    with pytest.raises(ConfigError, match=r"acquisition\.learning_loss\.steps"):
+        perform("x", {**changes, "acquisition.learning_loss.steps": 0})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -25,7 +25,19 @@ from tests.support import recorded_runs
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 EXPERIMENTS = sorted((ROOT / "configs" / "experiments").glob("*.py"))
-BENCHMARKS = [ROOT / "configs" / name for name in ("lsp.py", "mpii.py")]
+# With `method=`, and which it is without.
+USUAL = {
+    "lsp": "eglpp",
+    "mpii": "eglpp",
+    "cifar10": "entropy_gradnorm",
+    "cifar10_learning_loss": "learning_loss",
+    "cifar100": "entropy_gradnorm",
+    "svhn": "entropy_gradnorm",
+    "caltech101": "entropy_gradnorm",
+    "imagenet": "entropy_gradnorm",
+    "shapes": "entropy_gradnorm",
+}
+BENCHMARKS = [ROOT / "configs" / f"{name}.py" for name in USUAL]
 SCALES = ("tiny", "small", "paper")
 
 
@@ -236,7 +248,7 @@ CHOICES = [
     ("task", "posse", "Did you mean 'pose'? Known: pose"),
     ("data.name", "lps", "Did you mean 'lsp'? Known: figures, lsp"),
     ("data.crop", "joint", "Did you mean 'joints'? Known: joints, box"),
-    ("model.name", "resnet", "Known: hourglass"),
+    ("model.name", "resnets", "Did you mean 'resnet'? Known: hourglass, resnet"),
     ("model.dtype", "float16", "Did you mean 'bfloat16'? Known: float32, bfloat16"),
     ("model.convolution", "patches", "Known: auto, native, blocked"),
     ("evaluation.refine", "gauss", "Known: parabola, mass, none"),
@@ -367,7 +379,7 @@ def test_the_engine_is_what_the_config_says():
 def test_shipped_configs_are_valid_at_every_scale(path, scale):
     config = shipped(path, f"scale={scale},seed=4")
     configs.check(config)
-    name = f"{path.stem}_eglpp" if path in BENCHMARKS else path.stem
+    name = f"{path.stem}_{USUAL[path.stem]}" if path in BENCHMARKS else path.stem
     assert (config.name, config.scale, config.seed) == (name, scale, 4)
     if scale == "tiny":
         assert uneven_splits(config, 8) == []
@@ -410,7 +422,10 @@ def test_a_run_from_before_tasks_had_names_goes_on_under_todays_config():
 PACKAGE = ROOT / "jalpose"
 # What is asked of a dataclass of options is asked in its own module, or in what it
 # hands itself to.
-SHARED = ("acquisition/parts/heads.py", "acquisition/parts/committees.py")
+SHARED = tuple(
+    f"acquisition/parts/{name}.py"
+    for name in ("heads", "committees", "spaces", "adversarial")
+)
 OPTIONS = {"model": MODELS["hourglass"]} | {
     f"acquisition.{name}": method for name, method in methods.METHODS.items()
 }

@@ -10,8 +10,9 @@ import pytest
 from jalpose.acquisition.method import Method, by_score
 from jalpose.evaluation import measures
 from jalpose.loop import advance
-from jalpose.loop.events import Measured, Passed, Selected
-from jalpose.loop.state import AwaitingLabels, CycleState, Measuring, Scoring
+from jalpose.loop.events import LabelsCame, Measured, Passed, Selected, Trained
+from jalpose.loop.state import AwaitingLabels, CycleState, Done, Measuring, Scoring
+from jalpose.runtime.throughput import Meter
 from jalpose.storage.journal import Journal
 from jalpose.tasks.pose import losses, pck
 from jalpose.tasks.pose.skeletons import ABSENT, LSP
@@ -167,6 +168,117 @@ def test_without_true_norms_there_are_none_and_the_rest_is_the_same():
     found, whole = events[-1], event(Measured)
     assert "true_squared_norms" not in found.arrays
     assert found.measures == {**whole.measures, "sq_norm_overlap": None}
+
+
+# On the test set, what is trained on, and what falls.
+
+
+def slow_entropies(ids):
+    """Mean entropy of each joint's softmax over its pixels."""
+    images = scale_images(small.crops(ids)["image"])
+    maps = np.asarray(small.flat_apply(small.flat_variables(), images).prediction)
+    flat = maps[:, -1].reshape(len(ids), -1, maps.shape[-1]).astype(np.float64)
+    shares = np.exp(flat - flat.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return -(shares * np.log(shares)).sum(axis=1).mean(axis=1)
+
+
+def test_the_methods_scores_of_the_test_set_rank_its_losses():
+    context = small.flat_context({**SCORED, "evaluation.test_scores": True})
+    state, _ = small.advance_until(scoring(), context, Selected)
+    passed = []
+    while not isinstance(state.phase, AwaitingLabels):
+        state, found = advance.advance(state, context)
+        passed.append(found)
+    assert all(isinstance(e, Passed) for e in passed[:-1]) and len(passed) > 4
+    whole = event(Measured)
+    scores = found.arrays["test_scores"]
+    np.testing.assert_allclose(scores, slow_entropies(DATA.test), rtol=1e-4)
+    _, arrays = context.evaluator.evaluate(
+        context.passes, small.flat_variables(), Meter()
+    )
+    wanted = {
+        f"test_{name}": value
+        for name, value in measures.ranking(scores, arrays["test_losses"]).items()
+    }
+    assert None not in wanted.values()
+    assert found.measures == {**whole.measures, **wanted}
+    assert found.arrays.keys() == {*whole.arrays, "test_scores"}
+
+
+@pytest.mark.parametrize("method", ["random", "coreset", "control"])
+def test_a_method_without_scores_ranks_nothing(method):
+    changes = {"acquisition.method": method, "evaluation.test_scores": True}
+    context = small.flat_context({**SCORED, **changes})
+    _, events = small.advance_until(scoring(), context, Measured)
+    found = events[-1]
+    names = ("test_ranking_accuracy", "test_pearson", "test_spearman")
+    assert [found.measures[name] for name in names] == [None] * 3
+    assert "test_scores" not in found.arrays
+
+
+def test_the_images_trained_on_are_scored_as_a_test_set_of_them_is():
+    context = small.flat_context({"evaluation.threshold": 0.5})
+    variables = small.flat_variables()
+    labelled = context.true_labels(DATA.initial)
+    found = context.evaluator.evaluate_training(
+        context.passes, variables, Meter(), labelled, DATA.truth_of(DATA.initial)
+    )
+    trained = DATA.initial[~DATA.held_out(DATA.initial)]
+    assert 0 < len(trained) < len(DATA.initial)
+    other = small.flat_context(
+        {"evaluation.threshold": 0.5}, dataset=dataclasses.replace(DATA, test=trained)
+    )
+    wanted, _ = other.evaluator.evaluate(other.passes, variables, Meter())
+    assert found["train_pck"] == pytest.approx(wanted["pck"]) and found["train_pck"] > 0
+    assert found["train_loss"] == pytest.approx(wanted["test_loss"], rel=1e-6)
+
+
+def test_scores_of_what_is_trained_on_are_of_labels_that_were_bought():
+    context = small.flat_context({"evaluation.threshold": 0.5})
+    labelled = context.true_labels(DATA.initial)
+    unknown = {**DATA.truth_of(DATA.initial)}
+    unknown["status"] = np.full_like(unknown["status"], ABSENT)
+    found = context.evaluator.evaluate_training(
+        context.passes, small.flat_variables(), Meter(), labelled, unknown
+    )
+    assert found["train_pck"] is None
+
+
+@functools.cache
+def one_cycle():
+    """Events of a run to its second network, which ends it."""
+    changes = {**SCORED, "evaluation.train_score": True, "loop.cycles": 1}
+    context = small.flat_context(changes)
+    state, events = advance.start(context), []
+    while not isinstance(state.phase, Done):
+        state, found = advance.advance(state, context)
+        events.append(found)
+    return context, events
+
+
+def test_norms_of_what_was_bought_are_those_of_the_network_trained_on_it():
+    context, events = one_cycle()
+    first, second = [e for e in events if isinstance(e, Trained)]
+    (chosen,) = [e for e in events if isinstance(e, Selected)]
+    assert "bought_ids" not in first.arrays
+    np.testing.assert_array_equal(
+        second.arrays["bought_ids"], chosen.arrays["selected"]
+    )
+    before = context.probe(second.variables, Journal(), pieces=10**9)
+    labelled = context.true_labels(chosen.arrays["selected"])
+    again = context.evaluator.squared_norms(before, labelled)
+    np.testing.assert_allclose(second.arrays["bought_squared_norms"], again, rtol=1e-5)
+    for trained in (first, second):
+        assert {"train_pck", "train_loss"} <= trained.metrics.keys()
+
+
+def test_a_control_buys_nothing_that_could_fall():
+    changes = {**SCORED, "acquisition.method": "control", "loop.cycles": 1}
+    context = small.flat_context(changes)
+    state, _ = small.advance_until(advance.start(context), context, LabelsCame)
+    _, events = small.advance_until(state, context, Trained)
+    assert "bought_ids" not in events[-1].arrays
 
 
 def test_what_is_measured_comes_after_the_choice():

@@ -18,7 +18,7 @@ from PIL import Image
 
 from jalpose.loop import checkpoints, programs, run
 from jalpose.loop.conclusion import conclude
-from jalpose.models.registry import HourglassOptions
+from jalpose.models.hourglass import HourglassOptions
 from jalpose.pergrad.memory import CPU_MICROBATCH
 from jalpose.runtime import hosts, provenance, sharding
 from jalpose.runtime.screen import Screen

@@ -1,4 +1,6 @@
-"""Runs with a head and with members, restarted from every state they were saved in."""
+"""Runs with a head, with members and with a companion, restarted from every state they
+were saved in.
+"""
 
 import dataclasses
 
@@ -17,7 +19,7 @@ from jalpose.loop.events import (
 from tests.support import small
 from tests.support.states import CLOCK, assert_same, assert_same_events, flat
 
-# On a given base: its head alone, then both; and an ensemble from the beginning.
+# On a given base: its head alone, then both; and others from the beginning.
 SHORT = {
     "loop.cycles": 1,
     "training.base_steps": 2,
@@ -37,6 +39,11 @@ RUNS = {
         **SHORT,
         "acquisition.method": "ensemble",
         "acquisition.ensemble.steps": 3,
+    },
+    "sraal": {
+        **SHORT,
+        "acquisition.method": "sraal",
+        "acquisition.sraal.steps": 3,
     },
 }
 
@@ -80,6 +87,7 @@ def test_from_every_saved_state_the_next_one_is_the_same_to_the_bit(
         == {
             "learning_loss": {"head", "network"},
             "ensemble": {"network", "member 1", "member 2"},
+            "sraal": {"network", "companion"},
         }[name]
     )
     assert {Selected, Measured, Passed, LabelsCame} <= set(told)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jalpose.models.heads import HEADS, AverageHead, LevelsHead, StackHead
+from jalpose.models.heads import HEADS, AverageHead, BlocksHead, LevelsHead, StackHead
 from jalpose.models.hourglass import StackedHourglass
 from jalpose.models.output import Features, Output
+from jalpose.models.registry import options_of
 
 
 def pose_output(sides, channels, batch=2, stacks=2, seed=0):
@@ -38,6 +39,15 @@ def network_output(size=64, depth=2, dtype=jnp.float32, stacks=2, batch=3):
     height, width = (size, size) if isinstance(size, int) else size
     model = StackedHourglass(14, stacks, 8, depth, dtype)
     image = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
+    return jax.eval_shape(
+        lambda key, x: model.init_with_output(key, x)[0], jax.random.key(0), image
+    )
+
+
+def classes_output(name, size, **options):
+    """Shapes of what a network of classes returns."""
+    model = options_of({"name": name, **options}).build(7)
+    image = jax.ShapeDtypeStruct((3, size, size, 3), jnp.float32)
     return jax.eval_shape(
         lambda key, x: model.init_with_output(key, x)[0], jax.random.key(0), image
     )
@@ -81,6 +91,10 @@ def test_parameters_of_the_published_heads():
     # 256 -> 128 for each of two stacks, 256 -> 1.
     params = shapes_of(StackHead(1), shapes)[1]
     assert count(params) == 2 * (256 * 128 + 128) + 257
+    # Four blocks of ResNet-18 -> 128 each, 512 -> 1.
+    output = classes_output("resnet", 32, depth=18, width=64)
+    params = shapes_of(BlocksHead(1), output)[1]
+    assert count(params) == (64 + 128 + 256 + 512) * 128 + 4 * 128 + 513
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -90,6 +104,22 @@ def test_parameters_of_the_published_heads():
 )
 def test_heads_fit_any_size_depth_and_number_of_stacks(name, size, depth, stacks):
     output = network_output(size, depth, stacks=stacks)
+    found, _ = shapes_of(HEADS[name](5), output)
+    assert found.shape == (3, 5) and found.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", sorted(HEADS.keys() - {"stacks"}))
+@pytest.mark.parametrize(
+    ("network", "size", "options"),
+    [
+        ("resnet", 32, {"depth": 18, "width": 4}),
+        ("resnet", 30, {"depth": 14, "width": 4}),  # maps of 30, 15 and 8
+        ("resnet", 50, {"depth": 18, "width": 4, "stem": "original"}),
+        ("vgg", 32, {"width": 4}),
+    ],
+)
+def test_heads_fit_networks_of_classes(name, network, size, options):
+    output = classes_output(network, size, **options)
     found, _ = shapes_of(HEADS[name](5), output)
     assert found.shape == (3, 5) and found.dtype == jnp.float32
 
@@ -134,7 +164,9 @@ def test_kernels_start_as_pytorchs_and_biases_at_zero(name):
             assert np.abs(leaf).mean() == pytest.approx(bound / 2, rel=0.25)
 
 
-@pytest.mark.parametrize(("name", "field"), [("stacks", "stacks"), ("conv", "levels")])
+@pytest.mark.parametrize(
+    ("name", "field"), [("stacks", "stacks"), ("blocks", "levels"), ("conv", "levels")]
+)
 def test_a_network_without_the_features_is_refused(name, field):
     output = pose_output(squares(4), 6)._replace(features=Features())
     with pytest.raises(ValueError, match=f"features.{field}.*choose the head average"):
@@ -160,7 +192,8 @@ def slow_hidden_layers(x, params):
 
 
 def slow_halving(x, layer):
-    """2x2 convolution of stride 2, a pixel at a time."""
+    """2x2 convolution of stride 2, a pixel at a time; zeros behind an odd end."""
+    x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
     batch, height, width, _ = x.shape
     result = np.zeros((batch, height // 2, width // 2, layer["bias"].shape[0]))
     for r in range(height // 2):
@@ -179,6 +212,18 @@ def test_the_head_on_stacks_equals_a_slow_computation():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_head_on_blocks_equals_a_slow_computation():
+    # Blocks of their own widths.
+    output = pose_output([(4, 6), (2, 3), (1, 2)], 5)
+    levels = [x[..., : 5 - i] for i, x in enumerate(output.features.levels)]
+    output = output._replace(features=Features(levels=tuple(levels)))
+    params, found = initialised(BlocksHead(2, 7), output)
+    means = [x.mean(axis=(1, 2)) for x in levels]
+    parts = [relu(dense(x, params[f"block{i}"])) for i, x in enumerate(means)]
+    expected = dense(np.concatenate(parts, axis=1), params["out"])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_head_on_the_embedding_equals_a_slow_computation():
     output = pose_output([(4, 6), (2, 3)], 5)
     params, found = initialised(AverageHead(2, (7, 6)), output)
@@ -187,8 +232,9 @@ def test_the_head_on_the_embedding_equals_a_slow_computation():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_head_on_levels_equals_a_slow_computation():
-    output = pose_output([(8, 12), (4, 6), (2, 3)], 5)
+@pytest.mark.parametrize("sides", [[(8, 12), (4, 6), (2, 3)], [(7, 9), (4, 5), (2, 3)]])
+def test_the_head_on_levels_equals_a_slow_computation(sides):
+    output = pose_output(sides, 5)
     params, found = initialised(LevelsHead(2, (7, 6)), output)
     x, middle, low = output.features.levels
     x = middle + relu(slow_halving(x, params["halve0"]))

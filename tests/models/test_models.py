@@ -10,31 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jax import lax
 
 from jalpose.models.convolution import blocked_convolution
 from jalpose.models.hourglass import (
     Conv,
     Hourglass,
+    HourglassOptions,
     Residual,
     StackedHourglass,
-    max_pool,
     upsample_nearest,
 )
-from jalpose.models.registry import MODELS, HourglassOptions, Options, options_of
+from jalpose.models.options import Options
+from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad import windows
 from jalpose.settings.checks import ConfigError
-
-
-def shapes_of(model, size=64, batch=1):
-    image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)
-
-
-def count(tree):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
+from tests.support.counts import count, drawn, shapes_of
 
 # The layer list.
 
@@ -170,7 +162,7 @@ def test_options_of_a_config_build_a_network_that_knows_its_last_layer(name):
     params = shapes_of(model)["params"]
     assert any(key.startswith(options.last_layer) for key in params)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        options.stacks = 3
+        options.dropout = 0.3
 
 
 def test_an_unknown_network_is_refused_with_those_there_are():
@@ -192,19 +184,7 @@ def images_of(seed, batch=3, size=16):
 @pytest.fixture(scope="module")
 def variables():
     """Of `SMALL`, every parameter and statistic drawn at random."""
-    shapes = shapes_of(SMALL, 16)
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        name = path[-1]
-        if name in ("scale", "var"):
-            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        scale = 1.5 / math.sqrt(math.prod(leaf.shape[:-1])) if name == "kernel" else 0.3
-        return rng.normal(0, scale, leaf.shape).astype(np.float32)
-
-    flat = flatten_dict(shapes)
-    drawn = {path: draw(path, leaf) for path, leaf in flat.items()}
-    return unflatten_dict(drawn)
+    return drawn(SMALL, 16)
 
 
 def sub(variables, name):
@@ -466,48 +446,6 @@ def test_linen_layers_take_the_blocked_convolution():
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
 
 
-# Pooling.
-
-
-def pooled_and_gradient(pool, x, weights):
-    def loss(x):
-        y = pool(x)
-        return jnp.sum(weights * y), y
-
-    (_, y), gradient = jax.value_and_grad(loss, has_aux=True)(x)
-    return y, gradient
-
-
-@pytest.mark.parametrize("levels", [1, 3, 1000])
-def test_max_pool_is_the_usual_one_in_value_and_gradient(levels):
-    # With one level all are equal, with three most windows have ties.
-    rng = np.random.default_rng(2)
-    x = rng.integers(0, levels, (2, 6, 8, 5)).astype(np.float32)
-    weights = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
-
-    @jax.jit
-    def run(x, weights):
-        usual = functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
-        return [pooled_and_gradient(pool, x, weights) for pool in (max_pool, usual)]
-
-    (y, gradient), (expected, expected_gradient) = run(x, weights)
-    np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(gradient, expected_gradient)
-
-
-def test_the_gradient_of_max_pool_goes_to_the_first_of_equals():
-    # One window a channel, in reading order.
-    rows = np.array(
-        [[3, 3, 3, 3], [1, 2, 2, 0], [0, 1, 0, 1], [0, 0, 2, 2]], np.float32
-    )
-    x = rows.T.reshape(1, 2, 2, 4)
-    weights = np.ones((1, 1, 1, 4), np.float32)
-    _, gradient = jax.jit(functools.partial(pooled_and_gradient, max_pool))(x, weights)
-    first = np.asarray(gradient).reshape(4, 4).T.argmax(axis=1)
-    assert first.tolist() == [0, 1, 1, 2]
-    assert np.asarray(gradient).sum() == 4
-
-
 def test_upsampling_repeats_pixels():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
     expected = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
@@ -529,10 +467,3 @@ def test_blocked_convolution_takes_padding_by_name():
                 for fn in (blocked_convolution, lax.conv_general_dilated)
             )
             np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("where", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_max_pool_keeps_nan(where):
-    x = np.ones((1, 2, 2, 1), np.float32)
-    x[0, *where, 0] = np.nan
-    assert np.isnan(jax.jit(max_pool)(x)).all()

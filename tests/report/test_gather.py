@@ -228,16 +228,24 @@ def test_options_in_which_runs_of_a_method_differ_are_in_its_label(tmp_path):
         ("e", "random", {"acquisition.engine": "sketch"}),
         # Nor are a section's keys of another method.
         ("f", "coreset", {"acquisition.learning_loss.objective": "margin"}),
+        ("h", "egl", {}),
+        ("i", "egl", {"acquisition.diverse": "lcmd"}),
+        ("j", "softmax_entropy", {"acquisition.diverse": "lcmd"}),
+        ("k", "softmax_entropy", {"acquisition.diverse": "bait"}),
     ):
         write_run(tmp_path / name, method, 0, CURVE, changes=changes)
     write_run(tmp_path / "g", "random", 1, CURVE)
     assert gather([tmp_path]).methods == (
         "coreset",
+        "egl",
+        "egl diverse=lcmd",
         "eglpp engine=ghost",
         "eglpp engine=sketch",
         "learning_loss objective=kl",
         "learning_loss objective=margin",
         "random",
+        "softmax_entropy diverse=bait",
+        "softmax_entropy diverse=lcmd",
     )
 
 

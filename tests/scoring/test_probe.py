@@ -125,3 +125,34 @@ def test_scoring_through_the_cycle_leaves_the_journal_it_was_given_alone():
     assert state.phase.journal.names() == []
     assert after.phase.journal.names()
     assert after.phase.variables is state.phase.variables
+
+
+def test_an_iteration_keeps_every_state_and_goes_on_from_the_last():
+    begun, taken = [], []
+
+    def begin():
+        begun.append(1)
+        return {"sum": np.float64(1), "all": np.zeros(2, np.int32)}
+
+    def step(number, state):
+        taken.append(number)
+        return {"sum": state["sum"] * 3 + number, "all": state["all"] + number}
+
+    journal, pauses, found = Journal(), 0, None
+    while found is None:
+        probe = flat_probe(journal=journal, pieces=2)
+        try:
+            found = probe.iterate("walk", step, begin, 5)
+        except Paused:
+            pauses += 1
+            assert probe.progress == ("walk", 2 * pauses, 5)
+        journal = small.copied_journal(probe.journal)
+    assert pauses == 2 and taken == [0, 1, 2, 3, 4] and len(begun) == 1
+    # By hand: 1, 3, 10, 32, 99, 301.
+    assert found["sum"] == 301 and found["all"].tolist() == [10, 10]
+    assert found["all"].dtype == np.int32
+    # Done, it is not taken again; of another length it is another iteration.
+    again = flat_probe(journal=journal)
+    assert again.iterate("walk", step, begin, 5)["sum"] == 301
+    assert again.iterate("walk", step, begin, 1)["sum"] == 3
+    assert taken == [0, 1, 2, 3, 4, 0]

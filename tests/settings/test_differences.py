@@ -1,4 +1,7 @@
+"""Configs as flat tables: what differs, and what it means for a run."""
+
 from jalpose.settings import differences
+from jalpose.settings.keys import common
 
 
 def test_every_key_that_differs_has_a_line():
@@ -30,5 +33,31 @@ def test_infinities_are_those_of_a_record():
 
 
 def test_a_record_without_a_task_is_of_poses():
-    assert differences.modern({"seed": 1}) == {"task": "pose", "seed": 1}
+    assert differences.modern({"seed": 1}) == {
+        **differences.SINCE,
+        "task": "pose",
+        "seed": 1,
+    }
     assert differences.differences({"seed": 1}, {"seed": 1, "task": "pose"}) == []
+
+
+def test_a_record_from_before_a_measure_is_of_one_without_it():
+    now = {"evaluation": {"train_score": False, "test_scores": False, "block": 8}}
+    assert differences.differences({"evaluation": {"block": 8}}, now) == []
+    now["evaluation"]["train_score"] = True
+    found = differences.differences({"evaluation": {"block": 8}}, now)
+    assert found == ["evaluation.train_score: false -> true"]
+
+
+def test_keys_that_came_later_have_the_values_they_stand_for():
+    old = {"training": {"learning_rate": 1e-3}}
+    now = differences.plain(common())
+    same = {**old, "task": "pose", "training": dict(now["training"])}
+    same["training"]["learning_rate"] = 1e-3
+    known = {key for key in differences.SINCE if key.startswith("training.")}
+    left_out = [f"training.{key}" for key in now["training"]]
+    left_out = [key for key in left_out if key not in known]
+    assert differences.differences(old, same, ignore=left_out) == []
+    same["training"]["optimizer"] = "sgd"
+    found = differences.differences(old, same, ignore=left_out)
+    assert found == ['training.optimizer: "adam" -> "sgd"']

@@ -5,8 +5,10 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
+from jalpose.loop import configs
 from jalpose.settings import keys
 from jalpose.settings.checks import ConfigError
+from jalpose.settings.differences import differences
 from jalpose.settings.scales import SCALES
 
 
@@ -66,6 +68,64 @@ def test_a_part_has_a_seed_of_its_own_or_the_runs():
         config.seeds[part] = number
         assert keys.seed_of(config, part) == number
     assert config.seed == 3
+
+
+def with_variants(*given):
+    config = configs.assemble("scale=tiny", name="variants")
+    with config.unlocked():
+        config.experiment.variants = given
+    return config
+
+
+SPREAD = "eglpp_spread", "eglpp", "acquisition.diverse=lcmd"
+
+
+def test_a_variant_is_a_method_with_other_options():
+    config = with_variants(
+        (*SPREAD, "acquisition.diverse_share=1", "acquisition.eglpp.neighbours=7")
+    )
+    other = keys.from_base(config, "eglpp_spread", "runs/one")
+    assert (other.base, other.acquisition.method) == ("runs/one", "eglpp")
+    assert other.experiment.variants == ()
+    lines = differences(config.to_dict(), other.to_dict(), ignore=["base"])
+    assert [line.partition(":")[0] for line in lines] == [
+        "acquisition.diverse",
+        "acquisition.diverse_share",
+        "acquisition.eglpp.neighbours",
+        "acquisition.method",
+        "experiment.variants",
+    ]
+    assert other.acquisition.diverse_share == 1.0
+    assert type(other.acquisition.diverse_share) is float
+    assert config.acquisition.eglpp.neighbours == 5
+    again = with_variants(("again", "random", "seeds.acquire=3"))
+    assert keys.from_base(again, "again", "").seeds.acquire == 3
+    plain = keys.from_base(config, "eglpp", "runs/one")
+    assert plain.acquisition.diverse == "" and plain.acquisition.eglpp.neighbours == 5
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        (("one", "eglpp", "acquisition.divers=lcmd"), "Did you mean 'acquisition.div"),
+        (("one", "eglpp", "training.batch=2"), r"training.batch=2', which is not"),
+        (("one", "eglpp", "acquisition.budget"), "acquisition.budget', which is not"),
+        (
+            ("one", "eglpp", "acquisition.budget=2.5"),
+            r"=2\.5 must be of the kind",
+        ),
+        (("one",), r"\('one',\) must be a name of its own"),
+        ("one", "'one' must be a name of its own"),
+        (("eglpp", "eglpp"), "eglpp is a method's name already"),
+        (("one", "eglp"), r"the method of one: 'eglp'\. Did you mean 'eglpp'"),
+        (("one", "eglpp", "acquisition.diverse=random"), r"diverse must name a method"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(variant, message):
+    with pytest.raises(ConfigError, match=message):
+        configs.check(with_variants(variant))
+    with pytest.raises(ConfigError, match="must be a name of its own"):
+        configs.check(with_variants(SPREAD, SPREAD))
 
 
 def test_from_a_base_the_method_alone_is_another():

@@ -20,6 +20,8 @@ CHOICES = [
     ("training.schedule", "cosin", "Did you mean 'cosine'?"),
     ("training.start", "cold", "Known: warm, fresh"),
     ("training.keep", "first", "Known: best, last"),
+    ("training.optimizer", "rmsprop", "Known: adam, sgd"),
+    ("training.heldout", "half", "Known: tenth, none"),
     ("acquisition.products", "float16", "Did you mean 'bfloat16'? Known: float32"),
 ]
 POSITIVE = [
@@ -43,6 +45,7 @@ NOT_NEGATIVE = [
     "training.warmup_steps",
     "training.clip_norm",
     "training.plateau_cooldown",
+    "training.weight_decay",
     "acquisition.pool_subset",
     "acquisition.microbatch",
     "acquisition.memory",
@@ -57,6 +60,13 @@ OTHERS = [
     ("training.plateau_min", 3.0, "training.plateau_min=3.0 must lie between 0 and 1"),
     ("training.plateau_factor", 0.0, "training.plateau_factor=0.0 must lie between"),
     ("training.plateau_factor", 1.0, "training.plateau_factor=1.0 must lie between"),
+    ("training.drop_factor", 1.0, "training.drop_factor=1.0 must lie between"),
+    ("training.momentum", 1.0, "training.momentum=1.0 must be 0 or more, and below"),
+    ("training.momentum", -0.1, "training.momentum=-0.1 must be 0 or more, and below"),
+    ("training.drop_epochs", (3, 3), "training.drop_epochs=(3, 3) must rise"),
+    ("training.drop_steps", (0, 3), "training.drop_steps=(0, 3) must rise"),
+    ("training.schedule", "steps", "needs exactly one of training.drop_epochs and"),
+    ("training.heldout", "none", "training.schedule='plateau' goes by the loss of"),
     ("acquisition.sketch.passes", 0, "acquisition.sketch.passes=0 must be at least 1"),
     ("acquisition.sketch.remainder", -1, "acquisition.sketch.remainder=-1 (0 or more)"),
     ("acquisition.sketch.remainder", 4, "acquisition.sketch.passes=4 must be at least"),
@@ -94,6 +104,42 @@ def test_bad_values_are_refused_by_name(key, bad, message):
     change(config, key, bad)
     with pytest.raises(ConfigError, match=re.escape(message)):
         validation.check(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum": 0.0, "nesterov": True}, "training.nesterov=True goes on along"),
+        (
+            {"schedule": "steps", "drop_epochs": (3,), "drop_steps": (90,)},
+            "training.drop_steps, where the learning rate drops; they are (3,) and (90",
+        ),
+        (
+            {"heldout": "none", "schedule": "cosine"},
+            "training.keep='best' goes by the loss of held-out examples",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(changes, message):
+    config = common()
+    config.training.update(changes)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        validation.check(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"heldout": "none", "schedule": "constant", "keep": "last"},
+        {"schedule": "steps", "drop_epochs": (1.5, 160), "optimizer": "sgd"},
+        {"schedule": "steps", "drop_steps": [20], "nesterov": True},
+    ],
+)
+def test_values_that_go_together_are_let_pass(changes):
+    config = common()
+    for key, value in changes.items():
+        config.training[key] = tuple(value) if isinstance(value, list) else value
+    validation.check(config)
 
 
 @pytest.mark.parametrize("key", ["training.learning_rate", "training.plateau_min"])

@@ -25,11 +25,11 @@ _STANDING = np.array([
 _TO_SHIPPED = [skeletons.LSP.joints.index(joint) for joint in SHIPPED_ORDER]
 
 
-def real_data_dir(name: str = "lsp") -> str | None:
-    """Folder that holds the real set `name`, or None: a reason to skip a test."""
+def real_data_dir(name: str = "lsp", file: str = "joints.mat") -> str | None:
+    """Folder that holds the real set `name` with a file, or None: a reason to skip."""
     default = pathlib.Path(__file__).parents[3] / "shared" / "data"
     root = os.environ.get("JALPOSE_DATA") or str(default)
-    return root if os.path.isfile(os.path.join(root, name, "joints.mat")) else None
+    return root if os.path.isfile(os.path.join(root, name, file)) else None
 
 
 def stick_pose(rng: np.random.Generator, image_size: tuple[int, int]) -> np.ndarray:

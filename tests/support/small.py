@@ -32,8 +32,9 @@ from jalpose.tasks.pose.skeletons import LSP
 from jalpose.tasks.pose.sources import load_dataset
 from jalpose.tasks.pose.task import PoseTask
 from jalpose.training import trainer as trainer_module
+from jalpose.training.optimisation import Optimisation
 from jalpose.training.plan import TrainingPlan
-from jalpose.training.trainer import Optimisation, Trainer
+from jalpose.training.trainer import Trainer
 
 DELTA = {
     "data.name": "figures",
@@ -141,7 +142,7 @@ def remember_templates(patch):
     find, found = TrainingPlan.train_template, {}
 
     def template(plan, structure):
-        key = plan.trainer, repr(structure)
+        key = plan.trainer, plan.companion, repr(structure)
         if key not in found:
             found[key] = find(plan, structure)
         return found[key]

@@ -27,8 +27,11 @@ from tests.support.brightness.task import Brightness
 
 POSES_ALONE = {
     "softmax_entropy": "posterior",
+    "least_confidence": "posterior",
+    "least_margin": "posterior",
     "expected_gradnorm": "posterior",
     "entropy_gradnorm": "posterior",
+    "sraal": "posterior",
     "egl": "candidates",
     "vl4pose": "skeleton",
     "aleatoric": "skeleton",

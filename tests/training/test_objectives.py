@@ -18,6 +18,7 @@ from jalpose.training.objectives import (
     gaussian_nll,
     margin_ranking,
     pair_kl,
+    squared_error,
 )
 
 
@@ -205,6 +206,22 @@ def test_examples_without_a_label_are_not_ranked(objective):
     assert none[0] == 0 and not none[1].any()
 
 
+# The variant without pairs.
+
+
+def test_squared_error_equals_a_slow_computation():
+    rng = np.random.default_rng(5)
+    losses, predictions = rng.gamma(4, 1 / 15, 7), rng.normal(size=7)
+    known = np.array([True, True, False, True, False, True, True])
+    outputs, truth = column(predictions), ranks(losses, known)
+    found, gradient = value_and_grad(squared_error, outputs, truth)
+    errors = np.where(known, predictions - losses, 0)
+    assert found == pytest.approx((errors**2).sum() / 5, rel=1e-5)
+    np.testing.assert_allclose(gradient[:, 0], 2 * errors / 5, rtol=1e-4)
+    none = value_and_grad(squared_error, outputs, ranks(losses, [False] * 7))
+    assert none[0] == 0 and not none[1].any()
+
+
 # The likelihood of a Gaussian.
 
 
@@ -252,6 +269,13 @@ def fitted(objective, truths, embeddings, outputs, steps=300):
     keys = jax.random.split(jax.random.key(1), steps)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
     return predict(params, jnp.arange(len(embeddings)))
+
+
+def test_a_head_learns_the_losses_themselves():
+    embeddings = draws(128, 4)
+    losses = np.exp(0.5 * embeddings[:, 0])
+    found = np.asarray(fitted(squared_error, ranks(losses), embeddings, 1))
+    assert np.square(found[:, 0] - losses).mean() < 0.1 * losses.var()
 
 
 @pytest.mark.parametrize("objective", RANKINGS)

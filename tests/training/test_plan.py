@@ -323,7 +323,7 @@ class Loud(nn.Module):
         return Output(maps, jnp.stack([bright, 1 - bright], axis=1))
 
 
-@pytest.mark.parametrize("objective", ["kl", "margin"])
+@pytest.mark.parametrize("objective", ["kl", "margin", "mse"])
 def test_a_trained_head_orders_new_examples_by_their_losses(objective):
     # Augmentation takes longest to compile.
     off = {"augment.scale": (1.0, 1.0)}

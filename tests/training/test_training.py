@@ -10,8 +10,8 @@ import pytest
 
 from jalpose.data import pipeline
 from jalpose.loop.configs import default
+from jalpose.models.hourglass import HourglassOptions
 from jalpose.models.output import Output
-from jalpose.models.registry import HourglassOptions
 from jalpose.runtime import sharding
 from jalpose.runtime.throughput import Flow
 from jalpose.tasks.pose import losses
@@ -19,7 +19,8 @@ from jalpose.tasks.pose.augment import NO_AUGMENTATION, Ranges
 from jalpose.tasks.pose.heatmaps import HeatmapSpec
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
 from jalpose.tasks.pose.task import PoseTask
-from jalpose.training.trainer import Optimisation, Trainer
+from jalpose.training.optimisation import Optimisation
+from jalpose.training.trainer import Trainer
 from tests.support import small
 from tests.support.small import FLAT
 
@@ -181,62 +182,6 @@ def train(trainer, variables, batches, steps, total=100):
 
 def assert_trees_equal(got, expected):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
-
-
-def rates(total, **changes):
-    trainer = make_trainer({"learning_rate": 2.0, **changes})
-    return np.array([trainer.learning_rate(step, total) for step in range(total)])
-
-
-def test_a_constant_rate_and_the_plateaus_start_are_the_rate():
-    for schedule in ("constant", "plateau"):
-        assert (rates(20, schedule=schedule, warmup_steps=0) == 2.0).all()
-
-
-def test_warm_up_is_linear_and_never_zero():
-    values = rates(50, schedule="constant", warmup_steps=10)
-    np.testing.assert_allclose(values[:10], 0.2 * np.arange(1, 11))
-    assert (values[9:] == 2.0).all()
-
-
-def test_warm_up_takes_at_most_half_of_a_training():
-    values = rates(10, schedule="constant", warmup_steps=100)
-    np.testing.assert_allclose(values[:5], [0.4, 0.8, 1.2, 1.6, 2.0])
-    assert (values[5:] == 2.0).all()
-    assert rates(1, schedule="cosine", warmup_steps=100).tolist() == [2.0]
-
-
-def test_cosine_falls_from_the_rate_to_nothing():
-    values = rates(200, schedule="cosine", warmup_steps=0)
-    assert values[0] == 2.0
-    assert values[100] == pytest.approx(1.0)
-    assert 0 < values[-1] < 1e-3
-    assert (np.diff(values) < 0).all()
-    warmed = rates(200, schedule="cosine", warmup_steps=20)
-    assert warmed[:20].tolist() == pytest.approx((0.1 * np.arange(1, 21)).tolist())
-    assert warmed[20] == 2.0
-    assert warmed[110] == pytest.approx(1.0)
-    assert 0 < warmed[-1] < 1e-3
-
-
-@pytest.mark.parametrize(
-    ("clip_norm", "seen"),
-    [
-        (0.0, (3000.0, 4000.0)),  # no clipping
-        (1.0, (0.6, 0.8)),  # of length 5000 to length 1
-        (1e4, (3000.0, 4000.0)),  # short enough
-    ],
-)
-def test_clipping_bounds_what_adam_sees(clip_norm, seen):
-    optimizer = make_trainer({"clip_norm": clip_norm}).optimizer
-    params = {"a": np.zeros(1, np.float32), "b": np.zeros(1, np.float32)}
-    gradient = {"a": np.float32([3000]), "b": np.float32([4000])}
-    _, state = optimizer.update(gradient, optimizer.init(params))
-    adam = state[-1]
-    # After one step mu = (1 - 0.9) g and nu = (1 - 0.999) g^2.
-    for name, value in zip("ab", seen, strict=True):
-        assert adam.mu[name][0] == pytest.approx(0.1 * value, rel=1e-4)
-        assert adam.nu[name][0] == pytest.approx(0.001 * value**2, rel=1e-4)
 
 
 # Steps.

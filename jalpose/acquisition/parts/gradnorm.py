@@ -2,24 +2,63 @@
 
 Wang et al., "Boosting Active Learning via Improving Test Performance", AAAI 2022, for
 classes; of a task with several sites a loss is the mean over them. Of poses a site is a
-joint, and its classes are the pixels of the last stack's heatmap.
+joint, and its classes are the pixels of the last stack's heatmap; of classes the image
+is the one site.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose.acquisition.method import Selection, by_score
+from jalpose.acquisition.method import Method, Selection, by_score
 from jalpose.settings.checks import above, one_of
 from jalpose.training.needs import Needs
 
 # `acquisition.<method>.norm` -> `value` of `Probe.squared_norms`
 NORMS = {"global": "norm", "tensors": "tensors"}
 
-# Norms by themselves: the engine `sketch` gives expectations of squares only.
 NEEDS = Needs(each_norm=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientNorm(Method):
+    """Options of a gradient norm under the model's own posterior.
+
+    Attributes:
+      posterior: over each site's values, one that the task has: softmax (at a
+        temperature; of poses `heatmap.peak` matters) | of poses also normalised (the
+        positive part of a joint's heatmap).
+      temperature: of a softmax posterior, in units of the prediction.
+      norm: global (of all parameters together) | tensors (sum of the parameter
+        tensors' own norms, as published), see `select`.
+      section: of the config.
+    """
+
+    posterior: str = "normalised"
+    temperature: float = 1.0
+    norm: str = "global"
+
+    section: ClassVar[str]
+    capabilities: ClassVar = ("posterior",)
+    uses_engine: ClassVar = True
+
+    def __post_init__(self):
+        """Refuse a temperature or a norm that cannot work."""
+        above(0, **{f"{self.section}.temperature": self.temperature})
+        one_of(f"{self.section}.norm", self.norm, NORMS)
+
+    def check(self, task, *, num_trained, budget) -> None:
+        """Refuse a posterior that the task does not have."""
+        del num_trained, budget
+        check_posterior(self.section, self.posterior, task)
+
+    def needs(self, task) -> Needs:
+        """Norms by themselves: the engine `sketch` gives expectations of squares."""
+        del task
+        return NEEDS
 
 
 def select(probe, unlabelled, budget, loss_fn: Callable, norm: str) -> Selection:
@@ -59,17 +98,6 @@ def surprise(probabilities, weights):
     there = probabilities > 0
     logs = jnp.log(jnp.where(there, probabilities, 1))
     return -jnp.sum(jnp.where(there, weights * logs, 0), axis=1).mean()
-
-
-def check_options(section: str, options: Any) -> None:
-    """Raise ConfigError for a temperature or a norm that cannot work.
-
-    Args:
-      section: of the config, for the message.
-      options: with the fields temperature and norm.
-    """
-    above(0, **{f"{section}.temperature": options.temperature})
-    one_of(f"{section}.norm", options.norm, NORMS)
 
 
 def check_posterior(section: str, posterior: str, task) -> None:

@@ -4,13 +4,9 @@ Each step takes the point farthest from all centres so far and makes it one (Gon
 1985; Algorithm 1 of Sener & Savarese, ICLR 2018). The radius that is left is at most
 twice the smallest possible.
 
-Both loops, over the centres there are and over the choices, are compiled programs, the
-pool split over the devices. Distances are
-Euclidean and always of differences, one centre against the pool at a time: the product
-form a^2 - 2ab + b^2 would be faster for the centres there are at the start, but it
-cancels where points lie close together, and equal distances would no longer tie. What
-is held is the pool and a distance for each of its rows, never a matrix of distances;
-and of the centres a block on each device.
+Both loops, over the centres there are and over the choices, are compiled, the
+pool split over the devices (see `points`). What is held is the pool and a distance for
+each of its rows, never a matrix of distances; and a block of centres on each device.
 """
 
 import functools
@@ -21,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from jalpose.acquisition.parts import points
 from jalpose.runtime import sharding
 
 CENTRES_AT_ONCE = 2**14  # on each device
-_CHECKED_ROWS = 4096  # at a time
 
 
 class Cover(NamedTuple):
@@ -52,7 +48,7 @@ def greedy(
     ids: np.ndarray,
     centre_ids: np.ndarray | None = None,
     mesh=None,
-    chunk: int = 1024,
+    chunk: int = points.CHUNK,
 ) -> Cover:
     """Choose `budget` rows of the pool, each the farthest from all centres before it.
 
@@ -78,39 +74,38 @@ def greedy(
     """
     pool, centres = np.asarray(embeddings, np.float32), np.asarray(centres, np.float32)
     ids = np.asarray(ids)
-    _check(pool, centres, budget, ids, chunk)
+    points.check_points(pool, centres, budget, ids, chunk)
+    if not len(centres):
+        raise ValueError(
+            "there are no centres to be far from: k-centre greedy starts from labelled "
+            "examples. Label some at random first"
+        )
     centre_ids = np.arange(len(centres)) if centre_ids is None else centre_ids
     largest = max(
-        check_finite(pool, ids, "pool"), check_finite(centres, centre_ids, "centres")
+        points.check_finite(pool, ids, "pool"),
+        points.check_finite(centres, centre_ids, "centres"),
     )
-    # A power of two that brings all numbers to at most 1, so that no square overflows:
-    # it rounds nothing, and equal distances stay equal.
-    exponent = int(np.frexp(largest)[1])
-    mesh = sharding.make_mesh() if mesh is None else mesh
-    by_id = np.argsort(ids)
-    part, nearest = _blocks(mesh, pool, by_id, exponent, chunk)
+    laid = points.lay_out(pool, ids, largest=largest, mesh=mesh, chunk=chunk)
+    nearest = laid.filled(np.inf, np.float32)
     for start in range(0, len(centres), CENTRES_AT_ONCE):
         some = centres[start : start + CENTRES_AT_ONCE]
         if start:  # one shape for one compilation; a centre twice changes nothing
             some = np.pad(some, ((0, CENTRES_AT_ONCE - len(some)), (0, 0)), "edge")
-        some = sharding.replicate(mesh, np.ldexp(some, -exponent))
-        nearest = approach(mesh)(some, part[0], nearest)
-    found = choice(mesh, budget)(part, nearest)
+        some = sharding.replicate(laid.mesh, laid.scaled(some))
+        nearest = approach(laid.mesh)(some, laid.blocks, nearest)
+    found = choice(laid.mesh, budget)((laid.blocks, laid.padding), nearest)
     order, sq_distances, sq_nearest, sq_radius = sharding.to_host(found)
-    nearest = np.empty(len(pool), np.float32)
-    nearest[by_id] = _unscaled(sq_nearest.reshape(-1)[: len(pool)], exponent)
     return Cover(
-        order=by_id[order],
-        distances=_unscaled(sq_distances, exponent),
-        nearest=nearest,
-        radius=float(_unscaled(sq_radius, exponent)),
+        order=laid.by_id[order],
+        distances=laid.distances(sq_distances),
+        nearest=laid.distances(laid.of_rows(sq_nearest)),
+        radius=float(laid.distances(sq_radius)),
     )
 
 
 def _nearer(nearest, blocks, centre):
     """Squared distances [T, chunk], where `centre` [C] is another to be near to."""
-    steps = blocks - centre[None, :, None]
-    return jnp.minimum(nearest, jnp.sum(jnp.square(steps), axis=1))
+    return jnp.minimum(nearest, points.squared_distances(blocks, centre))
 
 
 @functools.cache
@@ -185,82 +180,3 @@ def choice(mesh, budget: int):
             check_vma=False,
         )
     )
-
-
-def _blocks(mesh, pool, by_id, exponent, chunk):
-    """The pool in blocks [T, C, chunk], scaled, ordered by id, and what is padding;
-    and the squared distances where there are no centres.
-
-    All split over the devices, and made one device's part after the other: beside
-    them the host holds no more than that of what may be mapped from a disk.
-
-    Features come before rows, so that sums over features run along whole vectors: on
-    a CPU several times faster than along each row.
-    """
-    num_blocks = -(-len(pool) // (chunk * mesh.size)) * mesh.size
-
-    def blocks(numbers):
-        part = np.zeros((len(numbers), pool.shape[1], chunk), np.float32)
-        for block, number in zip(part, numbers, strict=True):
-            rows = pool[by_id[number * chunk : (number + 1) * chunk]]
-            np.ldexp(rows.T, -exponent, out=block[:, : len(rows)])
-        return part
-
-    def padding(numbers):
-        return numbers[:, None] * chunk + np.arange(chunk)[None] >= len(pool)
-
-    def far(numbers):
-        return np.full((len(numbers), chunk), np.inf, np.float32)
-
-    split = functools.partial(sharding.split_by_part, mesh, num_blocks)
-    return (split(blocks), split(padding)), split(far)
-
-
-def _unscaled(sq_distances, exponent):
-    return np.ldexp(np.sqrt(sq_distances), exponent)
-
-
-def _check(pool, centres, budget, ids, chunk) -> None:
-    if pool.ndim != 2 or centres.ndim != 2 or pool.shape[1] != centres.shape[1]:
-        raise ValueError(
-            f"embeddings and centres must be [M, C] and [L, C], got {pool.shape} and "
-            f"{centres.shape}"
-        )
-    if not len(centres):
-        raise ValueError(
-            "there are no centres to be far from: k-centre greedy starts from labelled "
-            "examples. Label some at random first"
-        )
-    if ids.shape != pool.shape[:1] or len(np.unique(ids)) != len(ids):
-        raise ValueError(
-            f"ids must be {len(pool)} distinct numbers, got {len(np.unique(ids))} "
-            f"distinct in an array of shape {ids.shape}"
-        )
-    if not 1 <= budget <= len(pool):
-        raise ValueError(f"{budget=} must be from 1 to the pool's {len(pool)} rows")
-    if chunk < 1:
-        raise ValueError(f"{chunk=} must be at least 1")
-
-
-def check_finite(embeddings, ids, name) -> float:
-    """The largest absolute value of embeddings [M, C], in pieces; 0 of none.
-
-    Raises:
-      FloatingPointError: some are NaN or infinite; names their ids.
-    """
-    bad, largest = [], 0.0
-    for start in range(0, len(embeddings), _CHECKED_ROWS):
-        rows = np.abs(embeddings[start : start + _CHECKED_ROWS])
-        top = float(rows.max(initial=0))  # NaN where any is
-        if np.isfinite(top):
-            largest = max(largest, top)
-        else:
-            bad += (start + np.flatnonzero(~np.isfinite(rows).all(axis=1))).tolist()
-    if bad:
-        listed = ", ".join(f"id {ids[i]}" for i in bad[:10])
-        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise FloatingPointError(
-            f"the embedding of {len(bad)} of {len(ids)} examples ({name}) is NaN or "
-            f"infinite: {listed}{more}. Weights that diverged, or an image with NaN"
-        )
-    return largest

@@ -29,6 +29,8 @@ class Annotations:
         pixels as MPII ships them, NaN for a person without; None for other sets.
       head_sizes: float32 [N], diagonal of the head box in pixels, NaN for a person
         without one; None where the data set has no head boxes.
+      areas: float32 [N], of the person's segment, pixels squared, NaN of one without;
+        None where the data set has none.
     """
 
     keys: tuple[str, ...]
@@ -38,13 +40,19 @@ class Annotations:
     boxes: np.ndarray | None = None
     people: np.ndarray | None = None
     head_sizes: np.ndarray | None = None
+    areas: np.ndarray | None = None
 
     def __post_init__(self):
         if not np.isnan(self.joints[self.status == ABSENT]).all():
             raise ValueError("an absent joint must have no coordinate (NaN)")
         if np.isnan(self.joints[self.status != ABSENT]).any():
             raise ValueError("an annotated joint must have a coordinate")
-        for name, shape in (("boxes", (4,)), ("people", (3,)), ("head_sizes", ())):
+        for name, shape in (
+            ("boxes", (4,)),
+            ("people", (3,)),
+            ("head_sizes", ()),
+            ("areas", ()),
+        ):
             values = getattr(self, name)
             if values is not None and values.shape != (len(self.keys), *shape):
                 raise ValueError(
@@ -65,6 +73,7 @@ class Annotations:
             boxes=None if self.boxes is None else self.boxes[rows],
             people=None if self.people is None else self.people[rows],
             head_sizes=None if self.head_sizes is None else self.head_sizes[rows],
+            areas=None if self.areas is None else self.areas[rows],
         )
 
 

@@ -1,61 +1,50 @@
 """Labels against the images they are of: what cannot be, and what is unlikely.
 
-`data.check` says what follows: "warn" refuses what cannot be and warns of what is
-unlikely, "strict" refuses both, "off" looks at nothing. The limits are set where none
-of LSP's 2,000 and LSPET's first 5,000 images comes near (`scripts/RESULTS.md`).
+What follows, see `jalpose.tasks.findings`. The limits are set where none of LSP's 2,000
+images comes near, nor of those that were at hand of LSPET (5,000), MPII (5) and COCO
+(79): `scripts/RESULTS.md`.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from jalpose.data.crops import meets
 from jalpose.data.dataset import Dataset
-from jalpose.data.source import DataError
+from jalpose.tasks.findings import (
+    Finding,
+    listed,
+    names,
+    of_parts,
+    rows,
+    sample,
+    some,
+)
 from jalpose.tasks.pose.annotations import Annotations, sources_of
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED
 
-CHECKS = ("warn", "strict", "off")  # values of `data.check`
-
-_OUTSIDE_PERSON = 1 / 2  # of a person's joints; at most 14 % in LSPET
+_OUTSIDE_PERSON = 1 / 2  # of a person's joints; at most 13 % in LSPET
 _OUTSIDE_SET = 1 / 100  # of all joints; 0.007 % in LSP, 0.003 % in LSPET
-_OCCLUDED = 1 / 2  # of all joints; 7 % in LSP
+_OCCLUDED = 1 / 2  # of all joints; 7 % in LSP, 14 % in COCO
 _TINY = 1 / 50  # longer side of the joints' box, of the image's; 1/12 in LSPET
 _CORNER = 0.55  # of the image's sides that joints reach; 1.0 in both
+_PERCENT = (90, 100.5)  # where the largest x and y lie, in images a quarter larger
 _MANY = 20  # people of whom a set's shape says something
-_NAMED = 3  # examples in a message
-_OFF = "data.check=off goes on as it is"
-_logger = logging.getLogger(__name__)
 
-
-class Finding(NamedTuple):
-    """Something that is wrong, or may be.
-
-    Attributes:
-      words: what, with examples and what to do.
-      impossible: it cannot be right.
-      examples: whom it is of: rows of the set, across parts ids; () where it is of all.
-    """
-
-    words: str
-    impossible: bool = False
-    examples: tuple[int, ...] = ()
-
-
-def act_on(findings: Iterable[Finding], check: str) -> None:
-    """Refuse or warn of what was found, as `data.check` says.
-
-    Raises:
-      DataError: something cannot be, or is unlikely under "strict".
-    """
-    found = list(findings)
-    refused = [f.words for f in found if f.impossible or check == "strict"]
-    if refused:
-        raise DataError(f"{' '.join(refused)} {_OFF}.")
-    for finding in found:
-        _logger.warning("%s", finding.words)
+# By name, what is held against the images: a `Finding` has the name of its rule.
+RULES = {
+    "sizes": "an image has the size that its annotation says",
+    "windows": "a crop window meets its image",
+    "copies": "nobody is there twice in an image, with the same joints",
+    "person outside": "at most half of a person's joints are outside the image",
+    "set outside": "at most 1 % of a set's joints are outside their images",
+    "tiny": "the joints of a person take a fiftieth of the image or more",
+    "corner": "the joints of a set reach its images' right and lower half",
+    "percent": "the largest x and y of a set are not both just below 100",
+    "occluded": "at most half of a set's joints are occluded",
+    "parts": "no image file is in two of labelled, pool and test",
+}
+REFUSED = ("sizes", "windows", "copies")  # where they are not kept
 
 
 def of_dataset(dataset: Dataset) -> list[Finding]:
@@ -64,17 +53,17 @@ def of_dataset(dataset: Dataset) -> list[Finding]:
     start = 0
     for source in sources_of(dataset):
         annotations, sizes = source.annotations, getattr(source, "sizes", None)
-        rows = slice(start, start + len(annotations))
-        start = rows.stop
+        own = slice(start, start + len(annotations))
+        start = own.stop
         if sizes is None or dataset.windows is None:
             continue
         name = getattr(source, "name", "the set").upper()
-        windows = dataset.windows[rows]
+        windows = dataset.windows[own]
         for finding in (
             *of_set(name, annotations, sizes),
             *of_windows(name, annotations.keys, windows, sizes),
         ):
-            ids = tuple(row + rows.start for row in finding.examples)
+            ids = tuple(row + own.start for row in finding.examples)
             found.append(finding._replace(examples=ids))
     parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
     return found + of_parts(parts, dataset.keys, dataset.files, dataset.digests)
@@ -95,7 +84,7 @@ def of_set(name: str, annotations: Annotations, sizes: np.ndarray) -> list[Findi
         _equal(name, annotations),
         *_outside(name, annotations, sizes, there),
         _tiny(name, annotations, sizes),
-        _cornered(name, annotations, sizes),
+        _cornered(name, annotations, sizes) or _percent(name, annotations, sizes),
         _occluded(name, annotations, there),
     )
     return [finding for finding in found if finding is not None]
@@ -113,46 +102,29 @@ def of_windows(
     x, y, side = windows[row].tolist()
     words = (
         f"The crop windows of {int(bare.sum())} people of {name} do not meet their "
-        f"images, and would be black: {_names(keys, bare)} (of the first the image has "
+        f"images, and would be black: {names(keys, bare)} (of the first the image has "
         f"{width} x {height} pixels, the window is {side:.0f} pixels round ({x:.0f}, "
         f"{y:.0f})). Correct the joints or centres that place them."
     )
-    return [Finding(words, impossible=True, examples=_rows(bare))]
+    return [Finding(words, True, rows(bare), "windows")]
 
 
-def of_parts(
-    parts: Mapping[str, np.ndarray],
-    keys: Sequence[str],
-    files: Sequence[str],
-    digests: Sequence[str],
+def of_sizes(
+    name: str, keys: Sequence[str], told: np.ndarray, sizes: np.ndarray
 ) -> list[Finding]:
-    """Findings across the parts of a benchmark: no image is to be in two of them.
-
-    Args:
-      parts: name -> ids: of who is labelled, pool and test.
-      keys: names of the examples.
-      files: their images; of one image there may be several people.
-      digests: of the images' bytes, "" where they are not known.
-    """
-    first: dict[str, tuple[str, int]] = {}
-    twice: dict[tuple[str, str], list[str]] = {}
-    ids_of: dict[tuple[str, str], list[int]] = {}
-    for part, ids in parts.items():
-        for example in ids:
-            digest = digests[example]
-            where, other = first.setdefault(digest, (part, int(example)))
-            if digest and where != part and files[other] != files[example]:
-                pair = f"{keys[other]} and {keys[example]}"
-                twice.setdefault((where, part), []).append(pair)
-                ids_of.setdefault((where, part), []).extend([other, int(example)])
-    return [
-        Finding(
-            f"{len(pairs)} images are the same file in the {one} and the {two} part: "
-            f"{_list(pairs)}. What is trained on is not to be tested on.",
-            examples=tuple(ids_of[one, two]),
-        )
-        for (one, two), pairs in twice.items()
-    ]
+    """Findings in the sizes of images [N, 2] that an annotation file tells."""
+    wrong = (told != sizes).any(axis=1)
+    if not wrong.any():
+        return []
+    row = int(np.argmax(wrong))
+    (width, height), (now, tall) = told[row].tolist(), sizes[row].tolist()
+    words = (
+        f"The images of {int(wrong.sum())} people of {name} have other sizes than "
+        f"their annotations say: {names(keys, wrong)} (the first {now} x {tall} "
+        f"pixels, not {width} x {height}). Labels are of the pixels of the images as "
+        "they were: restore those."
+    )
+    return [Finding(words, True, rows(wrong), "sizes")]
 
 
 def _outside(
@@ -162,21 +134,23 @@ def _outside(
     with np.errstate(invalid="ignore"):  # a pixel more: labels are rounded
         out = ((joints < -1.5) | (joints > sizes[:, None] + 0.5)).any(axis=-1) & there
     ask = "Do labels and images belong together (size, order, x and y, rotation)?"
-    yield _some(
+    yield some(
         annotations.keys,
         out.sum(axis=1) > _OUTSIDE_PERSON * counts,
         lambda count, first: (
             f"{count} people of {name} have more than half of their joints outside "
             f"their images: {first}. {ask}"
         ),
+        "person outside",
     )
     share = out.sum() / there.sum()
     if share > _OUTSIDE_SET:
-        named = _names(annotations.keys, np.any(out, axis=1))
+        named = names(annotations.keys, np.any(out, axis=1))
         yield Finding(
             f"{share:.1%} of the joints of {name} lie outside their images, those of "
             f"{named}. {ask}",
-            examples=_rows(np.any(out, axis=1)),
+            examples=rows(np.any(out, axis=1)),
+            rule="set outside",
         )
 
 
@@ -185,7 +159,9 @@ def _occluded(name: str, annotations: Annotations, there: np.ndarray) -> Finding
     if share <= _OCCLUDED:
         return None
     return Finding(
-        f"{share:.0%} of the joints of {name} are occluded: are its flags inverted?"
+        f"{share:.0%} of the joints of {name} are occluded: are its flags inverted?",
+        examples=sample((annotations.status == OCCLUDED).any(axis=1)),
+        rule="occluded",
     )
 
 
@@ -200,13 +176,14 @@ def _extent(annotations: Annotations) -> np.ndarray:
 
 def _tiny(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding | None:
     whole = (annotations.status != ABSENT).sum(axis=1) >= 5
-    return _some(
+    return some(
         annotations.keys,
         whole & (_extent(annotations) < _TINY * sizes.max(axis=1)),
         lambda count, first: (
             f"The joints of {count} people of {name} take less than a fiftieth of the "
             f"image: {first}. Are they pixels, or shares of the image?"
         ),
+        "tiny",
     )
 
 
@@ -219,13 +196,32 @@ def _cornered(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding
     return Finding(
         f"No joint of the {len(annotations)} people of {name} lies in the right or the "
         f"lower part of its image (x up to {reached[0]:.0%} of the width, y up to "
-        f"{reached[1]:.0%} of the height): are the labels of smaller images?"
+        f"{reached[1]:.0%} of the height): are the labels of smaller images?",
+        examples=sample((annotations.status != ABSENT).any(axis=1)),
+        rule="corner",
+    )
+
+
+def _percent(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding | None:
+    large = (sizes > 1.25 * _PERCENT[1]).all(axis=1)
+    large &= (annotations.status != ABSENT).any(axis=1)
+    if large.sum() < _MANY:
+        return None
+    top = np.nanmax(annotations.joints[large], axis=(0, 1))
+    if not ((top >= _PERCENT[0]) & (top <= _PERCENT[1])).all():
+        return None
+    return Finding(
+        f"The coordinates of the {int(large.sum())} people of {name} whose images have "
+        f"more than 125 pixels both ways end at {top[0]:.0f} and {top[1]:.0f}: are "
+        "they percent of the image?",
+        examples=sample(large),
+        rule="percent",
     )
 
 
 def _equal(name: str, annotations: Annotations) -> Finding | None:
     first: dict[tuple, int] = {}
-    equal, rows = [], []
+    equal, where = [], []
     for row, (file, joints, status) in enumerate(
         zip(annotations.files, annotations.joints, annotations.status, strict=True)
     ):
@@ -233,35 +229,13 @@ def _equal(name: str, annotations: Annotations) -> Finding | None:
         other = first.setdefault(pose, row)
         if other != row:
             equal.append(f"{annotations.keys[other]} and {annotations.keys[row]}")
-            rows += [other, row]
+            where += [other, row]
     if not equal:
         return None
     return Finding(
         f"{len(equal)} people of {name} are there twice, with the same joints in the "
-        f"same image: {_list(equal)}. Remove the copies from the annotation file.",
+        f"same image: {listed(equal)}. Remove the copies from the annotation file.",
         impossible=True,
-        examples=tuple(rows),
+        examples=tuple(where),
+        rule="copies",
     )
-
-
-def _some(
-    keys: Sequence[str], which: np.ndarray, words: Callable[[int, str], str]
-) -> Finding | None:
-    """A finding of the examples `which`, if any: words of (how many, who)."""
-    if not which.any():
-        return None
-    said = words(int(which.sum()), _names(keys, which))
-    return Finding(said, examples=_rows(which))
-
-
-def _rows(which: np.ndarray) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(which).tolist())
-
-
-def _names(keys: Sequence[str], which: np.ndarray) -> str:
-    return _list([keys[row] for row in np.flatnonzero(which).tolist()])
-
-
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -7,7 +7,9 @@ from behind, ...). What tells left from right is what does so for real people,
 the face and the front of the clothes, so that a mirrored image with its labels
 exchanged is again a valid example.
 
-Example i of a source depends on (seed, start + i) alone.
+Example i of a source depends on (seed, start + i) alone. With `frames` above 1 examples
+come in sequences as of a video, each frame the same figure in the same place and light,
+moved a little: a pool that is as redundant as people's are.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,8 @@ from jalpose.tasks.pose import figure_drawing, figure_poses, skeletons
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.figure_poses import ATTACHED, CAPSULE_ENDS, CAPSULE_PART
 
-_POSE, _CAMERA, _LOOK = range(3)  # random streams of an example
+_POSE, _CAMERA, _LOOK, _FRAME = range(4)  # random streams of an example
+_FRAME_POSE, _FRAME_CAMERA = 0.15, 0.01  # deviations within a sequence
 _NUM_CAMERA = 16
 _CUT_PROBABILITY = 0.08
 _OCCLUDER_PROBABILITY = 0.3
@@ -44,6 +47,7 @@ class FigureSource:
         name: str = "figures",
         image_size: int = 128,
         start: int = 0,
+        frames: int = 1,
     ):
         """Pose and label the figures.
 
@@ -52,6 +56,7 @@ class FigureSource:
             `start .. start + num_examples - 1` overlap, and only there.
           rare_fraction: probability that an example is in a rare pose.
           image_size: height and width of the images, pixels.
+          frames: of a sequence; the first is the example there is without them.
 
         Raises:
           ValueError: an argument is out of range.
@@ -61,6 +66,7 @@ class FigureSource:
             ("seed", seed, 0),
             ("image_size", image_size, 32),
             ("start", start, 0),
+            ("frames", frames, 1),
         ):
             if value < least:
                 raise ValueError(f"{key}={value} must be at least {least}")
@@ -68,6 +74,7 @@ class FigureSource:
             raise ValueError(f"rare_fraction={rare_fraction} must be in [0, 1]")
         self.skeleton = skeletons.LSP
         self._seed, self._start, self._size = seed, start, image_size
+        self._frames = frames
         numbers = range(start, start + num_examples)
         normals, uniforms, camera = self._draw_numbers(numbers)
         bodies = figure_poses.pose_bodies(normals, uniforms, rare_fraction)
@@ -80,12 +87,23 @@ class FigureSource:
     def _draw_numbers(self, numbers):
         normals, uniforms, camera = [], [], []
         for number in numbers:
-            rng = np.random.default_rng([self._seed, number, _POSE])
+            first = self._first(number)
+            rng = np.random.default_rng([self._seed, first, _POSE])
             normals.append(rng.standard_normal(figure_poses.NUM_NORMALS))
             uniforms.append(rng.random(figure_poses.NUM_UNIFORMS))
-            rng = np.random.default_rng([self._seed, number, _CAMERA])
+            rng = np.random.default_rng([self._seed, first, _CAMERA])
             camera.append(rng.random(_NUM_CAMERA))
+            if number > first:
+                rng = np.random.default_rng([self._seed, number, _FRAME])
+                moved = rng.standard_normal(figure_poses.NUM_NORMALS)
+                normals[-1] = normals[-1] + _FRAME_POSE * moved
+                place = camera[-1][1:3] + _FRAME_CAMERA * rng.standard_normal(2)
+                camera[-1][1:3] = np.clip(place, 0, 1)
         return np.stack(normals), np.stack(uniforms), np.stack(camera)
+
+    def _first(self, number: int) -> int:
+        """Number of the first frame of an example's sequence."""
+        return self._start + (number - self._start) // self._frames * self._frames
 
     def image(self, index: int) -> np.ndarray:
         """Draw image `index`: uint8 [H, W, 3], RGB.
@@ -111,19 +129,20 @@ class FigureSource:
             depths=bodies.depths[index],
             occluders=self._occluders[index],
         )
-        number = self._start + index
-        return figure, np.random.default_rng([self._seed, number, _LOOK])
+        first = self._first(self._start + index)
+        return figure, np.random.default_rng([self._seed, first, _LOOK])
 
 
 def benchmark(
     data: Mapping[str, Any], seed: int
-) -> tuple[tuple[FigureSource, FigureSource], list[np.ndarray]]:
+) -> tuple[tuple[FigureSource, ...], list[np.ndarray]]:
     """The drawn benchmark: its sources, to be laid end to end, and its parts.
 
     The labelled figures are in common poses; pool and test hold rare ones as well.
 
     Args:
-      data: the config's section, with initial, pool, test (0: 1000 and 300) and rare.
+      data: the config's section, with initial, pool, test (0: 1000 and 300), rare,
+        rare_test and frames.
       seed: of the figures.
 
     Returns:
@@ -132,9 +151,17 @@ def benchmark(
     """
     initial, pool, test = data["initial"], data["pool"] or 1000, data["test"] or 300
     labelled = FigureSource(initial, seed, 0.0, name="labelled")
-    other = FigureSource(pool + test, seed, data["rare"], start=initial)
     ids = np.arange(initial + pool + test)
-    return (labelled, other), np.split(ids, [initial, initial + pool])
+    parts = np.split(ids, [initial, initial + pool])
+    # Configs that were recorded before these keys came do as they say by default.
+    frames, rare_test = data.get("frames", 1), data.get("rare_test", -1.0)
+    if frames == 1 and rare_test < 0:
+        other = FigureSource(pool + test, seed, data["rare"], start=initial)
+        return (labelled, other), parts
+    chosen_from = FigureSource(pool, seed, data["rare"], start=initial, frames=frames)
+    share = data["rare"] if rare_test < 0 else rare_test
+    tested = FigureSource(test, seed, share, start=initial + pool)
+    return (labelled, chosen_from, tested), parts
 
 
 def _extent(points, radii):

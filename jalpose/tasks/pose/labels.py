@@ -252,7 +252,8 @@ def _check_trained(config: ConfigDict, dataset: Dataset) -> None:
     for held_out, who in ((False, "trained on"), (True, "held out")):
         ids = dataset.initial[dataset.held_out(dataset.initial) == held_out]
         status = dataset.truth["status"][ids]
-        if not counting.annotated(status, config.training.occluded).any():
+        known = counting.annotated(status, config.training.occluded)
+        if len(ids) and not known.any():
             raise ConfigError(
                 f"training.occluded={config.training.occluded}: none of the "
                 f"{len(ids)} people labelled at the start who are {who} has a joint "

@@ -122,7 +122,9 @@ def read_annotations(name: str, data_dir: str) -> Annotations:
     wild = np.any(np.abs(np.nan_to_num(joints)) > WILD, axis=-1)
     _refuse(wild, joints, f"a coordinate beyond {WILD:,} pixels", path, names)
     if name == "lspet":
-        _refuse_inverted(shipped, path, names)
+        _refuse_placed(shipped, path, names)
+    else:
+        _refuse_placeholders(shipped, path, names)
     return Annotations(
         keys=tuple(f"{name}/{image}" for image in names),
         files=tuple(f"{name}/images/{image}.jpg" for image in names),
@@ -218,8 +220,8 @@ def _other_layout_hint(shape: tuple[int, ...], layout: Layout) -> str:
     return ""
 
 
-def _refuse_inverted(shipped: np.ndarray, path: str, names: list[str]) -> None:
-    """Raises a DataError where joints of flag 0 have coordinates of joints.
+def _refuse_placed(shipped: np.ndarray, path: str, names: list[str]) -> None:
+    """Raises a DataError where LSPET's joints of flag 0 have coordinates of joints.
 
     Args:
       shipped: [N, J, 3], as read.
@@ -230,14 +232,47 @@ def _refuse_inverted(shipped: np.ndarray, path: str, names: list[str]) -> None:
     placed = absent & (shipped[..., :2] > 0).all(axis=-1)
     if not placed.sum() > _MOST_PLACED * absent.sum():
         return
-    image, joint = np.argwhere(placed)[0]
-    place = shipped[image, joint, :2].tolist()
+    guess = (
+        "are the flags inverted?"
+        if (_placeholders(shipped) & ~absent).any()
+        else "is it the file of LSP, where flag 1 means occluded?"
+    )
     raise DataError(
         f"{path!r} has {int(placed.sum())} of {int(absent.sum())} joints with flag 0 "
-        f"(not annotated) at a place in the image: the first is "
-        f"{place}, {skeletons.LSP.joints[joint]!r} of image "
-        f"{names[image]} (index {image}). In LSPET those have a placeholder of 0 or "
-        "less: are the flags inverted? Flag 1 means annotated."
+        "(not annotated) at a place in the image: "
+        f"{_first(placed, shipped, names)}. In LSPET those have a placeholder of 0 or "
+        f"less: {guess} Flag 1 means annotated."
+    )
+
+
+def _refuse_placeholders(shipped: np.ndarray, path: str, names: list[str]) -> None:
+    """Raises a DataError where LSP's joints of flag 0 have no coordinates of joints.
+
+    Arguments are those of `_refuse_placed`.
+    """
+    visible = shipped[..., 2] == 0
+    nowhere = visible & _placeholders(shipped)
+    if not nowhere.sum() > visible.sum() / 2:
+        return
+    raise DataError(
+        f"{path!r} has {int(nowhere.sum())} of {int(visible.sum())} joints with flag 0 "
+        f"(visible) at a placeholder of 0 or less: {_first(nowhere, shipped, names)}. "
+        "Is it the file of LSPET, where flag 0 means not annotated? Put that of LSP "
+        f"there. {WHERE_TO_GET}"
+    )
+
+
+def _placeholders(shipped: np.ndarray) -> np.ndarray:
+    """Which joints are where LSPET has those that are not annotated: bool [N, J]."""
+    return np.all(shipped[..., :2] <= 0, axis=-1)
+
+
+def _first(which: np.ndarray, shipped: np.ndarray, names: list[str]) -> str:
+    """The first joint of a mask [N, J] in words."""
+    image, joint = np.argwhere(which)[0]
+    return (
+        f"the first is {shipped[image, joint, :2].round(1).tolist()}, "
+        f"{skeletons.LSP.joints[joint]!r} of image {names[image]} (index {image})"
     )
 
 

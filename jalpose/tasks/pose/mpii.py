@@ -194,7 +194,30 @@ def in_validation(
     described: Sequence[str] | None = None,
     partly: bool = False,
 ) -> np.ndarray:
-    """Who is in the validation set of Newell et al.: bool [N].
+    """Who is in the validation set of Newell et al.: bool [N]; says how many.
+
+    See `find_validation`.
+    """
+    found, told, lines = find_validation(labels, data_dir, described, partly)
+    _logger.info("MPII: %s", told)
+    if lines != _NUM_LINES:
+        _logger.warning(
+            "MPII: %r has %d lines, that of Newell et al. has %d: scores are not "
+            "those of their validation set",
+            _list_path(data_dir),
+            lines,
+            _NUM_LINES,
+        )
+    return found
+
+
+def find_validation(
+    labels: Annotations,
+    data_dir: str,
+    described: Sequence[str] | None = None,
+    partly: bool = False,
+) -> tuple[np.ndarray, str, int]:
+    """Who is in the validation set of Newell et al.
 
     Args:
       labels: of the people.
@@ -202,11 +225,13 @@ def in_validation(
       described: images that the annotations describe; None: those of `labels`.
       partly: some names of the list may be of no image that is described.
 
+    Returns:
+      bool [N], how many that are in words, and the lines of the list.
+
     Raises:
       DataError: the list is missing, empty, or names images that nothing describes.
     """
-    root = os.path.abspath(os.path.expanduser(data_dir))
-    path = os.path.join(root, "mpii", VALIDATION_LIST)
+    path = _list_path(data_dir)
     try:
         # Editors on Windows put a byte-order mark before the first name.
         with open(path, encoding="utf-8-sig") as file:
@@ -235,16 +260,12 @@ def in_validation(
             "the annotations describe. Correct the list, or go on without them with "
             f"data.check=off. {_WHERE_LIST}"
         )
-    _logger.info("MPII: %s", told)
-    if len(lines) != _NUM_LINES:
-        _logger.warning(
-            "MPII: %r has %d lines, that of Newell et al. has %d: scores are not "
-            "those of their validation set",
-            path,
-            len(lines),
-            _NUM_LINES,
-        )
-    return found
+    return found, told, len(lines)
+
+
+def _list_path(data_dir: str) -> str:
+    root = os.path.abspath(os.path.expanduser(data_dir))
+    return os.path.join(root, "mpii", VALIDATION_LIST)
 
 
 def read_image_file(data_dir: str, file: str, index: int) -> bytes:

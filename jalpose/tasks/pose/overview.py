@@ -16,8 +16,9 @@ from jalpose.data.dataset import Dataset
 from jalpose.data.inventory import Group
 from jalpose.data.source import DataError
 from jalpose.tasks import sheets
+from jalpose.tasks.findings import Finding
 from jalpose.tasks.labels import Truth
-from jalpose.tasks.overviews import Finding, Heading, Overview, Summary
+from jalpose.tasks.overviews import Heading, Overview, Summary
 from jalpose.tasks.pictures import Key
 from jalpose.tasks.pose import checks, drawings, mpii
 from jalpose.tasks.pose.annotations import skeleton_of
@@ -37,7 +38,7 @@ def overview(config: ConfigDict, dataset: Dataset) -> Overview:
     skeleton = skeleton_of(dataset)
     sizes = inventory.sizes(dataset)
     groups = inventory.groups(dataset)
-    found = [Finding(*finding) for finding in checks.of_dataset(dataset)]
+    found = checks.of_dataset(dataset)
     found += _validation_list(config, dataset) + _far_out(dataset, skeleton, sizes)
     left, right, middle = drawings.PREDICTED.colours
     return Overview(
@@ -185,7 +186,7 @@ def _validation_list(config: ConfigDict, dataset: Dataset) -> list[Finding]:
     if not isinstance(source, PreparedPoses):
         return []
     try:
-        mpii.in_validation(source.annotations, config.data.dir, source.images)
+        mpii.find_validation(source.annotations, config.data.dir, source.images)
     except DataError as error:
         return [Finding(str(error), impossible=True)]
     return []

@@ -59,8 +59,11 @@ def torso_lengths(
       skeleton: names the two diagonals.
 
     Returns:
-      float64 [N], NaN where neither diagonal has both its ends.
+      float64 [N], NaN where neither diagonal has both its ends, and of a skeleton
+      without a torso.
     """
+    if not skeleton.torso:
+        return np.full(len(joints), np.nan)
     first, second = np.array(skeleton.torso).T  # [2] one end of each diagonal
     ends = joints[:, first].astype(np.float64) - joints[:, second]
     lengths = np.hypot(ends[..., 0], ends[..., 1])  # [N, 2]

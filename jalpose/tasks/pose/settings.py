@@ -21,7 +21,11 @@ def add_keys(config: ConfigDict) -> None:
     data.crop = "joints"
     # Crop side, in longer sides of that box; official: in heights of the person (1.25).
     data.window = 1.75
-    data.rare = 0.6  # figures only: fraction of rare poses in pool and test
+    # Figures only: fraction of rare poses in pool and test; of the test set another
+    # where it is not -1; examples of the pool that are frames of one sequence.
+    data.rare = 0.6
+    data.rare_test = -1.0
+    data.frames = 1
     mpii = data.mpii = ConfigDict()
     # Annotation file, relative to <data.dir>/mpii; "": the official .mat if it is
     # there, else HRNet's JSON (annot/trainval.json or trainval.json).
@@ -119,6 +123,9 @@ def check(config: ConfigDict) -> None:
         at_least(0, **{f"augment__{key}": config.augment[key]})
     between("augment.flip", config.augment.flip, 0, 1)
     between("data.rare", data.rare, 0, 1)
+    if data.rare_test != -1:
+        between("data.rare_test", data.rare_test, 0, 1)
+    above(0, data__frames=data.frames)
     between("data.mpii.head_shift", data.mpii.head_shift, 0, 1)
     scale = tuple(config.augment.scale)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:

@@ -22,7 +22,7 @@ class Skeleton:
       flip_pairs: (left, right) joint indices that change places in a mirror.
       limbs: (parent, child) joint indices; what is drawn as a line.
       torso: the two diagonals (joint, joint) whose longer one is the length that
-        PCK is measured in.
+        PCK is measured in; () where it has none.
       left_out: joints that the official evaluation of the data set does not count.
     """
 
@@ -30,7 +30,7 @@ class Skeleton:
     joints: tuple[str, ...]
     flip_pairs: tuple[tuple[int, int], ...]
     limbs: tuple[tuple[int, int], ...]
-    torso: tuple[tuple[int, int], tuple[int, int]]
+    torso: tuple[tuple[int, int], ...]
     left_out: tuple[int, ...] = ()
 
     @property

@@ -1,10 +1,15 @@
 """Benchmarks by name: which sources, and which of their examples play which part."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
+from jalpose.tasks import findings
 from jalpose.tasks.pose import checks
+from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT
 from jalpose.tasks.pose.windows import crop_windows
 
@@ -16,14 +21,32 @@ def _figures(data, seed: int):
     return sources, *parts
 
 
-def _lsp(data, seed: int):
-    del seed  # the authors' split is the same for every seed
+def _files_of(data) -> dict[str, Callable[[], Any]]:
+    """What opens each set of files of a benchmark (`PreparedPoses`), by its name."""
+    from jalpose.tasks.pose import mpii
     from jalpose.tasks.pose.prepared import open_source
 
-    lsp, lspet = (
-        open_source(name, data.dir, data.cache_dir, damaged=_damaged(data))
-        for name in ("lsp", "lspet")
-    )
+    options = None
+    if data.name == "mpii":
+        options = mpii.Options(
+            annotation=data.mpii.annotation,
+            all_joints=data.mpii.all_joints,
+            head_shift=data.mpii.head_shift,
+            placed=data.crop != "joints",
+        )
+
+    def opener(name):
+        return lambda: open_source(
+            name, data.dir, data.cache_dir, options, _damaged(data)
+        )
+
+    sets = {"lsp": ("lsp", "lspet"), "mpii": ("mpii",)}.get(data.name, ())
+    return {name: opener(name) for name in sets}
+
+
+def _lsp(data, seed: int):
+    del seed  # the authors' split is the same for every seed
+    lsp, lspet = (open_set() for open_set in _files_of(data).values())
     # Halves of what is described: whoever is left out, nobody changes sides.
     first = int((lsp.numbers < lsp.described // 2).sum())
     num_lsp, num_lspet = len(lsp.annotations), len(lspet.annotations)
@@ -39,15 +62,8 @@ def _lsp(data, seed: int):
 def _mpii(data, seed: int):
     from jalpose.runtime import random_streams
     from jalpose.tasks.pose import mpii
-    from jalpose.tasks.pose.prepared import open_source
 
-    options = mpii.Options(
-        annotation=data.mpii.annotation,
-        all_joints=data.mpii.all_joints,
-        head_shift=data.mpii.head_shift,
-        placed=data.crop != "joints",
-    )
-    source = open_source("mpii", data.dir, data.cache_dir, options, _damaged(data))
+    source = _files_of(data)["mpii"]()
     validation = mpii.in_validation(
         source.annotations, data.dir, source.images, partly=_check(data) == "off"
     )
@@ -103,12 +119,47 @@ def load_dataset(data, seed: int) -> Dataset:
         window=data.window,
     )
     if _check(data) != "off":
-        checks.act_on(checks.of_dataset(dataset), _check(data))
+        findings.act_on(checks.of_dataset(dataset), _check(data))
     # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):
         return keep_crops(dataset, images, data.cache_dir, data.size)
     return dataset
+
+
+def readable(data) -> tuple[Dataset | None, list[DataError]]:
+    """What can be opened of a benchmark that `load_dataset` refuses.
+
+    Args:
+      data: as of `load_dataset`.
+
+    Returns:
+      The sets that can be, with examples that play no part, None if none can; and why
+      the others cannot be.
+    """
+    sources, windows, problems = [], [], []
+    for open_set in _files_of(data).values():
+        try:
+            source = open_set()
+            windows.append(crop_windows(source.annotations, data.crop, data.window))
+            sources.append(source)
+        except DataError as error:
+            problems.append(error)
+    if not sources:
+        return None, problems
+    nobody = np.empty(0, np.int64)
+    annotations = [source.annotations for source in sources]
+    found = Dataset(
+        sources=tuple(sources),
+        initial=nobody,
+        pool=nobody,
+        test=nobody,
+        truth=_truth(annotations),
+        windows=np.concatenate(windows),
+        keys=tuple(key for a in annotations for key in a.keys),
+        files=tuple(file for a in annotations for file in a.files),
+    )
+    return found, problems
 
 
 def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
@@ -126,18 +177,7 @@ def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
       DataError: see `load_dataset`.
     """
     annotations = [source.annotations for source in sources]
-    truth = {
-        "joints": np.concatenate([a.joints for a in annotations]),
-        "status": np.concatenate([a.status for a in annotations]),
-    }
-    sizes = [a.head_sizes for a in annotations if a.head_sizes is not None]
-    if 0 < len(sizes) < len(annotations):
-        raise DataError(
-            f"{len(sizes)} of {len(annotations)} sources have head boxes: take sources "
-            "that all have them, or none"
-        )
-    if sizes:
-        truth["head_size"] = np.concatenate(sizes)
+    truth = _truth(annotations)
     initial = np.asarray(initial, np.int64)
     if not (truth["status"][initial] != ABSENT).any():
         raise DataError(
@@ -153,3 +193,20 @@ def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
         truth=truth,
         windows=np.concatenate(windows),
     )
+
+
+def _truth(annotations: Sequence[Annotations]) -> dict[str, np.ndarray]:
+    """What is known of examples laid end to end."""
+    truth = {
+        "joints": np.concatenate([a.joints for a in annotations]),
+        "status": np.concatenate([a.status for a in annotations]),
+    }
+    sizes = [a.head_sizes for a in annotations if a.head_sizes is not None]
+    if 0 < len(sizes) < len(annotations):
+        raise DataError(
+            f"{len(sizes)} of {len(annotations)} sources have head boxes: take sources "
+            "that all have them, or none"
+        )
+    if sizes:
+        truth["head_size"] = np.concatenate(sizes)
+    return truth

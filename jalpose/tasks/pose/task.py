@@ -18,7 +18,7 @@ from jalpose.tasks.pose import augment, counting, heatmaps, losses, peaks
 from jalpose.tasks.pose.annotations import skeleton_of
 from jalpose.tasks.pose.augment import NO_AUGMENTATION, Ranges
 from jalpose.tasks.pose.heatmaps import HeatmapSpec
-from jalpose.tasks.pose.skeletons import Skeleton
+from jalpose.tasks.pose.skeletons import VISIBLE, Skeleton
 from jalpose.tasks.task import CandidateOptions, Candidates
 
 MEASURES = ("prediction", "decoded")  # of `disagreement`
@@ -167,6 +167,14 @@ class PoseTask:
     def predicted_target(self, prediction: Prediction, label: Label) -> Target:
         """The network's own maps of every stack, for the joints that count."""
         return prediction, self.present(label)
+
+    def predicted_label(
+        self, prediction: Prediction
+    ) -> dict[str, Shaped[AnyArray, "j ..."]]:
+        """Every joint where it is decoded, as if it were seen there."""
+        joints, _ = self.decode_maps(prediction[-1], self.refine)
+        status = jnp.full(len(joints), VISIBLE, jnp.int8)
+        return {"joints": joints, "status": status}
 
     # What the methods of poses alone ask for.
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jalpose.models.options import check_dropout
 from jalpose.models.output import Output
-from jalpose.models.registry import check_dropout
 
 
 class OneLayer(nn.Module):

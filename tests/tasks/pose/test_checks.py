@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from jalpose.data.source import DataError
+from jalpose.tasks import findings
 from jalpose.tasks.pose import checks, lsp
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
@@ -53,9 +54,13 @@ def test_what_is_right_is_not_mentioned():
         (lambda j: j[..., ::-1], "% of the joints of SET lie outside their images"),
         (lambda j: j / 2, r"x up to \d+% of the width"),
         (lambda j: j / (WIDTH, HEIGHT), "less than a fiftieth of the image"),
-        (lambda j: 100 * j / (2 * WIDTH, 2 * HEIGHT), "labels of smaller images"),
+        (
+            lambda j: (j - j.min((0, 1))) * 99 / np.ptp(j, axis=(0, 1)),
+            "the 40 people .* end at 99 and 99: are they percent of the image",
+        ),
+        (lambda j: 50 * j / (WIDTH, HEIGHT), "labels of smaller images"),
     ],
-    ids=["doubled", "moved out", "x and y", "halved", "shares of 1", "percent"],
+    ids=["doubled", "moved out", "x and y", "halved", "shares", "percent", "fifty"],
 )
 def test_coordinates_of_other_images(change, message):
     found = " ".join(words_of(moved(change)))
@@ -126,30 +131,32 @@ def test_images_in_two_parts():
     parts = {"labelled": np.arange(3), "pool": np.arange(3, 6), "test": np.arange(6, 9)}
     keys = tuple(f"set/{n}" for n in range(9))
     digests = ["a", "b", "c", "d", "a", "", "b", "", "d"]
-    found = checks.of_parts(parts, keys, keys, digests)
+    found = findings.of_parts(parts, keys, keys, digests)
     assert [f.words.partition(":")[0] for f in found] == [
         "1 images are the same file in the labelled and the pool part",
         "1 images are the same file in the labelled and the test part",
         "1 images are the same file in the pool and the test part",
     ]
     assert "set/1 and set/6" in found[1].words
+    assert "Its label would be bought" in found[0].words
+    assert all("not to be tested on" in f.words for f in found[1:])
     assert not any(f.impossible for f in found)
     # Twice in one part, and two people of one file, are nothing.
-    assert checks.of_parts({"pool": np.arange(9)}, keys, keys, digests) == []
-    assert checks.of_parts(parts, keys, ("one",) * 9, ["a"] * 9) == []
+    assert findings.of_parts({"pool": np.arange(9)}, keys, keys, digests) == []
+    assert findings.of_parts(parts, keys, ("one",) * 9, ["a"] * 9) == []
 
 
 @pytest.mark.parametrize("check", ["warn", "strict"])
 def test_what_follows(check, caplog):
-    unlikely, impossible = checks.Finding("odd."), checks.Finding("wrong.", True)
+    unlikely, impossible = findings.Finding("odd."), findings.Finding("wrong.", True)
     if check == "strict":
         with pytest.raises(DataError, match=r"odd\. data\.check=off"):
-            checks.act_on([unlikely], check)
+            findings.act_on([unlikely], check)
     else:
-        checks.act_on([unlikely], check)
+        findings.act_on([unlikely], check)
         assert [r.message for r in caplog.records] == ["odd."]
     with pytest.raises(DataError, match=r"wrong\. data\.check=off"):
-        checks.act_on([unlikely, impossible], check)
+        findings.act_on([unlikely, impossible], check)
 
 
 class TestBenchmark:
@@ -217,6 +224,33 @@ class TestBenchmark:
         assert "1 images are the same file in the labelled and the test" in caplog.text
         assert "lsp/im0003 and lsp/im0020" in caplog.text
 
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda image: image.resize((48, 64)), "half of their joints outside"),
+            (lambda image: image.resize((96, 96)), "of the joints of LSP lie outside"),
+            (
+                lambda image: image.transpose(Image.Transpose.ROTATE_90),
+                "of the joints of LSP lie outside",
+            ),
+        ],
+        ids=["shrunk", "squared", "rotated by EXIF"],
+    )
+    def test_images_that_are_no_longer_those_of_the_labels(
+        self, data, caplog, change, words
+    ):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for number in range(1, 25):
+            path = os.path.join(data.dir, "lsp", "images", f"im{number:04d}.jpg")
+            with Image.open(path) as image:
+                changed = change(image)
+            turned = changed.width > changed.height
+            changed.save(path, exif=exif if turned else Image.Exif())
+        load_dataset(data, 0)
+        assert words in caplog.text
+        assert ("24 of 24 images have an EXIF orientation" in caplog.text) == turned
+
     def test_images_left_out_change_nobodys_side(self, data, caplog):
         for name in ("im0002", "im0015"):
             path = os.path.join(data.dir, "lsp", "images", f"{name}.jpg")
@@ -231,6 +265,54 @@ class TestBenchmark:
         tested = [dataset.keys[i] for i in dataset.test]
         assert tested == [f"lsp/im{n:04d}" for n in range(13, 25) if n != 15]
         assert "1 of" not in caplog.text
+
+
+def test_images_of_other_sizes_than_told():
+    keys = people().keys
+    assert checks.of_sizes("SET", keys, SIZES, SIZES) == []
+    now = SIZES.copy()
+    now[[3, 8]] = 75, 100
+    (found,) = checks.of_sizes("SET", keys, SIZES, now)
+    assert found.impossible and found.rule == "sizes" and found.examples == (3, 8)
+    assert "images of 2 people of SET" in found.words
+    assert "set/3, set/8 (the first 75 x 100 pixels, not 150 x 200)" in found.words
+
+
+def test_what_is_of_a_whole_set_has_a_sample():
+    halved = moved(lambda joints: joints / 2)
+    (found,) = checks.of_set("SET", halved, SIZES)
+    assert found.rule == "corner" and not found.impossible
+    assert found.examples == (0, 8, 16, 23, 31, 39)
+    status = np.full((COUNT, 14), OCCLUDED, np.int8)
+    status[::2] = VISIBLE
+    status[::2, 0] = OCCLUDED
+    (found,) = checks.of_set("SET", people(status=status), SIZES)
+    assert found.rule == "occluded" and len(found.examples) == 6
+
+
+def test_every_rule_is_known_by_its_name():
+    twice = people(files=("set/0.jpg",) * COUNT, joints=people().joints[[0] * COUNT])
+    windows = np.array([(5000, 5000, 10)] * COUNT, np.float32)
+    digests = ("a", "a", *map(str, range(COUNT - 2)))
+    found = [
+        *checks.of_set("SET", twice, SIZES),
+        *checks.of_set("SET", moved(lambda j: j * 2), SIZES),
+        *checks.of_set("SET", moved(lambda j: j / (WIDTH, HEIGHT)), SIZES),
+        *checks.of_set("SET", moved(lambda j: j / 2), SIZES),
+        *checks.of_set("SET", moved(lambda j: j * 99 / j.max((0, 1))), SIZES),
+        *checks.of_set("SET", people(status=np.zeros((COUNT, 14), np.int8)), SIZES),
+        *checks.of_windows("SET", people().keys, windows, SIZES),
+        *checks.of_sizes("SET", people().keys, SIZES, SIZES + 1),
+        *checks.of_parts(
+            {"labelled": np.array([0]), "test": np.array([1])},
+            people().keys,
+            people().files,
+            digests,
+        ),
+    ]
+    assert {finding.rule for finding in found} == set(checks.RULES)
+    refused = {finding.rule for finding in found if finding.impossible}
+    assert refused == set(checks.REFUSED)
 
 
 @pytest.mark.data

@@ -124,6 +124,37 @@ def test_tables_and_poles_hide_what_lies_under_them():
     )
 
 
+def test_frames_of_a_sequence_are_near_copies():
+    one = figures.FigureSource(12, 3, 0.5, image_size=SIZE, start=4)
+    four = figures.FigureSource(12, 3, 0.5, image_size=SIZE, start=4, frames=4)
+    joints = four.annotations.joints
+    for first in (0, 4, 8):
+        # The first frame is the example there is without sequences.
+        np.testing.assert_array_equal(four.image(first), one.image(first))
+        np.testing.assert_array_equal(joints[first], one.annotations.joints[first])
+        assert len(set(four.rare[first : first + 4].tolist())) == 1
+        for other in range(first + 1, first + 4):
+            moved = np.nanmax(np.abs(joints[other] - joints[first]))
+            assert 0 < moved < SIZE / 4
+            apart = np.nanmean(np.abs(joints[other] - joints[first]))
+            far = np.nanmean(np.abs(joints[(first + 4) % 12] - joints[first]))
+            assert apart < far / 2
+    assert len({four.image(i).tobytes() for i in range(12)}) == 12
+
+
+def test_a_pool_of_sequences_leaves_the_labelled_and_the_test_set_as_they_are():
+    data = {"initial": 3, "pool": 6, "test": 4, "rare": 0.5}
+    (labelled, other), parts = figures.benchmark(data, 1)
+    data |= {"frames": 3, "rare_test": 1.0}
+    (same, pool, test), again = figures.benchmark(data, 1)
+    assert [p.tolist() for p in parts] == [p.tolist() for p in again]
+    keys = labelled.annotations.keys + other.annotations.keys
+    found = [key for s in (same, pool, test) for key in s.annotations.keys]
+    assert tuple(found) == keys
+    assert len(set(pool.rare[:3].tolist())) == 1 and test.rare.all()
+    np.testing.assert_array_equal(same.image(0), labelled.image(0))
+
+
 def test_rare_fraction_is_the_share_of_rare_poses():
     def share(fraction):
         return figures.FigureSource(1000, 3, fraction).rare.mean()

@@ -111,6 +111,48 @@ class TestAnnotations:
         assert (labels.status == VISIBLE).sum() == 2 * 14 - 1
         assert labels.joints[1, HEAD].tolist() == [113.0, 113.5]
 
+    @staticmethod
+    def shipped_as_lspet():
+        """Joints of LSPET: every fourth is not annotated, at its placeholder."""
+        joints = numbered_joints(6) + np.array((1, 1, 1))
+        joints[:, ::4] = (-3.0, -5.0, 0)
+        return joints
+
+    def test_the_file_of_lspet_in_the_axes_of_lsp(self, tmp_path):
+        miniature.save_joints(tmp_path, "lsp", self.shipped_as_lspet())
+        message = (
+            r"24 of 24 joints with flag 0 \(visible\) at a placeholder of 0 or less: "
+            r"the first is \[-3\.0, -5\.0\], '.*' of image im0001 \(index 0\)\. Is "
+            r"it the file of LSPET, where flag 0 means not annotated\?"
+        )
+        with pytest.raises(DataError, match=message):
+            lsp.read_lsp_annotations(str(tmp_path))
+
+    def test_the_file_of_lsp_in_the_axes_of_lspet(self, tmp_path):
+        joints = numbered_joints(6) + np.array((1, 1, 0))
+        joints[:, 3, 2] = 1  # occluded
+        miniature.save_joints(tmp_path, "lspet", joints)
+        message = (
+            r"78 of 78 joints with flag 0 \(not annotated\) at a place in the image.*"
+            r"is it the file of LSP, where flag 1 means occluded\?"
+        )
+        with pytest.raises(DataError, match=message):
+            lsp.read_lspet_annotations(str(tmp_path))
+
+    def test_lspet_with_its_flags_inverted(self, tmp_path):
+        joints = self.shipped_as_lspet()
+        joints[..., 2] = 1 - joints[..., 2]
+        miniature.save_joints(tmp_path, "lspet", joints)
+        with pytest.raises(DataError, match="less: are the flags inverted"):
+            lsp.read_lspet_annotations(str(tmp_path))
+
+    def test_a_joint_of_lsp_at_the_corner_is_a_joint(self, tmp_path):
+        joints = numbered_joints(3) + np.array((1, 1, 0))
+        joints[1, 4, :2] = 0, 0
+        miniature.save_joints(tmp_path, "lsp", joints)
+        labels = lsp.read_lsp_annotations(str(tmp_path))
+        assert labels.joints[1, LEFT_KNEE].tolist() == [0, 0]
+
     def test_lspet_flag_is_presence(self, tmp_path):
         joints = numbered_joints(2)
         joints[..., 2] = 1

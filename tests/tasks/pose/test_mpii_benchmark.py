@@ -231,6 +231,48 @@ class TestBenchmark:
             make_context(config, data, small.programs())
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Images and list of the benchmark, for annotations of one's own."""
+    folder = tmp_path_factory.mktemp("json")
+    write_benchmark(folder)
+    return folder
+
+
+class TestSpoiltJson:
+    """People of HRNet's JSON inside their images, and what is wrong with them then."""
+
+    def people(self, **changes):
+        rng = np.random.default_rng(0)
+        fields = {"center": [30.0, 30.0], "scale": 0.2, **changes}
+        return [
+            entry(
+                f"{n:03d}.jpg", joints=rng.uniform(10, 50, (16, 2)).tolist(), **fields
+            )
+            for n in range(NUM_IMAGES)
+        ]
+
+    def load(self, folder, people):
+        save_json(folder, people)
+        options = {"data.mpii.annotation": "annot/trainval.json"}
+        return load(folder, **options, **{"evaluation.reference": "torso"})
+
+    def test_what_is_right_is_taken(self, images):
+        data = self.load(images, self.people())
+        assert (len(data.initial), len(data.pool), len(data.test)) == (12, 8, 10)
+
+    @pytest.mark.parametrize("centre", [[-30.0, -30.0], [5000.0, 30.0]])
+    def test_centres_whose_crops_would_be_black(self, images, centre):
+        message = r"The crop windows of 30 people of MPII do not meet their images.*000"
+        with pytest.raises(DataError, match=message):
+            self.load(images, self.people(center=centre))
+
+    def test_every_entry_twice(self, images):
+        message = r"30 people of MPII are there twice.*mpii/000_1 and mpii/000_2"
+        with pytest.raises(DataError, match=message):
+            self.load(images, self.people() * 2)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -140,10 +140,12 @@ def test_a_benchmark_too_small_for_the_config(miniature_data, changes, message):
 def test_too_few_to_hold_some_out(initial):
     message = (
         rf"of the {initial} examples labelled at the start \d fall into the held-out "
-        r"tenth: choose a larger data\.initial"
+        r"tenth: choose a larger data\.initial, or training\.heldout=none"
     )
+    found = load_dataset(figures_data(initial=initial, pool=5, test=5), 0)
     with pytest.raises(DataError, match=message):
-        load_dataset(figures_data(initial=initial, pool=5, test=5), 0)
+        found.holding_out(True)
+    assert not found.holding_out(False).held_out(found.initial).any()
 
 
 class BareSource:

@@ -1,0 +1,179 @@
+"""Where examples are: embeddings, and projections of their gradients."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jalpose.acquisition.badge import Badge
+from jalpose.acquisition.coreset import CoreSet
+from jalpose.acquisition.eglpp import EglPlusPlus
+from jalpose.acquisition.lcmd import Lcmd
+from jalpose.acquisition.method import Pool
+from jalpose.settings.checks import ConfigError
+from tests.support import small
+from tests.support.tasks import bare
+
+POOL = np.arange(40, 52)
+KEY = jax.random.key(5)
+
+
+def pool(labelled=slice(8)):
+    return Pool(unlabelled=POOL, labelled=small.labelled_set().at(labelled))
+
+
+def probe(devices=1, engine="ghost", **options):
+    weights = small.flat_variables()
+    return small.probe(
+        small.flat_passes(devices), weights, engine=engine, microbatch=4, **options
+    )
+
+
+@functools.cache
+def placed(cotangents, size, seed=5, **options):
+    method = Lcmd(space="gradients", cotangents=cotangents, size=size, **options)
+    return method.place(jax.random.key(seed), probe(), pool())
+
+
+@functools.cache
+def gradients(loss_fn):
+    """Gradient of a loss of each example of pool and labelled, flat, float64.
+
+    Args:
+      loss_fn: (prediction, id) -> scalar.
+    """
+    variables = small.flat_variables()
+    stats = {"batch_stats": variables["batch_stats"]}
+    ids = np.concatenate([POOL, pool().labelled.ids])
+
+    @jax.jit
+    def gradient(image, number):
+        def loss(params):
+            output = small.FLAT.apply({"params": params, **stats}, image[None])
+            return loss_fn(output.prediction[0], number)
+
+        return jax.tree.leaves(jax.grad(loss)(variables["params"]))
+
+    images = small.crops(ids)["image"] / np.float32(255)
+    return np.stack(
+        [
+            np.concatenate([np.ravel(g) for g in gradient(image, number)])
+            for image, number in zip(images, ids, strict=True)
+        ]
+    ).astype(np.float64)
+
+
+def task():
+    return small.TASK
+
+
+def of_answer(prediction, number):
+    del number
+    target = task().target(task().predicted_label(prediction))
+    return task().loss(prediction, jax.lax.stop_gradient(target))
+
+
+def inner(placed):
+    every = np.concatenate([placed.pool, placed.labelled]).astype(np.float64)
+    return every @ every.T
+
+
+def test_inner_products_are_those_of_gradients_under_the_answer():
+    exact = gradients(of_answer)
+    exact = exact @ exact.T
+    found = np.mean(
+        [inner(placed("predicted", 256, seed)) for seed in range(12)], axis=0
+    )
+    scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    # 12 projections of 256 numbers: a standard deviation of about sqrt(2 / 3072).
+    assert np.abs(found - exact).max() < 5 * np.sqrt(2 / 3072) * scale.max()
+    assert (np.abs(found - exact) / scale).mean() < np.sqrt(2 / 3072)
+
+
+def test_random_directions_estimate_the_tangent_kernel():
+    def jacobian(image):
+        variables = small.flat_variables()
+        stats = {"batch_stats": variables["batch_stats"]}
+
+        def predict(params):
+            output = small.FLAT.apply({"params": params, **stats}, image[None])
+            return output.prediction.ravel()
+
+        found = jax.jacrev(predict)(variables["params"])
+        leaves = jax.tree.leaves(found)
+        return jnp.concatenate([g.reshape(len(g), -1) for g in leaves], axis=1)
+
+    images = small.crops(POOL[:2])["image"] / np.float32(255)
+    first, second = (np.asarray(jax.jit(jacobian)(i), np.float64) for i in images)
+    exact = np.array([np.sum(first**2), np.sum(second**2), np.sum(first * second)])
+    found = []
+    for seed in range(10):
+        rows = placed("random", 256, seed, directions=3).pool[:2].astype(np.float64)
+        found.append([rows[0] @ rows[0], rows[1] @ rows[1], rows[0] @ rows[1]])
+    found = np.array(found)
+    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    assert (np.abs(found.mean(axis=0) - exact) < 4 * error).all()
+    assert (error < 0.2 * np.abs(exact[:2]).max()).all()
+
+
+def test_squared_lengths_of_neighbours_gradients_estimate_the_score_of_eglpp():
+    scoring = EglPlusPlus(perplexity=1.0, neighbours=3)
+    score = scoring.acquire(KEY, probe(), pool(), 1).scores
+    lengths = np.mean(
+        [
+            np.sum(placed("neighbours", 256, s, candidates=3).pool ** 2, axis=1)
+            for s in range(8)
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(lengths, score, rtol=0.35)
+    np.testing.assert_allclose(np.mean(lengths / score), 1, rtol=0.1)
+
+
+@pytest.mark.parametrize("cotangents", ["random", "predicted", "neighbours"])
+def test_places_do_not_depend_on_the_other_examples(cotangents):
+    method = Lcmd(
+        space="gradients", cotangents=cotangents, size=32, candidates=3, directions=2
+    )
+    one = method.place(KEY, probe(), pool())
+    some = method.place(KEY, probe(), pool()._replace(unlabelled=POOL[::3]))
+    np.testing.assert_allclose(some.pool, one.pool[::3], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(some.labelled, one.labelled, rtol=1e-4, atol=1e-6)
+    other = method.place(jax.random.key(6), probe(), pool())
+    assert not np.allclose(other.pool, one.pool, rtol=0.1)
+
+
+@pytest.mark.parametrize("method", [Lcmd, CoreSet, Badge])
+def test_a_method_works_on_gradients(method):
+    made = method(space="gradients", size=32, directions=2)
+    found = made.acquire(KEY, probe(), pool(), 5)
+    assert len(set(found.indices.tolist())) == 5
+    assert made.uses_engine and not method(space="embedding").uses_engine
+    assert np.isin(found.indices, POOL).all()
+
+
+def test_badge_begins_with_the_longest_gradient_whatever_is_labelled():
+    lengths = np.linalg.norm(gradients(of_answer)[: len(POOL)], axis=1)
+    made = Badge(size=256)
+    found = [made.acquire(KEY, probe(), pool(slice(n)), 3).indices for n in (8, 2)]
+    assert found[0].tolist() == found[1].tolist()
+    assert lengths[POOL.tolist().index(found[0][0])] > 0.9 * lengths.max()
+
+
+def test_what_cannot_be_projected_is_refused():
+    with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'. Did you mean"):
+        Lcmd(space="gradient")
+    with pytest.raises(ConfigError, match=r"lcmd\.size=0 must be above 0"):
+        Lcmd(size=0)
+    answer = Lcmd(space="gradients", cotangents="predicted")
+    with pytest.raises(ConfigError, match="lacks predicted_label"):
+        answer.check(bare("posterior"), num_trained=9, budget=1)
+    near = Lcmd(space="gradients", cotangents="neighbours")
+    with pytest.raises(ConfigError, match=r"lcmd\.candidates=9, but only 8 labelled"):
+        near.check(task(), num_trained=8, budget=1)
+    # Where there is nothing to project, nothing is asked for.
+    Lcmd(cotangents="neighbours").check(bare(), num_trained=1, budget=1)
+    with pytest.raises(ValueError, match="size"):
+        Lcmd(space="gradients", size=10**6).place(KEY, probe(), pool())
