@@ -201,8 +201,8 @@ def squared_norms(
     reach = [(count - 1) * stride + 1 for count, stride in sides]
     # As a plain product has it, [k f, t] by [t, c]: transposed once, and not at every
     # pixel.
-    rows = cotangents.reshape(num, -1, features).swapaxes(1, 2)
-    rows = rows.reshape(num * features, -1)
+    by_feature = jnp.moveaxis(cotangents, -1, 1)
+    rows = by_feature.reshape(num * features, -1)
 
     def add(total, start):
         at = (0, *start, 0)
@@ -214,9 +214,9 @@ def squared_norms(
         part = part.reshape(num, -1)
         return total + jnp.sum(jnp.square(part), axis=1), None
 
-    starts = np.stack(np.indices(window.kernel), axis=-1) * window.kernel_dilation
+    pixels = np.array(list(np.ndindex(*window.kernel)), np.int32)
+    starts = pixels * np.array(window.kernel_dilation, np.int32)
     total = places.vary_as(jnp.zeros(num, accumulate), (x, cotangents))
-    starts = starts.reshape(-1, len(window.kernel)).astype(np.int32)
     return lax.scan(add, total, starts)[0]
 
 
