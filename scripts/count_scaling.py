@@ -23,8 +23,8 @@ from jalpose.loop.context import engine_of, make_context
 from jalpose.loop.programs import Programs
 from jalpose.pergrad import api
 from jalpose.runtime import sharding
+from jalpose.scoring.gradients import Functions, norm_arguments
 from jalpose.scoring.passes import Examples
-from jalpose.scoring.probe import Functions, norm_arguments
 from jalpose.training.trainer import for_devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file")

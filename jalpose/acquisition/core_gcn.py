@@ -145,7 +145,7 @@ class CoreGcn(Method):
             weight_decay=self.weight_decay,
         )
         nodes = graph.connect(graph.place(mesh, parts, is_labelled, ids))
-        keys = sharding.replicate(mesh, jax.random.split(key))
+        keys = jax.random.split(key)
         begun = graph.init(network, keys[0], parts[0].shape[1])
         structure = jax.tree.structure(begun)
 

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from jalpose.loop.context import engine_of
 from jalpose.pergrad.api import ENGINES, Engine, expected_squared_norm
+from jalpose.scoring.gradients import Functions, norm_arguments
 from jalpose.scoring.passes import example_keys
-from jalpose.scoring.probe import Functions, norm_arguments
 from jalpose.settings.checks import ConfigError, one_of
 
 # Either gives the true norms; the first of them that takes part is the reference.

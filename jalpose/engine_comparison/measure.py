@@ -12,8 +12,8 @@ from jalpose.data import pipeline
 from jalpose.engine_comparison.contestants import Contestant, norms_pass, residual_pass
 from jalpose.loop.context import RunContext
 from jalpose.pergrad import checks
+from jalpose.scoring.gradients import Functions, fitted
 from jalpose.scoring.passes import Compiled, Examples
-from jalpose.scoring.probe import Functions, fitted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

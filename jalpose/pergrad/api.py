@@ -1,7 +1,4 @@
-"""Per-example gradient norms of any network: one entry for every engine.
-
-Nothing here knows what the network is for or how it was written: `apply_fn` may be a
-Linen module's `apply`, or any function of `{"params": ..., ...}` and inputs.
+"""Per-example gradient norms, sketches and sums of any network: the one entry.
 
 >>> result = squared_norms("ghost", apply_fn, loss_fn, variables, x, y)
 ... # doctest: +SKIP
@@ -10,276 +7,50 @@ Linen module's `apply`, or any function of `{"params": ..., ...}` and inputs.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Inexact, Key, PyTree, Shaped, UInt32
+from jaxtyping import PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, checks, examples, sketch
+from jalpose.pergrad import AnyArray, checks, examples
 from jalpose.pergrad.engines import ENGINES, Engine, engine_of
 from jalpose.pergrad.gradient_sketches import cotangent_sketches, sketches
+from jalpose.pergrad.gradients import (
+    ClippedGradient,
+    NormsAndGradient,
+    clipped_gradient,
+    norms_and_gradient,
+    weighted_gradient,
+)
+from jalpose.pergrad.inner_products import inner_products
+from jalpose.pergrad.norms import (
+    NormResult,
+    cotangent_squared_norms,
+    expected_squared_norm,
+    squared_norms,
+)
 from jalpose.pergrad.taps import Route
+from jalpose.pergrad.trainable import Trainable, select
 
 __all__ = [
     "ENGINES",
+    "ClippedGradient",
     "Engine",
     "NormResult",
+    "NormsAndGradient",
     "Route",
+    "Trainable",
+    "clipped_gradient",
     "cotangent_sketches",
     "cotangent_squared_norms",
     "expected_squared_norm",
+    "inner_products",
+    "norms_and_gradient",
     "routes",
     "sketches",
     "squared_norms",
+    "weighted_gradient",
 ]
-
-
-class NormResult(NamedTuple):
-    """Squared gradient norms, float32 (float64 for a network in float64).
-
-    Attributes:
-      total: [b, k] of `squared_norms`, [b] of `expected_squared_norm`.
-      by_tensor: a tree like `params` of arrays shaped as `total`, or None. Tensors an
-        approximate engine leaves out have zeros.
-      standard_error: of an engine that estimates, shaped as `total`, else None.
-    """
-
-    total: Float[Array, "b k"] | Float[Array, " b"]
-    by_tensor: PyTree[Float[Array, "b k"] | Float[Array, " b"]] | None = None
-    standard_error: Float[Array, " b"] | None = None
-
-
-def squared_norms(
-    engine: str | Engine,
-    apply_fn: Callable[..., Any],
-    loss_fn: Callable[..., Any],
-    variables: Mapping[str, PyTree],
-    inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    targets: PyTree[Shaped[AnyArray, "b k ..."]],
-    *,
-    by_tensor: bool = False,
-    mask: Bool[AnyArray, " b"] | None = None,
-    mesh: Mesh | None = None,
-) -> NormResult:
-    """Squared norm of the gradient of `loss_fn` for each example and candidate.
-
-    Products are taken in the highest precision of the hardware. With arrays in hand
-    (not under `jit`) examples are first checked to be independent of each other,
-    `checks.independent`; under `jit` do so once yourself: there dropout under one key
-    draws the same mask for every example, as each is run as a batch of one. Keys of
-    their own are inputs, one an example.
-
-    Args:
-      engine: a key of `ENGINES`, or an `Engine` with its options.
-      apply_fn: (variables, inputs [b, ...]) -> one array [b, ...]; examples of a
-        batch independent of each other (batch norm in evaluation mode: a per-example
-        gradient does not exist otherwise).
-      loss_fn: (one output, one target) -> real floating scalar.
-      variables: collections of variables; of `params` all floating and complex arrays
-        count, integers are left out (see `dtypes`).
-      inputs: tree of [b, ...], of any dtype.
-      targets: tree of [b, k, ...], k candidate targets an example, of any dtype.
-      by_tensor: also return the norms of each parameter tensor.
-      mask: [b], False where an example is padding: its norms are zeros, whatever it is
-        filled with.
-      mesh: split the examples over all its devices, one axis; b must divide evenly.
-        Sharded inputs in hand need it, and so does `jit` with `in_shardings`: the
-        compiler, left to split the gradients of convolutions itself, has been seen to
-        get them wrong. Under `jit` inputs that live on a mesh are split the same way.
-
-    Returns:
-      NormResult with `total` [b, k].
-
-    Raises:
-      ValueError: unknown engines; `sketch`, which knows the expectation alone;
-        variables without floating arrays in `params`; targets of another b, of
-        differing k, or without an axis of k; no gradient at all; an output that is
-        not one array of floats; a loss that is not one floating scalar; examples that
-        are not independent; with a mesh, a b that does not divide, or a network that
-        splits its arrays itself; without one, inputs in hand split over devices;
-        `goodfellow` and `conv_linear`, a parameter that they cannot place.
-    """
-    engine = engine_of(engine)
-    if engine.name == "sketch":
-        raise ValueError(
-            "the engine sketch computes the expectation over the candidates alone: "
-            "call expected_squared_norm, or take ghost"
-        )
-    checks.network(variables)
-    checks.shapes(inputs, targets)
-
-    def one_example(variables, arguments, loop):
-        example, target = arguments
-        output, pull, _ = examples.linearise(engine, apply_fn, variables, example)
-        cotangents = examples.cotangents(loss_fn, output, target, loop)
-        return pull(cotangents, examples.chunk(engine, len(cotangents), loop))
-
-    return _norms(
-        engine,
-        one_example,
-        apply_fn,
-        variables,
-        inputs,
-        targets,
-        mesh,
-        by_tensor,
-        mask,
-        num=jax.tree.leaves(targets)[0].shape[1],
-    )
-
-
-def cotangent_squared_norms(
-    engine: str | Engine,
-    apply_fn: Callable[..., Any],
-    variables: Mapping[str, PyTree],
-    inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    cotangents: Inexact[AnyArray, "b k ..."],
-    *,
-    by_tensor: bool = False,
-    mask: Bool[AnyArray, " b"] | None = None,
-    mesh: Mesh | None = None,
-) -> NormResult:
-    """Squared norm of J^T r for each example and each given cotangent r of its output.
-
-    Args:
-      engine: as for `squared_norms`, and so are all arguments but the following.
-      apply_fn: see there.
-      variables: see there.
-      inputs: see there.
-      cotangents: [b, k, ...], each shaped as an example's output.
-      by_tensor: see there.
-      mask: see there.
-      mesh: see there.
-
-    Returns:
-      NormResult with `total` [b, k].
-
-    Raises:
-      ValueError: as `squared_norms`.
-    """
-    return squared_norms(
-        engine,
-        apply_fn,
-        examples.inner_product,
-        variables,
-        inputs,
-        cotangents,
-        by_tensor=by_tensor,
-        mask=mask,
-        mesh=mesh,
-    )
-
-
-def expected_squared_norm(
-    engine: str | Engine,
-    apply_fn: Callable[..., Any],
-    loss_fn: Callable[..., Any],
-    variables: Mapping[str, PyTree],
-    inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    targets: PyTree[Shaped[AnyArray, "b k ..."]],
-    weights: Float[AnyArray, "b k"],
-    *,
-    keys: Key[AnyArray, " b"] | UInt32[AnyArray, "b 2"] | None = None,
-    by_tensor: bool = False,
-    mask: Bool[AnyArray, " b"] | None = None,
-    mesh: Mesh | None = None,
-) -> NormResult:
-    """Squared gradient norm of each example, summed over its candidates with weights.
-
-    Args:
-      engine: as for `squared_norms`, and so are all arguments but the following.
-      apply_fn: see there.
-      loss_fn: see there.
-      variables: see there.
-      inputs: see there.
-      targets: see there.
-      weights: [b, k], not negative, e.g. the probabilities of the candidates.
-      keys: [b] keys of the random signs of `sketch` with a remainder.
-      by_tensor: see there.
-      mask: see there.
-      mesh: see there.
-
-    Returns:
-      NormResult with `total` [b].
-
-    Raises:
-      ValueError: as `squared_norms`, but for `sketch`; weights of another b or k;
-        `sketch` with a remainder and no keys.
-    """
-    engine = engine_of(engine)
-    checks.network(variables)
-    checks.shapes(inputs, targets, weights)
-    if engine.name != "sketch":
-        return _summed(
-            squared_norms(
-                engine,
-                apply_fn,
-                loss_fn,
-                variables,
-                inputs,
-                targets,
-                by_tensor=by_tensor,
-                mask=mask,
-                mesh=mesh,
-            ),
-            weights,
-        )
-    if engine.remainder and keys is None:
-        raise ValueError(
-            "sketch with a remainder draws signs: give keys, one an example"
-        )
-    if keys is None:
-        keys = jax.random.split(jax.random.key(0), len(weights))
-    num = weights.shape[1]
-    passes = min(engine.passes, num)
-    remainder = min(engine.remainder, num - engine.split_mean) if passes < num else 0
-
-    def one_example(variables, arguments, loop):
-        example, (target, weight, key) = arguments
-        output, pull, (plan, seen) = examples.linearise(
-            engine, apply_fn, variables, example
-        )
-        cotangents = examples.cotangents(loss_fn, output, target, loop)
-        assert plan is not None  # of all engines but `exact`
-        metric = sketch.gram(plan, seen, cotangents)
-        chosen = sketch.directions(
-            key,
-            metric,
-            weight,
-            passes=passes,
-            split_mean=engine.split_mean,
-            remainder=remainder,
-        )
-        roots = jnp.sqrt(weight).astype(chosen.dtype)
-        mixed = jnp.tensordot(chosen * roots[None], cotangents, 1)
-        mixed = mixed.astype(cotangents.dtype)
-        found = pull(mixed, examples.chunk(engine, passes, loop))
-        if remainder or not engine.extrapolate or passes == num:
-            return found
-        factors = sketch.extrapolation(metric, weight, chosen)
-        return [norms * factors for norms in found]
-
-    found = _norms(
-        engine,
-        one_example,
-        apply_fn,
-        variables,
-        inputs,
-        (targets, weights, keys),
-        mesh,
-        by_tensor,
-        mask,
-        num=passes,
-    )
-    total, error = sketch.combine(found.total.T, remainder)
-    tensors = None
-    if by_tensor:
-        tensors = jax.tree.map(
-            lambda norms: sketch.combine(norms.T, remainder)[0], found.by_tensor
-        )
-    return NormResult(total, tensors, error)
 
 
 def routes(
@@ -287,6 +58,8 @@ def routes(
     variables: Mapping[str, PyTree],
     inputs: PyTree[Shaped[AnyArray | jax.ShapeDtypeStruct, "b ..."]],
     engine: str | Engine = "ghost",
+    *,
+    trainable: Trainable | None = None,
 ) -> tuple[Route, ...]:
     """Ways in which the norms of the parameter tensors are found.
 
@@ -295,56 +68,20 @@ def routes(
       variables: see there; as in the inputs, shapes and dtypes are enough.
       inputs: tree of [b, ...].
       engine: see there.
+      trainable: see there.
 
     Returns:
-      A Route of each tensor, in the order of the leaves of `params`.
+      A Route of each tensor that is trainable, in the order of the leaves of `params`.
 
     Raises:
       ValueError: unknown engines; variables without floating arrays in `params`; an
-        output that is not one array of floats; `goodfellow` and `conv_linear`, a
+        output without floats or a row for each; `goodfellow` and `conv_linear`, a
         parameter that they cannot place.
     """
     checks.network(variables)
     example = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), inputs
     )
+    apply_fn, variables = select(apply_fn, variables, trainable)
     plan = examples.plan_of(engine_of(engine), apply_fn, variables, example)
     return plan.routes
-
-
-def _summed(found: NormResult, weights) -> NormResult:
-    def expectation(values):
-        return jnp.sum(weights * values, axis=1)
-
-    return NormResult(
-        expectation(found.total), jax.tree.map(expectation, found.by_tensor)
-    )
-
-
-def _norms(
-    engine, one_example, apply_fn, variables, inputs, rest, mesh, by_tensor, mask, num
-) -> NormResult:
-    """Map what gives the norms of one example's tensors over the examples."""
-
-    def begin(variables, _):
-        def one(arguments, loop):
-            tensors = one_example(variables, arguments, loop)
-            return tensors if by_tensor else [sum(tensors)]
-
-        return one
-
-    shared = (variables, ())
-    tensors = examples.each(
-        engine,
-        begin,
-        apply_fn,
-        shared,
-        inputs,
-        rest,
-        num=num,
-        mesh=mesh,
-        mask=mask,
-    )
-    structure = jax.tree.structure(variables["params"])
-    tree = jax.tree.unflatten(structure, tensors) if by_tensor else None
-    return NormResult(sum(tensors), tree)

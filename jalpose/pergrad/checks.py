@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, dtypes
-from jalpose.pergrad.program import only_array, operations
+from jalpose.pergrad.program import checked, operations
 
 # The output of an example in another place of a batch, or alone, differs by rounding;
 # a random mask of another place changes it by far more.
@@ -79,19 +79,20 @@ def shapes(
         )
 
 
-def loss(loss_fn: Callable[..., Any], output: AnyArray, targets: PyTree) -> None:
+def loss(loss_fn: Callable[..., Any], output: PyTree, targets: PyTree) -> None:
     """Raise ValueError unless a loss is one real float for an output and a target.
 
     Targets are refused too that look as if their axis of candidates were left out.
 
     Args:
       loss_fn: (one output, one target) -> scalar.
-      output: of one example.
+      output: of one example, any tree.
       targets: tree of [k, ...].
     """
     # Of K = 1 it is the same either way.
     if (
         isinstance(targets, AnyArray)
+        and isinstance(output, AnyArray)
         and dtypes.has_gradient(targets)
         and targets.shape == output.shape
         and len(targets) > 1
@@ -114,14 +115,22 @@ def loss(loss_fn: Callable[..., Any], output: AnyArray, targets: PyTree) -> None
         )
 
 
-def cotangents_fit(output: AnyArray, cotangents: AnyArray) -> None:
+def cotangents_fit(output: PyTree, cotangents: PyTree) -> None:
     """Raise ValueError unless cotangents are [k, *output] for one example's output."""
-    if cotangents.shape[1:] != output.shape:
-        shape = ", ".join(map(str, output.shape))
+    structures = [str(jax.tree.structure(tree)) for tree in (output, cotangents)]
+    if structures[0] != structures[1]:
         raise ValueError(
-            f"cotangents must be [B, K, *output] = [B, K, {shape}], got "
-            f"[B, {', '.join(map(str, cotangents.shape))}]"
+            f"cotangents must be a tree like the output, {structures[0]}, got "
+            f"{structures[1]}"
         )
+    leaves = zip(jax.tree.leaves(output), jax.tree.leaves(cotangents), strict=True)
+    for made, given in leaves:
+        if given.shape[1:] != made.shape:
+            shape = ", ".join(map(str, made.shape))
+            raise ValueError(
+                f"cotangents must be [B, K, *output] = [B, K, {shape}], got "
+                f"[B, {', '.join(map(str, given.shape))}]"
+            )
 
 
 def independent(
@@ -149,10 +158,8 @@ def independent(
 
     def output(place, *examples):
         batch = jax.tree.map(_stacked, *examples)
-        found = jax.tree.leaves(run(variables, batch))
-        for leaf in found:
-            only_array(leaf, len(examples))
-        return [np.asarray(leaf[place]) for leaf in found]
+        found = checked(run(variables, batch), len(examples))
+        return [np.asarray(leaf[place]) for leaf in jax.tree.leaves(found)]
 
     here = output(0, example, companions[0])
     others = output(0, example, companions[1])
@@ -324,6 +331,28 @@ def mask_fits(mask: Any, count: int) -> None:
     else:
         found = f"{mask.dtype}{list(mask.shape)}"
     raise ValueError(f"mask must be [{count}] booleans, one an example, got {found}")
+
+
+def weights_fit(weights: Any, targets: PyTree) -> None:
+    """Raise ValueError unless weights are [b] or [b, k] for targets [b, k, ...]."""
+    count, num = jax.tree.leaves(targets)[0].shape[:2]
+    if jnp.shape(weights) not in ((count,), (count, num)):
+        raise ValueError(
+            f"weights must be [B] or [B, K], [{count}] or [{count}, {num}], got "
+            f"{list(jnp.shape(weights))}"
+        )
+
+
+def not_negative(name: str, value: int) -> None:
+    """Raise ValueError if an option is below zero."""
+    if value < 0:
+        raise ValueError(f"{name}={value} must be >= 0")
+
+
+def clip_norm(value: Any) -> None:
+    """Raise ValueError unless a length that is known is above zero."""
+    if not isinstance(value, jax.core.Tracer) and not value > 0:
+        raise ValueError(f"clip_norm={value} must be above 0")
 
 
 def sketch_size(size: Any, params: PyTree) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Inexact, PyTree
+from jaxtyping import Array, Float, Inexact, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, dtypes, measures
 from jalpose.pergrad.measures import SQUARES, Measure
-from jalpose.pergrad.program import only_array
+from jalpose.pergrad.program import checked, cut
 
 # (cotangents, how many at once) -> the squared norms of each parameter tensor's
 # gradient, or what else is asked of it, at least float32, in the order of the leaves.
-Pull = Callable[[Inexact[Array, "k ..."], int], list[Float[Array, "k ..."]]]
+Pull = Callable[[PyTree[Inexact[Array, "k ..."]], int], list[Float[Array, "k ..."]]]
 
 
 def linearise(
@@ -28,11 +28,11 @@ def linearise(
     example: PyTree,
     measure: Measure = SQUARES,
     drawn: Sequence[PyTree] | None = None,
-) -> tuple[Inexact[Array, "..."], Pull]:
+) -> tuple[PyTree[Shaped[Array, "..."]], Pull]:
     """Run one example forward.
 
     Args:
-      apply_fn: (variables, inputs [b, ...]) -> one array [b, ...].
+      apply_fn: (variables, inputs [b, ...]) -> tree of [b, ...].
       params: tree of parameters of any shape; integers among them have zeros.
       other: the other collections of the variables.
       example: tree of the inputs of one example, without an axis of examples.
@@ -40,11 +40,11 @@ def linearise(
       drawn: of each tensor, what the measure wants, see `taps.linearise`.
 
     Returns:
-      The output, without an axis of examples, and what pulls cotangents of its shape
-      back through it.
+      The output, without an axis of examples, and what pulls cotangents of
+      its floats back through it.
 
     Raises:
-      ValueError: the function returns anything but one array of one row an example.
+      ValueError: the function returns anything but arrays of one row an example.
     """
     batch = jax.tree.map(lambda x: x[None], example)
     leaves, structure = jax.tree.flatten(params)
@@ -56,13 +56,16 @@ def linearise(
         for number, value in zip(numbers, differentiated, strict=True):
             values[number] = value
         params = jax.tree.unflatten(structure, values)
-        return only_array(apply_fn({**other, "params": params}, batch), 1)[0]
+        output = checked(apply_fn({**other, "params": params}, batch), 1)
+        parts = cut(jax.tree.map(lambda leaf: leaf[0], output))
+        return parts.floats, parts
 
-    output, pull_back = jax.vjp(forward, [leaves[number] for number in numbers])
+    differentiated = [leaves[number] for number in numbers]
+    floats, pull_back, parts = jax.vjp(forward, differentiated, has_aux=True)
 
     def pull(cotangents, chunk):
         def measured(cotangent):
-            (gradients,) = pull_back(cotangent)
+            (gradients,) = pull_back(jax.tree.leaves(cotangent))
             found = measures.zeros(measure, leaves)
             for number, gradient in zip(numbers, gradients, strict=True):
                 found[number] = measure.of_gradient(gradient, drawn[number])
@@ -70,18 +73,18 @@ def linearise(
 
         return by_chunks(measured, cotangents, chunk)
 
-    return output, pull
+    return parts.tree(floats), pull
 
 
 def by_chunks(
     found: Callable[..., list[Float[Array, "..."]]],
-    cotangents: Inexact[AnyArray, "k ..."],
+    cotangents: PyTree[Inexact[AnyArray, "k ..."]],
     chunk: int,
 ) -> list[Float[Array, "k ..."]]:
     """Results of `found` for each of the k cotangents, `chunk` of them at once.
 
     A chunk of 0 is one at a time without `vmap`, for what has no rule for it.
     """
-    if chunk >= cotangents.shape[0]:
+    if chunk >= len(jax.tree.leaves(cotangents)[0]):
         return jax.vmap(found)(cotangents)
     return jax.lax.map(found, cotangents, batch_size=chunk or None)

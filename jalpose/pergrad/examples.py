@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Bool, PyTree, Shaped
+from jaxtyping import Array, Bool, Integer, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, checks, exact, memory, places, taps
 from jalpose.pergrad.engines import Engine
 from jalpose.pergrad.measures import SQUARES, Measure
+from jalpose.pergrad.program import cut
 
 
 def each(
@@ -55,9 +56,7 @@ def each(
     if mask is not None:
         checks.mask_fits(mask, count)
         rest = (rest, jnp.asarray(mask))
-    checks.independent_if_concrete(apply_fn, shared[0], inputs)
-    if mesh is None:
-        checks.on_one_device(inputs)
+    _check(apply_fn, shared[0], inputs, mesh)
     shared = places.vary_as(shared, (shared, inputs, rest))
     inputs, rest = places.vary_as((inputs, rest), (shared, inputs, rest))
 
@@ -70,12 +69,10 @@ def each(
         function = begin(*shared)
         if mask is not None:
             # Nothing of padding is computed with, or NaN there would reach derivatives.
-            counts = arguments[1][1]
+            example, (others, counts) = arguments
             order = jnp.where(counts, jnp.arange(here), jnp.argmax(counts))
-            arguments = (
-                jax.tree.map(lambda x: x[order], arguments[0]),
-                (jax.tree.map(lambda x: x[order], arguments[1][0]), counts),
-            )
+            example, others = rows_of((example, others), order)
+            arguments = (example, (others, counts))
 
         def one(arguments, loop=False):
             if mask is None:
@@ -92,15 +89,97 @@ def each(
         except NotImplementedError:  # an operation without a rule of `vmap`
             return jax.lax.map(functools.partial(one, loop=True), arguments)
 
-    if mesh is not None:
-        checks.divides(count, mesh)
-        checks.unconstrained(apply_fn, shared[0], inputs)
-        all_examples = places.spread(all_examples, mesh, mesh.axis_names[:1])
-    elif (found := places.mesh_of(inputs)) is not None:
-        axes = places.sharing(count, found)
-        all_examples = places.spread(all_examples, found, axes)
+    all_examples = _placed(all_examples, mesh, inputs)
     with jax.default_matmul_precision("highest"):
         return all_examples(shared, (inputs, rest))
+
+
+def sums(
+    microbatch: int,
+    function: Callable[..., tuple[PyTree, PyTree]],
+    apply_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray, "b ..."]],
+    rest: PyTree[Shaped[AnyArray, "b ..."]],
+    *,
+    mesh: Mesh | None,
+) -> tuple[PyTree[Shaped[AnyArray, "b ..."]], PyTree]:
+    """Results of a function of several examples, and the sum of what it adds up.
+
+    Args:
+      microbatch: examples that are given to it at once; 0: all.
+      function: (variables, (inputs, rest) [n, ...]) -> (tree of [n, ...], tree of sums
+        over the examples).
+      apply_fn: see `each`, and so for all that follow.
+      variables: see there.
+      inputs: see there.
+      rest: see there.
+      mesh: see there.
+
+    Raises:
+      ValueError: see there.
+    """
+    _check(apply_fn, variables, inputs, mesh)
+    varying = (variables, inputs, rest)
+    variables, inputs, rest = places.vary_as(varying, varying)
+
+    def all_examples(variables, arguments):
+        here = len(jax.tree.leaves(arguments)[0])
+        at_once = min(microbatch or here, here)
+        rounds = here // at_once
+        if rounds == 1 and at_once == here:
+            return function(variables, arguments)
+        parts = jax.tree.map(
+            lambda x: x[: rounds * at_once].reshape(rounds, at_once, *x.shape[1:]),
+            arguments,
+        )
+
+        def add(total, part):
+            each, found = function(variables, part)
+            return jax.tree.map(jnp.add, total, found), each
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        _, shapes = jax.eval_shape(function, variables, first)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        zeros = places.vary_as(zeros, (variables, arguments))
+        total, each = jax.lax.scan(add, zeros, parts)
+        each = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), each)
+        if rounds * at_once < here:
+            left = jax.tree.map(lambda x: x[rounds * at_once :], arguments)
+            others, found = function(variables, left)
+            total = jax.tree.map(jnp.add, total, found)
+            each = jax.tree.map(lambda *x: jnp.concatenate(x), each, others)
+        return each, total
+
+    all_examples = _placed(all_examples, mesh, inputs, sums=True)
+    with jax.default_matmul_precision("highest"):
+        return all_examples(variables, (inputs, rest))
+
+
+def _check(apply_fn, variables, inputs, mesh):
+    checks.independent_if_concrete(apply_fn, variables, inputs)
+    if mesh is None:
+        checks.on_one_device(inputs)
+        return
+    checks.divides(len(jax.tree.leaves(inputs)[0]), mesh)
+    checks.unconstrained(apply_fn, variables, inputs)
+
+
+def _placed(function, mesh, inputs, *, sums=False):
+    """A function of (shared, arguments) on the devices that there are to share them."""
+    if mesh is not None:
+        return places.spread(function, mesh, mesh.axis_names[:1], sums=sums)
+    if (found := places.mesh_of(inputs)) is not None:
+        axes = places.sharing(len(jax.tree.leaves(inputs)[0]), found)
+        return places.spread(function, found, axes, sums=sums)
+    return function
+
+
+def rows_of(arrays: PyTree, order: Integer[Array, " n"]) -> PyTree:
+    """Rows of every array of a tree, in an order that may be traced."""
+    return jax.tree.map(
+        lambda x: (x if isinstance(x, jax.Array) else jnp.asarray(x))[order], arrays
+    )
 
 
 def split(
@@ -148,18 +227,46 @@ def linearise(
     return output, pull, (plan, seen)
 
 
-def inner_product(output, cotangent):
+def inner_product(output: PyTree, cotangent: PyTree):
     """The loss whose gradient by the output is the cotangent."""
-    return jnp.sum(output * cotangent).real
+    parts = zip(jax.tree.leaves(output), jax.tree.leaves(cotangent), strict=True)
+    return sum(jnp.sum(made * given).real for made, given in parts)
 
 
-def cotangents(loss_fn: Callable[..., Any], output: Any, targets: PyTree, loop: bool):
-    """Gradients of the loss by the output of one example, for each target: [k, ...]."""
+def cotangents(
+    loss_fn: Callable[..., Any], output: PyTree, targets: PyTree, loop: bool
+) -> list[Array]:
+    """Gradients of a loss by the floats of one example's output, for each target.
+
+    Args:
+      loss_fn: (one output, one target) -> scalar; `inner_product`: targets are the
+        gradients themselves.
+      output: of one example, any tree.
+      targets: tree of [k, ...].
+      loop: see `each`.
+
+    Returns:
+      [k, ...] of each array of the output that has a gradient, in their order.
+    """
+    parts = cut(output)
     if loss_fn is inner_product:
         checks.cotangents_fit(output, targets)
-        return targets.astype(output.dtype)
+        given = [
+            target
+            for target, kind in zip(jax.tree.leaves(targets), parts.kinds, strict=True)
+            if kind
+        ]
+        return [
+            target.astype(made.dtype)
+            for target, made in zip(given, parts.floats, strict=True)
+        ]
     checks.loss(loss_fn, output, targets)
-    gradient = functools.partial(jax.grad(loss_fn), output)
+
+    def gradient(target):
+        return jax.grad(lambda floats: loss_fn(parts.tree(floats), target))(
+            parts.floats
+        )
+
     return jax.lax.map(gradient, targets) if loop else jax.vmap(gradient)(targets)
 
 

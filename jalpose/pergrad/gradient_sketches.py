@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Key, PyTree, Shaped, UInt32
 from jalpose.pergrad import AnyArray, checks, dtypes, examples, measures, projections
 from jalpose.pergrad.engines import Engine, engine_of
 from jalpose.pergrad.projections import Shape
+from jalpose.pergrad.trainable import Trainable, select
 
 _ENGINES = ("ghost", "exact", "conv_linear")
 
@@ -25,6 +26,7 @@ def sketches(
     size: int,
     key: Key[AnyArray, ""] | UInt32[AnyArray, "2"],
     mask: Bool[AnyArray, " b"] | None = None,
+    trainable: Trainable | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, "b k size"]:
     """Sketch of the gradient of `loss_fn` for each example and candidate.
@@ -54,6 +56,7 @@ def sketches(
         usual.
       key: one, of S.
       mask: see there; sketches of padding are zeros.
+      trainable: see there.
       mesh: see there.
 
     Returns:
@@ -66,6 +69,7 @@ def sketches(
     engine = _engine(engine)
     checks.network(variables)
     checks.shapes(inputs, targets)
+    apply_fn, variables = select(apply_fn, variables, trainable)
     checks.sketch_size(size, variables["params"])
     checks.one_key(key)
     measure = measures.sketch_of(size)
@@ -85,7 +89,7 @@ def sketches(
                 engine, apply_fn, variables, example, measure, drawn
             )
             cotangents = examples.cotangents(loss_fn, output, target, loop)
-            found = pull(cotangents, examples.chunk(engine, len(cotangents), loop))
+            found = pull(cotangents, examples.chunk(engine, len(cotangents[0]), loop))
             return sum(found)
 
         return one
@@ -101,11 +105,12 @@ def cotangent_sketches(
     apply_fn: Callable[..., Any],
     variables: Mapping[str, PyTree],
     inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    cotangents: Inexact[AnyArray, "b k ..."],
+    cotangents: PyTree[Inexact[AnyArray, "b k ..."]],
     *,
     size: int,
     key: Key[AnyArray, ""] | UInt32[AnyArray, "2"],
     mask: Bool[AnyArray, " b"] | None = None,
+    trainable: Trainable | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, "b k size"]:
     """Sketch of J^T r for each example and each given cotangent r of its output.
@@ -119,10 +124,12 @@ def cotangent_sketches(
       apply_fn: see there.
       variables: see there.
       inputs: see there.
-      cotangents: [b, k, ...], each shaped as an example's output.
+      cotangents: tree like the output, each array [b, k, ...] and shaped as an
+        example's.
       size: see there.
       key: see there.
       mask: see there.
+      trainable: see there.
       mesh: see there.
 
     Returns:
@@ -141,6 +148,7 @@ def cotangent_sketches(
         size=size,
         key=key,
         mask=mask,
+        trainable=trainable,
         mesh=mesh,
     )
 

@@ -62,7 +62,11 @@ def mesh_of(inputs: PyTree[Shaped[AnyArray, "b ..."]]) -> AbstractMesh | None:
 
 
 def spread(
-    fn: Callable[..., Any], mesh: Mesh | AbstractMesh, axes: tuple[str, ...]
+    fn: Callable[..., Any],
+    mesh: Mesh | AbstractMesh,
+    axes: tuple[str, ...],
+    *,
+    sums: bool = False,
 ) -> Callable[..., Any]:
     """Make a function (variables, arguments [b, ...]) -> [b, ...] one of a mesh.
 
@@ -71,10 +75,21 @@ def spread(
       mesh: of devices.
       axes: names of the mesh's axes that share the examples; with none each device
         does all of them.
+      sums: the function returns ([b, ...], sums over examples), and the latter are
+        added up over the devices.
     """
     whole, part = PartitionSpec(), PartitionSpec(axes or None)
+
+    def summed(variables, arguments):
+        each, total = fn(variables, arguments)
+        return each, lax.psum(total, axes) if axes else total
+
     mapped = jax.shard_map(
-        fn, mesh=mesh, in_specs=(whole, part), out_specs=part, check_vma=False
+        summed if sums else fn,
+        mesh=mesh,
+        in_specs=(whole, part),
+        out_specs=(part, whole) if sums else part,
+        check_vma=False,
     )
     if AxisType.Explicit not in mesh.axis_types:
         return mapped

@@ -58,12 +58,14 @@ class Program:
       names: of the parameters, e.g. `params/conv/kernel`.
       uses: of each parameter.
       equations: by path, for every use.
+      structure: of the tree that its results are the leaves of.
     """
 
     closed: core.ClosedJaxpr
     names: tuple[str, ...]
     uses: tuple[tuple[Use, ...], ...]
     equations: dict[Path, core.JaxprEqn]
+    structure: Any
 
     @functools.cached_property
     def shared(self) -> frozenset[Path]:
@@ -84,20 +86,21 @@ def trace(
     `jax.ShapeDtypeStruct`.
 
     Args:
-      apply_fn: (variables, inputs [b, ...]) -> one array [b, ...].
+      apply_fn: (variables, inputs [b, ...]) -> tree of [b, ...].
       params: tree of parameters, of any shape.
       other: the other collections of the variables.
       example: tree of the inputs of one example, without an axis of examples.
 
     Raises:
-      ValueError: the function returns anything but one array of one row an example.
+      ValueError: the function returns anything but arrays of one row an example.
     """
 
     def one(params, other, example):
         batch = jax.tree.map(lambda x: x[None], example)
-        return only_array(apply_fn({**other, "params": params}, batch), 1)[0]
+        output = checked(apply_fn({**other, "params": params}, batch), 1)
+        return jax.tree.map(lambda leaf: leaf[0], output)
 
-    closed = jax.make_jaxpr(one)(params, other, example)
+    closed, shapes = jax.make_jaxpr(one, return_shape=True)(params, other, example)
     found, _ = jax.tree_util.tree_flatten_with_path(params)
     names = tuple(tensor_name(path) for path, _ in found)
     uses: list[list[Use]] = [[] for _ in names]
@@ -114,31 +117,69 @@ def trace(
         names,
         tuple(map(tuple, uses)),
         equations,
+        jax.tree.structure(shapes),
     )
 
 
-def only_array(output: PyTree, rows: int) -> Shaped[AnyArray, "{rows} ..."]:
-    """The one array a network's output is, of any dtype.
+def checked(output: PyTree, rows: int) -> PyTree[Shaped[AnyArray, "{rows} ..."]]:
+    """A network's output: a tree of arrays of any dtype, some of them floats.
 
     Raises:
-      ValueError: it is not one array, or not of so many rows.
+      ValueError: an array has not so many rows, or there are no floats.
     """
     leaves = jax.tree.leaves(output)
-    if len(leaves) != 1 or jnp.shape(leaves[0])[:1] != (rows,):
+    if not leaves or any(jnp.shape(leaf)[:1] != (rows,) for leaf in leaves):
         shapes = jax.tree.map(jnp.shape, output)
         raise ValueError(
-            f"apply_fn must return one array with a row for each example, got {shapes} "
+            f"apply_fn must return arrays with a row for each example, got {shapes} "
             f"for {rows} of them: wrap it so that it returns what the loss is of, and "
             "no updated statistics"
         )
-    (array,) = leaves
-    if not array.size or not dtypes.has_gradient(array):
+    if not any(leaf.size and dtypes.has_gradient(leaf) for leaf in leaves):
+        found = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)
         raise ValueError(
             "apply_fn must return floats for each example, and at least one, got "
-            f"{array.dtype}{list(array.shape)}: return what the loss is of, and see "
-            "that the inputs are large enough"
+            f"{found}: return what the loss is of, and see that the inputs are large "
+            "enough"
         )
-    return array
+    return output
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["floats", "others"],
+    meta_fields=["structure", "kinds"],
+)
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """An output cut in two: what cotangents come by, and the rest of its arrays.
+
+    Attributes:
+      floats: arrays that have a gradient.
+      others: integers and the like.
+      structure: of the tree.
+      kinds: of each leaf, whether it is among the floats.
+    """
+
+    floats: list[Any]
+    others: list[Any]
+    structure: Any
+    kinds: tuple[bool, ...]
+
+    def tree(self, floats: list[Any]) -> PyTree:
+        """The output with other floats in their place."""
+        parts = iter(floats), iter(self.others)
+        leaves = [next(parts[0] if kind else parts[1]) for kind in self.kinds]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def cut(output: PyTree) -> Output:
+    """An output's arrays, those with a gradient apart."""
+    leaves, structure = jax.tree.flatten(output)
+    kinds = tuple(map(dtypes.has_gradient, leaves))
+    floats = [leaf for leaf, kind in zip(leaves, kinds, strict=True) if kind]
+    others = [leaf for leaf, kind in zip(leaves, kinds, strict=True) if not kind]
+    return Output(floats, others, structure, kinds)
 
 
 def operations(jaxpr: core.Jaxpr) -> set[str]:

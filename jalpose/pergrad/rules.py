@@ -65,6 +65,8 @@ class Rule:
         None: that of `forward` by autodiff.
       linear: whether y is linear in the data (an embedding has no such thing).
       shape: of the matrix that the weight's gradient is as `projections` sees it.
+      positions: that the weight is applied at, in all.
+      arrange: one of the gradients of `gradient` -> an array like the weight.
       project: (drawn of `projections`, size, data, cotangents [k, *y.shape]) ->
         sketches [k, size] of the weight's gradient, in at least float32.
     """
@@ -82,6 +84,8 @@ class Rule:
     ) = None
     linear: bool = True
     shape: projections.Shape | None = None
+    positions: int = 1
+    arrange: Callable[[Float[Array, " _"]], Float[Array, "..."]] | None = None
     project: Callable[..., Float[Array, "k size"]] | None = None
 
 
@@ -216,6 +220,14 @@ def _dense(operation, weight, settings) -> Rule:
         wide = dtypes.wide(x, g)
         return projections.of_matrix(drawn, size, *canonical(x, g), accumulate=wide)
 
+    kept = [axis for axis in range(w.ndim) if axis not in batch[weight]]
+    kept = [axis for axis in kept if axis not in contract[weight]]
+    order = (*batch[weight], *kept, *contract[weight])
+
+    def arrange(flat):
+        found = flat.reshape([w.shape[axis] for axis in order])
+        return found.transpose([order.index(axis) for axis in range(w.ndim)])
+
     depth = x.size // max(groups * positions, 1)
     width = w.size // max(groups * depth, 1)
 
@@ -235,6 +247,8 @@ def _dense(operation, weight, settings) -> Rule:
         route,
         gradient,
         shape=projections.Shape(depth, groups * width),
+        positions=positions,
+        arrange=arrange,
         project=projections.by_example(project, loop=False),
     )
 
@@ -321,6 +335,12 @@ def _conv(operation, weight, settings) -> Rule | None:
         found = [pull_back(cotangent.astype(dtype))[0] for cotangent in g]
         return jnp.stack([jnp.sum(jnp.square(w.astype(wide))) for w in found])
 
+    def arrange(flat):
+        spec = numbers.rhs_spec  # of features, channels and the window's axes
+        order = (spec[0], *spec[2:], spec[1])
+        found = flat.reshape([kernel.shape[axis] for axis in order])
+        return found.transpose([order.index(axis) for axis in range(kernel.ndim)])
+
     ordered = numbers == windows.channels_last(kernel.ndim)
 
     def forward(x, w):
@@ -364,6 +384,8 @@ def _conv(operation, weight, settings) -> Rule | None:
         gradient,
         input_gradient if settings.cpu and ordered and window.groups == 1 else None,
         shape=projections.Shape(kernel.size // sizes[1][-1], sizes[1][-1]),
+        positions=positions,
+        arrange=arrange,
         project=projections.by_example(project, loop=loop),
     )
 

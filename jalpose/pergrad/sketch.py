@@ -23,9 +23,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray
+from jalpose.pergrad import AnyArray, dtypes
 from jalpose.pergrad.program import Path
 from jalpose.pergrad.taps import Plan
 
@@ -75,7 +75,7 @@ def last_layers(plan: Plan) -> tuple[set[Path], list[int]]:
 def gram(
     plan: Plan,
     seen: dict[Path, Shaped[AnyArray, "..."]],
-    cotangents: Inexact[Array, "k ..."],
+    cotangents: PyTree[Inexact[Array, "k ..."]],
 ) -> Float[Array, "k k"]:
     """Gram of the last layers' gradients, or of the cotangents where there is none.
 
@@ -85,39 +85,42 @@ def gram(
     Args:
       plan: of `taps.make_plan`.
       seen: data of the tapped operations, of `taps.linearise`.
-      cotangents: of the function's output.
+      cotangents: of each array of the function's output that has a gradient.
 
     Returns:
       [k, k], in at least float32 where there is a last layer, else in the dtype of
       the cotangents.
     """
     layers, between = last_layers(plan)
+    parts = jax.tree.leaves(cotangents)
+    num = len(parts[0])
     if not layers:
-        flat = cotangents.reshape(len(cotangents), -1)
-        return (flat @ flat.T.conj()).real
+        rows = [part.reshape(num, -1) for part in parts]
+        return sum((flat @ flat.T.conj()).real for flat in rows)
     straight = _straight(plan, layers, between)
     shapes: dict[Path, Any] = {
         path: plan.program.equations[path].outvars[0].aval for path in sorted(layers)
     }
     zeros = {path: jnp.zeros(aval.shape, aval.dtype) for path, aval in shapes.items()}
     _, back = jax.vjp(straight, zeros)
-    (arriving,) = jax.vmap(back)(cotangents)
-    total = jnp.zeros((len(cotangents),) * 2, jnp.float32)
+    (arriving,) = jax.vmap(back)(parts)
+    total = jnp.zeros((num, num), jnp.float32)
     for path in sorted(layers):
         rule, _ = plan.taps[path]
         assert rule.gradient is not None  # of last_layers
         gradients = rule.gradient(seen[path], arriving[path])
         total = total + gradients @ gradients.T
         # The bias of such a layer: the sum of the cotangents over all positions.
-        sums = arriving[path].reshape(len(cotangents), -1, shapes[path].shape[-1])
+        sums = arriving[path].reshape(num, -1, shapes[path].shape[-1])
         sums = sums.sum(axis=1)
         total = total + sums @ sums.T
     return total
 
 
 def _straight(plan: Plan, layers, between) -> Callable:
-    """Linear steps from the layers' outputs to the function's output."""
+    """Linear steps from the layers' outputs to the function's own, of floats."""
     jaxpr = plan.program.closed.jaxpr
+    floats = [out for out in jaxpr.outvars if dtypes.has_gradient(out.aval)]
 
     def straight(outputs):
         values = {}
@@ -137,7 +140,7 @@ def _straight(plan: Plan, layers, between) -> Callable:
             operands = map(read, equation.invars)
             result = equation.primitive.bind(*operands, **equation.params)
             values[equation.outvars[0]] = result
-        return read(jaxpr.outvars[0])
+        return [read(variable) for variable in floats]
 
     return straight
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Inexact, PyTree, Shaped
+from jaxtyping import Array, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, dtypes, measures, places, rules
 from jalpose.pergrad import program as tracing
@@ -88,7 +88,7 @@ def make_plan(
 
     Raises:
       ValueError: a reading other than `ghost` meets a parameter it cannot place; the
-        function returns anything but one array of one row an example.
+        function returns anything but arrays of one row an example.
     """
     program = tracing.trace(apply_fn, params, other, example)
     settings = Settings(
@@ -207,7 +207,7 @@ def linearise(
     example: PyTree,
     measure: Measure = SQUARES,
     drawn: Sequence[PyTree] | None = None,
-) -> tuple[Inexact[Array, "..."], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
+) -> tuple[PyTree[Shaped[Array, "..."]], Pull, dict[Path, Shaped[AnyArray, "..."]]]:
     """Run one example forward, with its taps in place.
 
     Args:
@@ -220,32 +220,33 @@ def linearise(
         wants, the same for all examples; None: it wants none.
 
     Returns:
-      The output, without an axis of examples; what pulls cotangents of its shape back
-      through it, to zeros where a tensor has no part; and what each tapped operation
-      took as its data, by path.
+      The output, without an axis of examples; what pulls cotangents of its floats
+      back through it, to zeros where a tensor has no part; and what each tapped
+      operation took as its data, by path.
     """
     leaves = jax.tree.leaves(params)
     drawn = [()] * len(leaves) if drawn is None else drawn
+
+    def operation(rule, number, data, weight, tap):
+        return _tap(rule, measure)(data, weight, tap, drawn[number])
 
     def forward(taps, differentiated):
         values = list(leaves)
         for number, value in zip(plan.differentiated, differentiated, strict=True):
             values[number] = value
         arguments = [*values, *jax.tree.leaves(other), *jax.tree.leaves(example)]
-        evaluation = _Evaluation(plan, measure, drawn, seen={})
-        (output,) = evaluation.results(plan.program.closed, arguments, (), taps)
-        return output, evaluation.seen
+        evaluation = Evaluation(plan, operation, seen={})
+        parts = tracing.cut(evaluation.output(arguments, taps))
+        return parts.floats, (parts, evaluation.seen)
 
-    taps = {
-        path: jnp.zeros(measure.shape, dtypes.wide(_output(plan, path)))
-        for path in plan.taps
-    }
-    taps = places.vary_as(taps, (leaves, example))
+    taps = places.vary_as(zero_taps(plan, measure.shape), (leaves, example))
     differentiated = [leaves[number] for number in plan.differentiated]
-    output, pull_back, seen = jax.vjp(forward, taps, differentiated, has_aux=True)
+    floats, pull_back, (parts, seen) = jax.vjp(
+        forward, taps, differentiated, has_aux=True
+    )
 
     def measured(cotangent):
-        of_taps, gradients = pull_back(cotangent)
+        of_taps, gradients = pull_back(jax.tree.leaves(cotangent))
         found = measures.zeros(measure, plan.routes)
         for path, (_, number) in plan.taps.items():
             found[number] = found[number] + of_taps[path]
@@ -256,7 +257,14 @@ def linearise(
     def pull(cotangents, chunk):
         return by_chunks(measured, cotangents, chunk)
 
-    return output, pull, seen
+    return parts.tree(floats), pull, seen
+
+
+def zero_taps(plan: Plan, shape: tuple[int, ...]) -> dict[Path, Array]:
+    """A zero for each tapped operation, of the dtype its answer comes back in."""
+    return {
+        path: jnp.zeros(shape, dtypes.wide(_output(plan, path))) for path in plan.taps
+    }
 
 
 def _tap(rule: Rule, measure: Measure):
@@ -280,21 +288,26 @@ def _tap(rule: Rule, measure: Measure):
         data, weight, drawn = kept
         found = measure.of_layer(rule, data, cotangent[None], drawn)[0]
         found = found.astype(dtypes.wide(cotangent))
-        if not rule.linear or not dtypes.has_gradient(data):
-            return None, None, found, None
-        # In one dtype, as operations of several have no transpose.
-        dtype = jnp.result_type(data, weight, cotangent)
-        weight, cotangent = weight.astype(dtype), cotangent.astype(dtype)
-        if rule.input_gradient is not None:
-            back = rule.input_gradient(weight, cotangent, data.shape)
-        else:
-            (back,) = jax.linear_transpose(
-                lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
-            )(cotangent)
-        return back.astype(data.dtype), None, found, None
+        return back_to_data(rule, data, weight, cotangent), None, found, None
 
     tapped.defvjp(forward, backward)
     return tapped
+
+
+def back_to_data(rule: Rule, data: Any, weight: Any, cotangent: Any) -> Any:
+    """Cotangent of an operation's data, None where it has none."""
+    if not rule.linear or not dtypes.has_gradient(data):
+        return None
+    # In one dtype, as operations of several have no transpose.
+    dtype = jnp.result_type(data, weight, cotangent)
+    weight, cotangent = weight.astype(dtype), cotangent.astype(dtype)
+    if rule.input_gradient is not None:
+        back = rule.input_gradient(weight, cotangent, data.shape)
+    else:
+        (back,) = jax.linear_transpose(
+            lambda x: rule.forward(x, weight).astype(dtype), data.astype(dtype)
+        )(cotangent)
+    return back.astype(data.dtype)
 
 
 def _output(plan, path):
@@ -302,23 +315,26 @@ def _output(plan, path):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Evaluation:
+class Evaluation:
     """One run of a plan's program with its tapped operations in place.
 
     Attributes:
-      plan: see `linearise`, as for the two that follow.
-      measure: see there.
-      drawn: see there.
+      plan: of `make_plan`.
+      operation: (rule, number of the tensor, data, weight, tap) -> y, a tapped one.
       seen: filled with the data of the tapped operations of the outermost level.
     """
 
     plan: Plan
-    measure: Measure
-    drawn: Sequence[PyTree]
+    operation: Callable[..., Array]
     seen: dict[Path, Any]
 
-    def results(self, closed, arguments, path, taps) -> list:
-        """Results of a jaxpr that stands at `path`."""
+    def output(self, arguments: Sequence[Any], taps: dict[Path, Any]) -> PyTree:
+        """The program's output for its arguments, flat, and a tap by each path."""
+        program = self.plan.program
+        results = self._results(program.closed, arguments, (), taps)
+        return jax.tree.unflatten(program.structure, results)
+
+    def _results(self, closed, arguments, path, taps) -> list:
         jaxpr = closed.jaxpr
         values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         values.update(zip(jaxpr.invars, arguments, strict=True))
@@ -332,8 +348,7 @@ class _Evaluation:
             if here in self.plan.taps:
                 rule, number = self.plan.taps[here]
                 data, weight = operands[rule.data], operands[rule.weight]
-                operation = _tap(rule, self.measure)
-                results = [operation(data, weight, taps[here], self.drawn[number])]
+                results = [self.operation(rule, number, data, weight, taps[here])]
                 if not path:
                     self.seen[here] = data
             elif _holds_tap(self.plan, here):
@@ -349,7 +364,7 @@ class _Evaluation:
         inside = {path: tap for path, tap in taps.items() if path[: len(here)] == here}
 
         def run(taps, operands):
-            return self.results(closed, operands, here, taps)
+            return self._results(closed, operands, here, taps)
 
         if tracing.is_remat(equation):
             policy, prevent = equation.params["policy"], equation.params["prevent_cse"]

@@ -271,7 +271,7 @@ def test_inputs_of_differing_numbers_are_refused(no_hook):
 
 
 @pytest.mark.parametrize("engine", ["ghost", "exact", "goodfellow"])
-def test_an_output_that_is_not_one_array_of_a_row_each_is_refused(engine):
+def test_an_output_without_a_row_for_each_is_refused(engine):
     def two(variables, x):
         y = DENSE.apply(variables, x)
         return y, jnp.mean(y)
@@ -287,7 +287,9 @@ def test_an_output_that_is_not_one_array_of_a_row_each_is_refused(engine):
                 engine, apply_fn, square_loss, VARIABLES, inputs, TARGETS
             )
 
-        with pytest.raises(ValueError, match=f"must return one array .*{shapes}"):
+        with pytest.raises(
+            ValueError, match=f"must return arrays with a row .*{shapes}"
+        ):
             run(INPUTS)
 
 

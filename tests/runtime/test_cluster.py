@@ -99,6 +99,18 @@ def test_a_training_does_not_depend_on_the_hosts(shape, tmp_path, alone):
         assert np.abs(found[name] - expected[name]).max() < 2 * 3 * 1.01e-3, name
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
+def test_companions_do_not_depend_on_the_hosts(shape, tmp_path, alone):
+    task = "companions"
+    found, expected = together(task, tmp_path, *SHAPES[shape]), alone(task)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, 1e-3, 1e-5, err_msg=name)
+    chosen = "graph selected"
+    assert np.array_equal(found[chosen], expected[chosen])
+
+
 def test_hosts_that_were_not_started_alike_are_told_in_what(tmp_path):
     told = {k: str(v) for k, v in together("disagree", tmp_path, 2, 1).items()}
     assert "alike" not in told

@@ -56,6 +56,34 @@ def training(base):
     return {"losses": history["loss"], "heldout": small.np.float64(held), **arrays}
 
 
+def companions(base):
+    """What a graph network chooses, and the first steps of a companion's training."""
+    from jalpose.loop import advance
+    from jalpose.loop.events import Selected
+    from jalpose.runtime.throughput import Flow
+    from tests.support import small
+
+    changes = {"acquisition.method": "core_gcn", "acquisition.pool_subset": 21}
+    context = small.flat_context(changes, jax.device_count(), base)
+    _, events = small.advance_until(advance.start(context), context, Selected)
+    found = {f"graph {name}": value for name, value in events[-1].arrays.items()}
+    # Batches of 6: of several devices some get nothing but filling.
+    changes = {"acquisition.method": "sraal", "acquisition.sraal.batch": 6}
+    context = small.flat_context(changes, jax.device_count(), base)
+    stage, state = context.plan.of(0)[-1], advance.start(context)
+    _, history = context.plan.advance(
+        context.plan.begin(0, stage, base),
+        context.labelled_set(state),
+        0,
+        stage,
+        2,
+        Flow(),
+        variables=base,
+        unlabelled=context.unlabelled(state.labelled, 0),
+    )
+    return found | {f"step {name}": values for name, values in history.items()}
+
+
 def disagree(base):
     """What hosts that were not started alike are told."""
     from jalpose.loop import run
@@ -122,7 +150,7 @@ def memory(base):
     return {**events[-1].arrays, "told": small.np.array(texts)}
 
 
-TASKS = {f.__name__: f for f in (scores, training, disagree, memory)}
+TASKS = {f.__name__: f for f in (scores, training, companions, disagree, memory)}
 
 
 def main(task, out, port, count, host, devices):

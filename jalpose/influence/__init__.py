@@ -1,0 +1,1 @@
+"""Bounds of the gradient-norm paper: how much an example bears on the test loss."""
