@@ -26,7 +26,7 @@ _CACHED_BYTES = 32_000_000
 def worthwhile(
     apply_fn: Callable[..., Any],
     variables: Mapping[str, PyTree],
-    inputs: PyTree[Shaped[AnyArray, "b ..."]],
+    inputs: PyTree[Shaped[AnyArray | jax.ShapeDtypeStruct, "b ..."]],
     num: int,
 ) -> int:
     """How many gradients are worth taking at once; all there are but on a CPU.
