@@ -11,7 +11,10 @@ from jalpose.evaluation import measures
 from jalpose.loop import advance, checkpoints, run
 from jalpose.loop.events import Finished, LabelsCame, Measured, Selected, Trained
 from jalpose.loop.state import AwaitingLabels, CycleState, Scoring
+from jalpose.oracles.oracle import Answers
+from jalpose.oracles.simulated import SimulatedOracle
 from jalpose.runtime.screen import Screen
+from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
 from jalpose.storage.journal import Journal
 from tests.support import small
@@ -50,7 +53,14 @@ class People:
         if not self.done.issuperset(ids.tolist()):
             return None
         found = DATA.truth_of(ids)
-        return {**found, "joints": found["joints"] + np.float32(self.shift)}
+        joints = found["joints"] + np.float32(self.shift)
+        return Answers(ids, {**found, "joints": joints})
+
+    def advice(self, ids):
+        return f"label {len(ids)}"
+
+    def revised(self, ids, labels):
+        return labels
 
 
 def without_labels():
@@ -99,6 +109,17 @@ def after(people, state=None):
     state, event = advance.advance(state or awaiting(), context(people))
     assert isinstance(event, LabelsCame)
     return state
+
+
+def test_labels_that_nobody_has_are_not_simulated():
+    nowhere = dataclasses.replace(without_labels(), pool_labelled=False)
+    assert not SimulatedOracle(nowhere).simulated and SimulatedOracle(DATA).simulated
+    assert SimulatedOracle(nowhere).answers(CHOSEN) is None
+    with pytest.raises(ConfigError, match="the pool of this data set has no labels"):
+        small.flat_context(CHANGES, dataset=nowhere)
+    # Without choices there is nothing to hand out; nor is anything measured by labels.
+    found = small.flat_context({**CHANGES, "loop.cycles": 0}, dataset=nowhere)
+    assert not found.oracle.simulated
 
 
 # Waiting.
@@ -187,7 +208,7 @@ def test_answers_enter_the_state_in_the_order_of_the_labelled():
     later, _ = advance.advance(more, context(people))
     both = np.concatenate([CHOSEN, DATA.pool[:3]])
     np.testing.assert_array_equal(later.labelled[-11:], both)
-    wanted = people.answers(both)
+    wanted = people.answers(both).labels
     assert_same(later.answers, wanted)
 
 
