@@ -129,6 +129,7 @@ def _pass(context: RunContext, candidates, item: Contestant, names, block):
     return fitted(
         lambda sized: norms_pass(model, functions, sized, names),
         engine,
+        model=model,
         block=block // context.passes.num_devices,
         num_labels=candidates.rows.shape[1],
         memory=config.memory,

@@ -22,8 +22,9 @@ class Engine:
 
     Attributes:
       name: a key of `ENGINES`.
-      microbatch: gradients (an example's candidate each) pulled back at once; 0: all
-        there are. Memory grows with it; results do not depend on it.
+      microbatch: gradients (an example's candidate each) pulled back at once; 0: those
+        of all examples there are, on a CPU of as many as its caches hold. Memory grows
+        with it; results do not depend on it.
       products: "float32" keeps activations and cotangents as they are; "bfloat16"
         rounds them in the products of the norms, which are added up in float32.
         Not of `exact`.

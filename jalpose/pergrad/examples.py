@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Integer, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, checks, exact, places, taps
+from jalpose.pergrad import AnyArray, checks, exact, memory, places, taps
 from jalpose.pergrad.engines import Engine
 from jalpose.pergrad.measures import SQUARES, Measure
 from jalpose.pergrad.program import cut
@@ -62,7 +62,10 @@ def each(
 
     def all_examples(shared, arguments):
         here = len(jax.tree.leaves(arguments)[0])
-        at_once = min(here, max(1, (engine.microbatch or count * num) // num))
+        gradients = engine.microbatch or memory.worthwhile(
+            apply_fn, shared[0], arguments[0], num
+        )
+        at_once = min(here, max(1, gradients // num))
         function = begin(*shared)
         if mask is not None:
             # Nothing of padding is computed with, or NaN there would reach derivatives.

@@ -1,10 +1,14 @@
 """How many gradients fit on a device at once, by the compiler's account."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.extend import core
+from jaxtyping import PyTree, Shaped
+
+from jalpose.pergrad import AnyArray
 
 # Of what is free on the host: the rest is for everything else there.
 _HOST_SHARE = 0.5
@@ -14,6 +18,68 @@ _DEVICE_SHARE = 0.9
 # blocks anyway and caches are what is scarce (`scripts/bench_pergrad.py`, one image at
 # a time against all at once in scripts/RESULTS.md).
 CPU_MICROBATCH = 5
+# Of all that a forward pass computes, for the examples worked on at once on a CPU: more
+# leave its caches and are slower, fewer leave its cores waiting (the same script).
+_CACHED_BYTES = 32_000_000
+
+
+def worthwhile(
+    apply_fn: Callable[..., Any],
+    variables: Mapping[str, PyTree],
+    inputs: PyTree[Shaped[AnyArray | jax.ShapeDtypeStruct, "b ..."]],
+    num: int,
+) -> int:
+    """How many gradients are worth taking at once; all there are but on a CPU.
+
+    Args:
+      apply_fn: (variables, inputs [b, ...]) -> tree of arrays [b, ...].
+      variables: of which, as of the inputs, shapes and dtypes are enough.
+      inputs: the batch.
+      num: gradients of an example.
+    """
+    count = jax.tree.leaves(inputs)[0].shape[0]
+    if jax.default_backend() != "cpu" or count * num == 1:
+        return count * num
+
+    def one(leaf):
+        return jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype)
+
+    def same(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+    shapes = jax.tree.map(same, variables), jax.tree.map(one, inputs)
+    closed = jax.make_jaxpr(apply_fn)(*shapes)
+    fitting = _CACHED_BYTES // max(1, computed_bytes(closed.jaxpr))
+    if fitting >= num:
+        return num * _evenly(count, fitting // num)
+    return _evenly(num, max(fitting, CPU_MICROBATCH))
+
+
+def _evenly(count: int, most: int) -> int:
+    """At most `most` of `count` at once, in equal parts if that is not far less."""
+    if most >= count:
+        return count
+    # A rest would be compiled as a program of its own.
+    even = max(size for size in range(1, max(1, most) + 1) if count % size == 0)
+    return even if 2 * even > most else most
+
+
+def computed_bytes(jaxpr: core.Jaxpr) -> int:
+    """Bytes of all results of a jaxpr's operations, and of those inside them."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inside = list[core.Jaxpr]()
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(inner, core.ClosedJaxpr):
+                inside.append(inner.jaxpr)
+            elif isinstance(inner, core.Jaxpr):
+                inside.append(inner)
+        total += equation.params.get("length", 1) * sum(map(computed_bytes, inside))
+        if not inside:
+            avals: list[Any] = [variable.aval for variable in equation.outvars]
+            arrays = [aval for aval in avals if hasattr(aval, "dtype")]
+            total += sum(array.size * array.dtype.itemsize for array in arrays)
+    return total
 
 
 def compiled_bytes(compiled: Any) -> int:

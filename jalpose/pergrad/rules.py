@@ -12,10 +12,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
@@ -87,10 +89,33 @@ class Rule:
     project: Callable[..., Float[Array, "k size"]] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """An equation without its place in the program: equal ones share their rule.
+
+    Attributes:
+      primitive: what it binds.
+      options: its parameters, by name.
+      seen: shape and dtype of each operand.
+      made: of each result.
+    """
+
+    primitive: core.Primitive
+    options: tuple[tuple[str, Any], ...]
+    seen: tuple[jax.ShapeDtypeStruct, ...]
+    made: tuple[jax.ShapeDtypeStruct, ...]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its parameters."""
+        return dict(self.options)
+
+
 def find_rule(equation, operand: int, settings: Settings) -> Rule | None:
     """The rule of an operation whose operand number `operand` is the parameter.
 
-    None where there is none, with complex numbers, and where there is nothing.
+    None where there is none, with complex numbers, and where there is nothing. Equal
+    operations have the same one, whose squares are then traced and lowered once.
     """
     maker = _MAKERS.get(equation.primitive.name)
     arrays = [variable.aval for variable in (*equation.invars, *equation.outvars)]
@@ -98,7 +123,19 @@ def find_rule(equation, operand: int, settings: Settings) -> Rule | None:
         return None
     if not all(array.size for array in arrays):
         return None
-    return maker(equation, operand, settings)
+    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays)
+    operation = Operation(
+        equation.primitive,
+        tuple(equation.params.items()),
+        shapes[: len(equation.invars)],
+        shapes[len(equation.invars) :],
+    )
+    return _made(maker, operation, operand, settings)
+
+
+@functools.lru_cache(maxsize=1024)
+def _made(maker, operation, operand, settings):
+    return maker(operation, operand, settings)
 
 
 def bias_rule(equation, operand: int, settings: Settings) -> Rule | None:
@@ -130,20 +167,20 @@ def _rounded(settings, *arrays):
     return tuple(a if dtype is None else a.astype(dtype) for a in found)
 
 
-def _binding(equation, weight: int):
-    """An equation as a function of (data, weight)."""
+def _binding(operation: Operation, weight: int):
+    """An operation as a function of (data, weight)."""
 
     def forward(data, kernel):
         operands = (kernel, data) if weight == 0 else (data, kernel)
-        return equation.primitive.bind(*operands, **equation.params)
+        return operation.primitive.bind(*operands, **operation.params)
 
     return forward
 
 
-def _dense(equation, weight, settings) -> Rule:
-    contract, batch = equation.params["dimension_numbers"]
+def _dense(operation, weight, settings) -> Rule:
+    contract, batch = operation.params["dimension_numbers"]
     data = 1 - weight
-    x, w = equation.invars[data].aval, equation.invars[weight].aval
+    x, w = operation.seen[data], operation.seen[weight]
     taken = (*batch[data], *contract[data])
     free = tuple(axis for axis in range(x.ndim) if axis not in taken)
     num_free = w.ndim - len(batch[weight]) - len(contract[weight])
@@ -195,12 +232,12 @@ def _dense(equation, weight, settings) -> Rule:
     width = w.size // max(groups * depth, 1)
 
     def way(num):
-        direct, gram, _ = squares.costs(num, positions, depth, width)
-        return "gram" if gram < direct else "direct"
+        return squares.matrix_route(num, positions, depth, width)
 
     # Nothing is gained by looping over examples: no patches are built.
-    batched = _batched(settings, square, positions, way, {"gram": by_gram}, loop=False)
-    forward, route = _binding(equation, weight), _route(settings, way(1))
+    options = {"loop": False, "again": square}
+    batched = _batched(settings, square, positions, way, {"gram": by_gram}, **options)
+    forward, route = _binding(operation, weight), _route(settings, way(1))
     return Rule(
         "dense",
         data,
@@ -216,12 +253,12 @@ def _dense(equation, weight, settings) -> Rule:
     )
 
 
-def _conv(equation, weight, settings) -> Rule | None:
-    params = equation.params
+def _conv(operation, weight, settings) -> Rule | None:
+    params = operation.params
     if weight != 1 or params["batch_group_count"] != 1:
         return None
     numbers = params["dimension_numbers"]
-    kernel = equation.invars[1].aval
+    kernel = operation.seen[1]
     window = Window(
         kernel=tuple(kernel.shape[axis] for axis in numbers.rhs_spec[2:]),
         strides=tuple(params["window_strides"]),
@@ -231,7 +268,7 @@ def _conv(equation, weight, settings) -> Rule | None:
         groups=params["feature_group_count"],
     )
 
-    seen, made = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    seen, made = operation.seen[0].shape, operation.made[0].shape
     sizes = [
         (shape[spec[0]], *(shape[axis] for axis in spec[2:]), shape[spec[1]])
         for shape, spec in ((seen, numbers.lhs_spec), (made, numbers.out_spec))
@@ -285,13 +322,24 @@ def _conv(equation, weight, settings) -> Rule | None:
             drawn, size, window, x, g, blocked=settings.cpu, accumulate=wide
         )
 
+    plain = _binding(operation, 1)
+
+    def again(x, g):
+        """As autodiff has it: the least to compile, for what is hardly ever run."""
+        wide = dtypes.wide(x, g)
+        x, g = _rounded(settings, x, g)
+        dtype = jnp.result_type(x, g)
+        zeros = jnp.zeros(kernel.shape, dtype)
+        convolve = functools.partial(plain, x.astype(dtype))
+        pull_back = jax.linear_transpose(lambda w: convolve(w).astype(dtype), zeros)
+        found = [pull_back(cotangent.astype(dtype))[0] for cotangent in g]
+        return jnp.stack([jnp.sum(jnp.square(w.astype(wide))) for w in found])
+
     def arrange(flat):
         spec = numbers.rhs_spec  # of features, channels and the window's axes
         order = (spec[0], *spec[2:], spec[1])
         found = flat.reshape([kernel.shape[axis] for axis in order])
         return found.transpose([order.index(axis) for axis in range(kernel.ndim)])
-
-    plain = _binding(equation, 1)
 
     ordered = numbers == windows.channels_last(kernel.ndim)
 
@@ -331,7 +379,7 @@ def _conv(equation, weight, settings) -> Rule | None:
         0,
         1,
         forward,
-        _batched(settings, square, positions, way, grams, loop=loop),
+        _batched(settings, square, positions, way, grams, loop=loop, again=again),
         _route(settings, way(1)),
         gradient,
         input_gradient if settings.cpu and ordered and window.groups == 1 else None,
@@ -346,7 +394,7 @@ def _route(settings, way):
     return "positions" if settings.approximate else way
 
 
-def _batched(settings, square, positions, way, grams, *, loop) -> Square:
+def _batched(settings, square, positions, way, grams, *, loop, again) -> Square:
     """Norms by the cheapest way for the k cotangents there are, batched by `vmap`.
 
     Args:
@@ -356,16 +404,17 @@ def _batched(settings, square, positions, way, grams, *, loop) -> Square:
         a product of norms: nothing can cancel.
       way: k -> name of the cheapest way.
       grams: name -> the same with doubts.
-      loop: see `stable.by_example`.
+      loop: see `stable.by_example`, and so for `again`.
+      again: the direct way of one cotangent.
     """
     if settings.approximate or positions == 1:
         return stable.by_example(stable.scaled(square), loop=loop)
 
     def cheapest(a, g):
         name = way(len(g))
-        return square(a, g) if name == "direct" else stable.scaled(grams[name])(a, g)
+        return square(a, g) if name == "direct" else grams[name](a, g)
 
-    return stable.by_example(cheapest, loop=loop, again=square)
+    return stable.by_example(cheapest, loop=loop, again=again)
 
 
 def _window_energy(window: Window, x):
@@ -382,9 +431,9 @@ def _window_energy(window: Window, x):
     return energy.reshape(-1, window.groups).T
 
 
-def _embedding(equation, weight, settings) -> Rule | None:
-    params, numbers = equation.params, equation.params["dimension_numbers"]
-    table, indices = (variable.aval for variable in equation.invars)
+def _embedding(operation, weight, settings) -> Rule | None:
+    params, numbers = operation.params, operation.params["dimension_numbers"]
+    table, indices = operation.seen
     takes_rows = (
         weight == 0
         and tuple(params["slice_sizes"]) == (1, *table.shape[1:])
@@ -431,7 +480,7 @@ def _embedding(equation, weight, settings) -> Rule | None:
         "embedding",
         1,
         0,
-        _binding(equation, 0),
+        _binding(operation, 0),
         stable.by_example(square, loop=False),
         _route(settings, "gram"),
         linear=False,

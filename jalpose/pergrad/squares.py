@@ -21,12 +21,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
 from jalpose.pergrad import AnyArray, stable, windows
-from jalpose.pergrad.stable import Doubted, Seen
+from jalpose.pergrad.stable import Doubted
 from jalpose.pergrad.windows import Window
 
-# An elementwise pass over a matrix costs about as much as this many multiplications
-# of a matrix product of the same size.
-_PASS = 8
+# An elementwise pass over a matrix takes as long as this many operations of a product
+# an entry, on a CPU with AVX-512 (scripts/RESULTS.md).
+_PASS = 40
+# A Gram way has to save this part: it is more to compile than the direct way.
+_SAVING = 1 / 3
 
 
 def of_matrix(
@@ -61,8 +63,8 @@ def of_matrix_by_gram(
       accumulate: dtype of sums, and of the result.
       products: dtype of the operands of products; None: `accumulate`.
     """
-    left = stable.seen(a, accumulate, products)
-    return stable.paired(left, stable.seen(g, accumulate, products))
+    left = stable.gram(a, accumulate, products)
+    return _paired(left, a, g, accumulate, products)
 
 
 def of_window(
@@ -79,9 +81,11 @@ def of_window(
       window: its geometry.
       x: the input.
       g: cotangents of the output.
-      blocked: see `windows.products`.
+      blocked: work in parts that fit a CPU's cache, see `windows`.
       accumulate: dtype of products and sums, and of the result.
     """
+    if blocked and window.groups == 1 and x.shape[-1] >= windows.WIDE:
+        return windows.squared_norms(window, x, g, accumulate)
     found = windows.products(window, x, g, blocked=blocked, accumulate=accumulate)
     return _sum_squares(found)
 
@@ -114,9 +118,14 @@ def of_window_by_gram(
         found = windows.patches(window, padded, positions[1:])
         found = found.reshape(total, -1, groups, x.shape[-1] // groups)
         found = found.transpose(2, 0, 1, 3).reshape(groups, total, -1)
-        left = stable.seen(found, accumulate, products)
+        left = stable.gram(found, accumulate, products)
     cots = g.reshape(len(g), total, groups, -1).swapaxes(1, 2)
-    return stable.paired(left, stable.seen(cots, accumulate, products))
+    return _paired(left, x, cots, accumulate, products)
+
+
+def _paired(left, a, g, accumulate, products) -> Doubted:
+    right = stable.gram(g, accumulate, products)
+    return stable.paired(left, right, stable.usable(a, g))
 
 
 def route(window: Window, x_shape: tuple[int, ...], g_shape: tuple[int, ...]) -> str:
@@ -139,12 +148,25 @@ def route(window: Window, x_shape: tuple[int, ...], g_shape: tuple[int, ...]) ->
             x_shape[1:-1], window.input_dilation, window.padding, strict=True
         )
     )
-    shifted = pairs + 2 * pixels**2 * channels // window.groups
-    shifted += _PASS * (taps + 1) * total**2
-    ways = {"direct": direct, "gram": gram}
+    patches = _PASS * total * taps * channels // window.groups
+    ways = {"direct": (1 - _SAVING) * (direct + patches), "gram": gram + patches}
     if taps > 1 and images == 1:
-        ways["shifted"] = shifted
+        of_pixels = 2 * pixels**2 * channels // window.groups
+        ways["shifted"] = pairs + of_pixels + _PASS * (taps + 1) * total**2
     return min(ways, key=ways.__getitem__)
+
+
+def matrix_route(num: int, positions: int, depth: int, width: int) -> str:
+    """Name of the cheaper exact way of a matrix product: `direct` or `gram`.
+
+    Args:
+      num: see `costs`, and so for the others.
+      positions: t.
+      depth: d, of A.
+      width: p, of G.
+    """
+    direct, gram, _ = costs(num, positions, depth, width)
+    return "gram" if gram < (1 - _SAVING) * direct else "direct"
 
 
 def costs(num: int, positions: int, depth: int, width: int) -> tuple[int, int, int]:
@@ -167,12 +189,11 @@ def shifted_gram(
     positions: tuple[int, ...],
     accumulate: DTypeLike,
     products: DTypeLike | None = None,
-) -> Seen:
-    """Gram of one image's patches, centred, from the Gram of its padded pixels.
+) -> Float[Array, "g t t"]:
+    """Gram of one image's patches from the Gram of its padded pixels.
 
-    Patches less the mean colour of the image, X X^T of their pixels: that of patches t
-    and t' is the sum over the window's pixels o of X X^T[t + o, t' + o]. What mean they
-    still have is then taken from the Gram itself.
+    With X X^T of the pixels, that of patches t and t' is the sum over the window's
+    pixels o of X X^T[t + o, t' + o].
 
     Args:
       window: geometry.
@@ -182,17 +203,11 @@ def shifted_gram(
       products: dtype of the operands of products; None: `accumulate`.
     """
     _, *size, channels = padded.shape
-    groups, taps = window.groups, math.prod(window.kernel)
-    pixels = padded.astype(accumulate).reshape(-1, groups, channels // groups)
-    colour = pixels.mean(axis=0, keepdims=True)  # [1, g, c / g]
-    rest = (pixels - colour).astype(products or accumulate)
-    gram = jnp.einsum("tgc,sgc->gts", rest, rest, preferred_element_type=accumulate)
+    groups, total = window.groups, math.prod(positions)
+    pixels = padded.reshape(-1, groups, channels // groups).swapaxes(0, 1)
+    gram = stable.gram(pixels, accumulate, products)
     gram = gram.reshape(groups, *size, *size)
-    along = jnp.einsum("tgc,gc->gt", rest.astype(accumulate), colour[0])
-    along = along.reshape(groups, *size)
-    total = math.prod(positions)
     seen = jnp.zeros((groups, total, total), accumulate)
-    tinted = jnp.zeros((groups, total), accumulate)
     for offset in itertools.product(*map(range, window.kernel)):
         starts = [o * d for o, d in zip(offset, window.kernel_dilation, strict=True)]
         limits = [
@@ -208,26 +223,7 @@ def shifted_gram(
             (1, *window.strides, *window.strides),
         )
         seen += part.reshape(groups, total, total)
-        part = lax.slice(along, (0, *starts), (groups, *limits), (1, *window.strides))
-        tinted += part.reshape(groups, total)
-    # The mean patch is the colour in each of the window's pixels, and `beyond` it what
-    # the patches less the colour have as their mean.
-    beyond = seen.mean(axis=-1)  # their products with it
-    length = beyond.mean(axis=-1)  # its square
-    plain = taps * jnp.sum(jnp.square(colour[0]), axis=-1)
-    tint = tinted.mean(axis=-1)
-    far = jnp.abs(beyond)
-    terms = Seen(
-        gram=jnp.abs(seen) + far[:, :, None] + far[:, None] + length[:, None, None],
-        along=jnp.abs(tinted) + far + (jnp.abs(tint) + length)[:, None],
-        energy=plain + 2 * jnp.abs(tint) + length,
-    )
-    return Seen(
-        gram=seen - beyond[:, :, None] - beyond[:, None] + length[:, None, None],
-        along=tinted + beyond - (tint + length)[:, None],
-        energy=plain + 2 * tint + length,
-        terms=terms,
-    )
+    return seen
 
 
 def of_rows(

@@ -1,14 +1,14 @@
 """Squares that neither cancel nor leave the range of their dtype.
 
 A norm from Gram matrices, |A^T G|^2 = <A A^T, G G^T>, is a sum of terms of both signs:
-where they cancel, rounding is all that is left. Three things keep it right:
+where they cancel, rounding is all that is left, and where A or G is large or small, the
+Gram leaves the range of its dtype before the norm does. The sum of the terms' absolute
+values and the largest entries of A and G tell. An example of which that is so is done
+again the direct way, A^T G itself, which rounds as autodiff does: flat images, and
+cotangents that sum to zero (behind a normalisation), are the usual ones.
 
-- Positions are centred: with means a, g over the T positions and A', G' the rest,
-  |A^T G|^2 = <A' A'^T, G' G'^T> + 2 T (A' a).(G' g) + T^2 |a|^2 |g|^2. Flat images, and
-  cotangents that sum to zero (behind a normalisation), then cost nothing.
-- The sum of the terms' absolute values comes along. An example whose norm is a small
-  part of it is done again the direct way, A^T G itself, which rounds as autodiff does.
-- Operands are scaled by powers of two to about one.
+Where there is one position nothing can cancel, and operands are scaled by powers of
+two to about one.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,10 @@ from jalpose.pergrad import AnyArray, dtypes
 # products is slower than one batched product.
 _SMALL_BYTES = 1_000_000
 # Below this part of its terms a sum of float32 has lost two of its seven digits.
-_CANCELLED = 0.01
+_CANCELLED = 0.02
+# Largest entries whose squares, and those of far smaller ones beside them, have all
+# their digits in float32.
+_USABLE = (1e-14, 1e15)
 
 # (what the layer of one example saw, k cotangents of its output) -> squared norms.
 Square = Callable[
@@ -46,67 +49,56 @@ class Doubted(NamedTuple):
     doubtful: Bool[Array, " k"]
 
 
-class Seen(NamedTuple):
-    """What the Gram way needs of a side of the product: A of t positions, in g groups.
-
-    Attributes:
-      gram: A' A'^T, of the centred.
-      along: A' a, along the mean over the positions.
-      energy: |a|^2 of the mean.
-      terms: sums of the absolute values that these were added up from, where they are
-        sums with cancellation themselves; None: their own absolute values.
-    """
-
-    gram: Float[Array, "*k g t t"]
-    along: Float[Array, "*k g t"]
-    energy: Float[Array, "*k g"]
-    terms: "Seen | None" = None
-
-
-def seen(
+def gram(
     a: Float[AnyArray, "*k g t d"], dtype: DTypeLike, products: DTypeLike | None
-) -> Seen:
-    """Gram of centred rows, and what belongs to their mean.
+) -> Float[Array, "*k g t t"]:
+    """Gram of rows.
 
     Args:
       a: rows.
       dtype: of sums, and of the result.
       products: rounded to it before they are multiplied; None: to `dtype`.
     """
-    a = a.astype(dtype)
-    mean = a.mean(axis=-2, keepdims=True)
-    rest = (a - mean).astype(products or dtype)
-    gram = jnp.einsum("...td,...sd->...ts", rest, rest, preferred_element_type=dtype)
-    along = jnp.sum(rest.astype(dtype) * mean, axis=-1)
-    return Seen(gram, along, jnp.sum(jnp.square(mean[..., 0, :]), axis=-1))
+    a = a.astype(products or dtype)
+    return jnp.einsum("...td,...sd->...ts", a, a, preferred_element_type=dtype)
 
 
-def paired(left: Seen, right: Seen) -> Doubted:
+def usable(a: Float[AnyArray, "..."], g: Float[AnyArray, "k ..."]) -> Bool[Array, " k"]:
+    """Whether the squares of the entries of a and of each g keep to float32's range.
+
+    Zeros alone do.
+    """
+    least, most = _USABLE
+
+    def within(largest):
+        return (largest == 0) | ((largest > least) & (largest < most))
+
+    largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)))
+    return within(jnp.max(jnp.abs(a))) & within(largest)
+
+
+def paired(
+    left: Float[AnyArray, "g t t"],
+    right: Float[AnyArray, "k g t t"],
+    in_range: Bool[AnyArray, " k"],
+) -> Doubted:
     """Squared norms |A^T G|^2, summed over groups, of A and each of k G.
 
     Args:
-      left: of A, without an axis of k.
+      left: Gram of A.
       right: of the k G.
+      in_range: of `usable`, of A and each G.
     """
-    count = left.gram.shape[-1]
-
-    def total(left, right):
-        quadratic = jnp.einsum("gts,kgts->k", left.gram, right.gram)
-        cross = jnp.einsum("gt,kgt->k", left.along, right.along)
-        means = jnp.einsum("g,kg->k", left.energy, right.energy)
-        return quadratic + 2 * count * cross + count**2 * means
-
-    def terms(side):
-        gram, along, energy, terms = side
-        return terms or Seen(jnp.abs(gram), jnp.abs(along), energy)
-
-    norms, sizes = total(left, right), total(terms(left), terms(right))
+    terms = left[None] * right
+    norms = jnp.sum(terms, axis=(1, 2, 3))
+    sizes = jnp.sum(jnp.abs(terms), axis=(1, 2, 3))
     # Of NaN nothing is true.
-    return Doubted(jnp.maximum(norms, 0), ~(norms >= _CANCELLED * sizes))
+    trusted = (norms >= _CANCELLED * sizes) & in_range
+    return Doubted(jnp.maximum(norms, 0), ~trusted)
 
 
-def scaled(square: Callable) -> Callable:
-    """Make a square (a, g [k, ...]) -> [k] or Doubted keep to the range of its dtype.
+def scaled(square: Square) -> Square:
+    """Make a square keep to the range of its dtype.
 
     Both operands are divided by a power of two near their largest value, which rounds
     nothing, g for each k by its own; the result is brought back.
@@ -115,11 +107,7 @@ def scaled(square: Callable) -> Callable:
     def within(a, g):
         a, of_a = _to_one(a, range(a.ndim))
         g, of_g = _to_one(g, range(1, g.ndim))
-        found = square(a, g)
-        exponent = of_a.reshape(-1) + of_g.reshape(-1)
-        if isinstance(found, Doubted):
-            return Doubted(_times_square(found.norms, exponent), found.doubtful)
-        return _times_square(found, exponent)
+        return _times_square(square(a, g), of_a.reshape(-1) + of_g.reshape(-1))
 
     return within
 
@@ -138,6 +126,7 @@ def by_example(square: Callable, *, loop: bool, again: Square | None = None) -> 
       again: what the doubtful are done with, one at a time.
     """
 
+    @jax.jit  # to be traced and lowered once for all layers of this square
     def examples(a, g):
         """[n, ...], [n, k, ...] -> [n, k]."""
         found = jax.vmap(square)(a, g)
@@ -178,19 +167,15 @@ def _again(square: Square, a, g, found: Doubted):
     """Norms [n, k] with the doubtful computed by `square`; no work where none is."""
     num = g.shape[1]
 
-    def one(arguments):
-        index, norm, doubtful = arguments
-        return lax.cond(
-            doubtful,
-            lambda: square(a[index // num], g[index // num, index % num][None])[0],
-            lambda: norm,
-        )
+    def one(state):
+        norms, left = state
+        index = jnp.argmax(left)
+        norm = square(a[index // num], g[index // num, index % num][None])[0]
+        return norms.at[index].set(norm), left.at[index].set(False)
 
-    def each():
-        flat = (jnp.arange(found.norms.size), *(x.reshape(-1) for x in found))
-        return lax.map(one, flat).reshape(found.norms.shape)
-
-    return lax.cond(jnp.any(found.doubtful), each, lambda: found.norms)
+    flat = tuple(x.reshape(-1) for x in found)
+    norms, _ = lax.while_loop(lambda state: jnp.any(state[1]), one, flat)
+    return norms.reshape(found.norms.shape)
 
 
 def _to_one(x, axes):

@@ -3,7 +3,8 @@
 The gradient of a convolution's kernel is A^T G: A [t, d] holds the patch the kernel
 sees at each of the t output positions, G [t, p] the cotangents there. Building A whole
 costs more than the product: for a 3x3 kernel it is nine times the input, and the
-memory traffic dominates on a CPU. Here A is built in blocks that fit the cache.
+memory traffic dominates on a CPU. Here A is built in blocks that fit the cache, or, for
+norms, not at all.
 """
 
 import dataclasses
@@ -14,15 +15,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jalpose.pergrad import AnyArray
+from jalpose.pergrad import AnyArray, places
 
 # Bytes of patches at a time on a CPU: large enough for an efficient product, small
 # enough for the last-level cache (`scripts/bench_convolution.py` shows the gain).
 BLOCK_BYTES = 4_800_000
+# Channels from which on a pixel of the kernel makes a product of its own.
+WIDE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +175,49 @@ def over_blocks(
     if blocks == 1:
         return product(padded, cotangents)
     return _sum_blocks(window, padded, cotangents, product, rows, blocks)
+
+
+def squared_norms(
+    window: Window,
+    x: Float[AnyArray, "n *size c"],
+    cotangents: Float[AnyArray, "k n *out f"],
+    accumulate: DTypeLike = jnp.float32,
+) -> Float[Array, " k"]:
+    """Squared norms of the kernel gradients A^T G, without groups.
+
+    One pixel of the kernel at a time: what it sees is a slice of the input, and its
+    part of the gradient is squared and thrown away. No patch is ever built.
+
+    Args:
+      window: geometry, of one group.
+      x: the input.
+      cotangents: k of them, of the output.
+      accumulate: dtype of products and sums, and of the result.
+    """
+    num, features, channels = len(cotangents), cotangents.shape[-1], x.shape[-1]
+    images, *positions = cotangents.shape[1:-1]
+    padded = pad_input(window, x)
+    sides = zip(positions, window.strides, strict=True)
+    reach = [(count - 1) * stride + 1 for count, stride in sides]
+    # As a plain product has it, [k f, t] by [t, c]: transposed once, and not at every
+    # pixel.
+    by_feature = jnp.moveaxis(cotangents, -1, 1)
+    rows = by_feature.reshape(num * features, -1)
+
+    def add(total, start):
+        at = (0, *start, 0)
+        seen = lax.dynamic_slice(padded, at, (images, *reach, channels))
+        seen = lax.slice(seen, (0,) * seen.ndim, seen.shape, (1, *window.strides, 1))
+        part = jnp.matmul(
+            rows, seen.reshape(-1, channels), preferred_element_type=accumulate
+        )
+        part = part.reshape(num, -1)
+        return total + jnp.sum(jnp.square(part), axis=1), None
+
+    pixels = np.array(list(np.ndindex(*window.kernel)), np.int32)
+    starts = pixels * np.array(window.kernel_dilation, np.int32)
+    total = places.vary_as(jnp.zeros(num, accumulate), (x, cotangents))
+    return lax.scan(add, total, starts)[0]
 
 
 def input_gradient(

@@ -24,25 +24,39 @@ class Functions(NamedTuple):
 
 
 def fitted(
-    build: Callable, engine: Engine, *, block: int, num_labels: int, memory: float
+    build: Callable,
+    engine: Engine,
+    *,
+    model,
+    block: int,
+    num_labels: int,
+    memory: float,
 ):
     """A pass of gradient norms, its microbatch yet to be found where it is 0.
 
     Args:
       build: engine -> pass.
       engine: its microbatch is kept unless it is 0.
+      model: Linen module returning `Output`, whose norms they are.
       block: examples a pass on one device.
       num_labels: candidate labels an example.
       memory: GiB a device they may take; 0: what it reports.
     """
     if engine.microbatch:
         return build(engine)
-    limit = int(memory * 2**30) or limits.limit_bytes()
-    most = block * num_labels
-    if jax.default_backend() == "cpu":  # one example at a time
-        most = min(num_labels, limits.CPU_MICROBATCH)
+
+    def forward(variables, images):
+        return model.apply(network_of(variables), scale_images(images)).prediction
+
+    def most(variables, rows):
+        whole = rows["image"]
+        images = jax.ShapeDtypeStruct((block, *whole.shape[1:]), whole.dtype)
+        return limits.worthwhile(forward, variables, images, num_labels)
+
     return Fitted(
-        lambda size: build(dataclasses.replace(engine, microbatch=size)), most, limit
+        lambda size: build(dataclasses.replace(engine, microbatch=size)),
+        most,
+        int(memory * 2**30) or limits.limit_bytes(),
     )
 
 

@@ -35,12 +35,12 @@ class Fitted:
 
     Attributes:
       build: microbatch -> pass.
-      most: largest microbatch worth trying.
+      most: (variables, rows on the devices) -> largest microbatch worth trying.
       limit: bytes on one device.
     """
 
     build: Callable[[int], Callable]
-    most: int
+    most: Callable[..., int]
     limit: int
 
 
@@ -275,7 +275,7 @@ class Passes:
                 limit = int(hosts.gather(np.int64(fn.limit)).min())
                 found, microbatch = largest_fitting(
                     lambda size: self._compile(fn.build(size), variables, rows),
-                    fn.most,
+                    fn.most(variables, rows),
                     limit,
                 )
             else:

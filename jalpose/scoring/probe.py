@@ -243,6 +243,7 @@ class Probe:
             return fitted(
                 lambda sized: sketches_of(model, functions, sized, size),
                 engine,
+                model=model,
                 block=block,
                 num_labels=num,
                 memory=self._memory,
@@ -268,6 +269,7 @@ class Probe:
         return fitted(
             lambda sized: norms_of(model, functions, sized),
             engine,
+            model=model,
             block=block,
             num_labels=num_labels,
             memory=memory,

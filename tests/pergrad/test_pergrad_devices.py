@@ -287,6 +287,7 @@ def test_pools_of_any_length_compile_once():
 
 def test_the_microbatch_fits_the_memory_and_changes_no_norm(monkeypatch):
     monkeypatch.setattr(memory, "CPU_MICROBATCH", 6)
+    monkeypatch.setattr(memory, "_CACHED_BYTES", 0)
     single, largest, fitted = Meter(), Meter(), Meter()
     wanted = probed(fresh_passes(), Engine(microbatch=1), meter=single)
     assert single.microbatch == 0  # it was given, not found

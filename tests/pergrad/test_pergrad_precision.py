@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jalpose.pergrad import api, stable
+from jalpose.pergrad import api, squares
 from jalpose.pergrad.api import Engine
 from tests.support.networks import (
     Net,
@@ -80,8 +80,7 @@ def test_cotangents_that_cancel_have_the_norm_that_is_left(tokens):
 
 def test_a_gram_tells_when_it_is_not_to_be_trusted():
     def doubted(a, g):
-        sides = stable.seen(a, jnp.float32, None), stable.seen(g, jnp.float32, None)
-        return stable.paired(*sides)
+        return squares.of_matrix_by_gram(a, g, accumulate=jnp.float32)
 
     a, g = random(0, 1, 6, 20), random(1, 3, 1, 6, 20)
     g[1] = 0

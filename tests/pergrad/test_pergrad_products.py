@@ -52,7 +52,8 @@ def channels_first(module, x):
 # name -> (network, inputs, way of each parameter)
 CASES = {
     "conv": (nn.Conv(3, (3, 3)), image(), layer("direct")),
-    "conv, few positions": (nn.Conv(8, (3, 3)), image(2, 2, 8), layer("gram")),
+    "conv, few positions": (nn.Conv(8, (3, 3), 3), image(6, 6, 8), layer("gram")),
+    "conv, few pixels": (nn.Conv(8, (3, 3)), image(2, 2, 8), layer("shifted")),
     "conv, wide": (nn.Conv(32, (3, 3)), image(4, 4, 16), layer("shifted")),
     "conv without bias": (
         nn.Conv(3, (3, 3), use_bias=False),
@@ -237,6 +238,8 @@ def test_every_way_is_exact_for_every_geometry(case):
             options = {"blocked": block_bytes > 0, "accumulate": jnp.float32}
             norms = squares.of_window(window, x, g, **options)
             found["direct", block_bytes] = norms
+        if window.groups == 1:
+            found["by pixel", 0] = windows.squared_norms(window, x, g)
         for shifted in (False, True) if images == 1 else (False,):
             options = {"shifted": shifted, "accumulate": jnp.float32}
             doubted = squares.of_window_by_gram(window, x, g, **options)
@@ -289,7 +292,7 @@ def test_the_way_is_the_cheapest_by_count():
 
     assert way(64, 16, 16) == "direct"
     assert way(4, 64, 64) == "shifted"
-    assert way(2, 8, 8) == "gram"
+    assert way(2, 8, 8, images=2) == "gram"
     assert way(4, 64, 64, images=2) != "shifted"
     # The Gram of the activations serves all cotangents.
     assert way(6, 16, 16) == "direct" and way(6, 16, 16, num=100) != "direct"
