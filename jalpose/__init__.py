@@ -1,3 +1,3 @@
-"""Active learning for human pose estimation in JAX/Flax."""
+"""Active learning for poses and classes in JAX/Flax."""
 
 __version__ = "0.1.0"

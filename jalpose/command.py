@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from jalpose.settings.checks import ConfigError, did_you_mean
 
+AWAITING_LABELS = 3  # exit code: what was chosen is to be labelled by people
+
 
 def prepare(config: ConfigDict) -> None:
     """Set the platform up; before anything has asked JAX for devices."""
@@ -70,11 +72,13 @@ def attempt(work: Callable[[], None]) -> int:
     """Do the work of a command.
 
     Returns:
-      0; 2, with the message, where it cannot be done; `cluster.PREEMPTED` where the
-      machine was asked for and all is saved.
+      0; 2, with the message, where it cannot be done; `AWAITING_LABELS` where people
+      are to label something first; `hosts.PREEMPTED` where the machine was asked for
+      and all is saved.
     """
     from jalpose.data.source import DataError
     from jalpose.loop.checkpoints import CheckpointError
+    from jalpose.oracles.oracle import LabelsAwaited, LabelsError
     from jalpose.runtime import hosts
     from jalpose.storage.records import WorkdirError, explain_full_disk
 
@@ -82,6 +86,7 @@ def attempt(work: Callable[[], None]) -> int:
         ConfigError,
         DataError,
         WorkdirError,
+        LabelsError,
         CheckpointError,
         hosts.ClusterError,
         # Of weights that diverged, of devices too small: they say so, and what to do.
@@ -94,6 +99,8 @@ def attempt(work: Callable[[], None]) -> int:
     except hosts.Preempted as notice:
         print(f"preempted: {notice}", file=sys.stderr)
         return hosts.PREEMPTED
+    except LabelsAwaited:  # the run has said of what, and what to do
+        return AWAITING_LABELS
     except told as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

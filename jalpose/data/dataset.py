@@ -1,6 +1,8 @@
 """One index over the labelled, unlabelled and test examples of a benchmark."""
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
@@ -51,6 +53,10 @@ class Dataset:
       files: N image files, relative to the data folder.
       packed: keeps the crops of one size; None: each is cut whenever it is asked for.
       holds_out: whether a tenth of all examples is never trained on, see `held_out`.
+      groups: N names; examples of one group (frames of a video, people in an image) are
+        held out together. None: each by itself.
+      pool_labelled: the truth of the pool is known, and handed out when it is bought;
+        else all that `truth` says of its labels is that there are none.
     """
 
     sources: tuple[Source, ...]
@@ -63,6 +69,8 @@ class Dataset:
     files: tuple[str, ...]
     packed: PackedCrops | None = None
     holds_out: bool = True
+    groups: tuple[str, ...] | None = None
+    pool_labelled: bool = True
 
     def image(self, example: int) -> np.ndarray:
         """Original image of an example id: uint8 [H, W, 3]."""
@@ -131,10 +139,32 @@ class Dataset:
 
         Decided by a hash of the example's key alone, so it never changes between
         runs, seeds or cycles. Nobody is, unless the dataset `holds_out`.
+
+        Of examples in `groups` it is a hash of the group's name. There may be few of
+        them, so of the groups labelled at the start those of the lowest hashes are
+        taken, until they have a tenth of the examples; one is left to train on.
         """
         if not self.holds_out:
             return np.zeros(len(ids), bool)
+        if self.groups is not None:
+            return np.array(
+                [self.groups[i] in self._held_out_groups for i in ids], bool
+            )
         return np.array([_bucket(self.keys[i]) == 0 for i in ids], bool)
+
+    @functools.cached_property
+    def _held_out_groups(self) -> frozenset[str]:
+        assert self.groups is not None
+        counts = collections.Counter(self.groups[i] for i in self.initial)
+        order = sorted(counts, key=lambda name: (_hash(name), name))
+        found, count = set(), 0
+        for name in order[:-1]:
+            if 10 * count >= len(self.initial):
+                break
+            found.add(name)
+            count += counts[name]
+        others = set(self.groups) - counts.keys()
+        return frozenset(found | {name for name in others if _bucket(name) == 0})
 
     def holding_out(self, tenth: bool) -> "Dataset":
         """The dataset with a tenth held out, or with all that are labelled trained on.
@@ -149,12 +179,17 @@ class Dataset:
                 f"of the {len(self.initial)} examples labelled at the start {count} "
                 "fall into the held-out tenth: choose a larger data.initial, or "
                 "training.heldout=none"
+                + ("" if self.groups is None else "; or other data.groups")
             )
         return found
 
 
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest())
+
+
 def _bucket(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) % 10
+    return _hash(key) % 10
 
 
 def join_sources(

@@ -94,9 +94,7 @@ def _train(state, phase: Training, context: RunContext):
         stop - step,
         meter.training,
         variables=phase.variables,
-        unlabelled=context.unlabelled(state.labelled, state.cycle)
-        if companion
-        else None,
+        unlabelled=context.unlabelled(state.taken, state.cycle) if companion else None,
     )
     rate = (
         f"acquisition.{context.config.acquisition.method}" if companion else "training"
@@ -157,7 +155,7 @@ def _finish_training(state, phase: Training, context: RunContext):
             context.labelled_truth(state),
         )
     following: Phase = Done(variables=variables)
-    if state.cycle < context.config.loop.cycles:
+    if state.cycle < context.config.loop.cycles and _chooses(state, context):
         journal = context.journal(state, variables)
         following = Scoring(variables=variables, journal=journal)
     event = Trained(
@@ -169,6 +167,13 @@ def _finish_training(state, phase: Training, context: RunContext):
         variables=variables,
     )
     return dataclasses.replace(state, phase=following), event
+
+
+def _chooses(state: CycleState, context: RunContext) -> bool:
+    """Is there anything left to choose? Rejected examples may have emptied the pool."""
+    if not len(state.rejected):  # the budgets of all cycles fit the pool
+        return True
+    return len(context.unlabelled(state.taken, state.cycle)) > 0
 
 
 def _bought(state, variables, meter: Meter, context: RunContext) -> dict:
@@ -187,7 +192,8 @@ def _score(state, phase: Scoring, context: RunContext):
     pool, key = context.pool(state), _key(state, context)
     probe = context.probe(phase.variables, phase.journal, meter)
     try:
-        selection = context.method.acquire(key, probe, pool, acquisition.budget)
+        budget = min(acquisition.budget, len(pool.unlabelled))
+        selection = context.method.acquire(key, probe, pool, budget)
     except Paused:
         peak = max(phase.peak_bytes, meter.peak_bytes)
         phase = dataclasses.replace(phase, journal=probe.journal, peak_bytes=peak)
@@ -220,7 +226,7 @@ def _score(state, phase: Scoring, context: RunContext):
 
 
 def _measure(state, phase: Measuring, context: RunContext):
-    ids, meter = context.unlabelled(state.labelled, state.cycle), Meter()
+    ids, meter = context.unlabelled(state.taken, state.cycle), Meter()
     probe = context.probe(phase.variables, phase.journal, meter)
     evaluator = context.evaluator
     truth = context.true_labels(ids) if context.oracle.simulated else None
@@ -231,6 +237,8 @@ def _measure(state, phase: Measuring, context: RunContext):
         if context.config.evaluation.test_scores:
             scores = _test_scores(state, phase, probe, context)
             found, more = evaluator.measure_test(probe, scores)
+            if "left_out" in values:
+                found["left_out"] = [*values["left_out"], *found]
             values, arrays = {**values, **found}, {**arrays, **more}
         arrays |= evaluator.illustrate(
             probe, state.labelled, ids, phase.scores, context.config.output.images
@@ -275,12 +283,13 @@ def _passed(state, probe: Probe, meter: Meter) -> Passed:
 
 
 def _take_labels(state, phase: AwaitingLabels, context: RunContext):
-    answers = context.oracle.answers(phase.chosen)
-    if answers is None:
-        return state, Waiting(cycle=state.cycle, count=len(phase.chosen))
-    cycle, count = state.cycle + 1, len(phase.chosen)
+    asked = len(phase.chosen)
+    found = context.oracle.answers(phase.chosen)
+    if found is None:
+        return state, Waiting(cycle=state.cycle, count=asked)
+    cycle, answers = state.cycle + 1, found.labels
     first = context.plan.of(cycle)[0]
-    if count == 0:
+    if len(found.ids) == 0:
         answers = state.answers
     elif state.answers:
         answers = {
@@ -289,8 +298,15 @@ def _take_labels(state, phase: AwaitingLabels, context: RunContext):
         }
     new = CycleState(
         cycle=cycle,
-        labelled=np.concatenate([state.labelled, phase.chosen]),
+        labelled=np.concatenate([state.labelled, found.ids]),
         answers=answers,
+        rejected=np.concatenate([state.rejected, found.rejected]),
         phase=Training(train=context.plan.begin(cycle, first, phase.variables)),
     )
-    return new, LabelsCame(cycle=cycle, count=count)
+    event = LabelsCame(
+        cycle=cycle,
+        asked=asked,
+        count=len(found.ids),
+        rejected=len(found.rejected),
+    )
+    return new, event

@@ -95,6 +95,8 @@ class StateStore:
         about = {"phase": name, "cycle": state.cycle, "clock": clock}
         arrays = {"labelled": state.labelled}
         arrays |= {f"{_ANSWER}{name}": v for name, v in state.answers.items()}
+        if len(state.rejected):
+            arrays["rejected"] = state.rejected
         phase = state.phase
         model = phase.variables
         if isinstance(phase, Training):
@@ -179,6 +181,7 @@ class StateStore:
             cycle=about["cycle"],
             labelled=arrays["labelled"],
             answers=_answers(arrays, context),
+            rejected=arrays.get("rejected", np.zeros(0, np.int64)),
             phase=Done(variables=found["model"]),
         )
         phase = _phase(about, found["model"], arrays, state, context)
@@ -213,12 +216,12 @@ def _answers(arrays, context: RunContext) -> dict[str, np.ndarray]:
     if found or not len(bought):
         return found
     answers = context.oracle.answers(bought)
-    if answers is None:
+    if answers is None or len(answers.ids) < len(bought):
         raise CheckpointError(
             f"the saved state has no labels of the {len(bought)} examples that were "
             "bought, and they are not to be had again: start in another --workdir"
         )
-    return answers
+    return answers.labels
 
 
 def _phase(about, model, arrays, state: CycleState, context: RunContext):

@@ -105,6 +105,8 @@ class RunContext:
         found = hashlib.blake2b(digest_size=16)
         about = [sorted(config.items()), state.cycle, state.labelled.tolist()]
         found.update(json.dumps(about).encode())
+        if len(state.rejected):
+            found.update(json.dumps(state.rejected.tolist()).encode())
         trees = (variables, dict(sorted(state.answers.items())))
         for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
             values = np.asarray(leaf)
@@ -151,7 +153,7 @@ class RunContext:
 
     def pool(self, state: CycleState) -> Pool:
         """What the method chooses from in the cycle of `state`."""
-        ids = self.unlabelled(state.labelled, state.cycle)
+        ids = self.unlabelled(state.taken, state.cycle)
         return Pool(unlabelled=ids, labelled=self.labelled_set(state))
 
     def labelled_set(self, state: CycleState) -> Labelled:
@@ -192,9 +194,9 @@ class RunContext:
         return Labelled(ids=ids, labels=labels, known=known, held_out=held_out)
 
     def unlabelled(
-        self, labelled: np.ndarray, cycle: int, size: int | None = None
+        self, taken: np.ndarray, cycle: int, size: int | None = None
     ) -> np.ndarray:
-        """Pool examples to be scored in `cycle`, rising ids.
+        """Pool examples to be scored in `cycle`, but for those taken; rising ids.
 
         With a `size` (None: `acquisition.pool_subset`; 0: all there are) each example
         draws a priority from the seed, the cycle and its id, and the lowest are taken:
@@ -204,10 +206,10 @@ class RunContext:
         if size is None:
             size = self.config.acquisition.pool_subset
         seed = seed_of(self.config, "acquire")
-        return self._remember(self._unlabelled, labelled, cycle, size, seed)
+        return self._remember(self._unlabelled, taken, cycle, size, seed)
 
-    def _unlabelled(self, labelled, cycle, size, seed):
-        left = np.setdiff1d(self.dataset.pool, labelled)
+    def _unlabelled(self, taken, cycle, size, seed):
+        left = np.setdiff1d(self.dataset.pool, taken)
         if size == 0 or size >= len(left):
             return left
         own = random_streams.stream_seed(seed, "subset", cycle)
@@ -261,6 +263,8 @@ def make_context(
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
     _check_budget(config, dataset)
+    oracle = oracle or SimulatedOracle(dataset)
+    _check_oracle(config, dataset, oracle)
     _check_methods(config, dataset, task, base is not None)
     method = methods.configured(acquisition, acquisition.method)
     needs = method.needs(task)
@@ -286,7 +290,7 @@ def make_context(
         labels=labels,
         method=method,
         needs=needs,
-        oracle=oracle or SimulatedOracle(dataset),
+        oracle=oracle,
         evaluator=Evaluator(
             labels,
             dataset,
@@ -348,6 +352,17 @@ def _check_budget(config, dataset):
         raise ConfigError(
             f"acquisition.pool_subset={acquisition.pool_subset} is larger than the "
             f"pool of {there}"
+        )
+
+
+def _check_oracle(config, dataset, oracle):
+    """Raise ConfigError where labels are to be handed out that nobody has."""
+    if oracle.simulated and not dataset.pool_labelled and config.loop.cycles:
+        raise ConfigError(
+            "the pool of this data set has no labels, so that they cannot be simulated "
+            f"for loop.cycles={config.loop.cycles}: set oracle.name=folder, and people "
+            "give them (see jalpose/oracles/README.md), or train on what is labelled "
+            "with loop.cycles=0"
         )
 
 

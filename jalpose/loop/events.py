@@ -113,9 +113,17 @@ class Measured(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelsCame(Event):
-    """The labels of the last choice are there; the next cycle begins."""
+    """The labels of the last choice are there; the next cycle begins.
 
+    Attributes:
+      asked: examples asked for.
+      count: of them, those that are labelled.
+      rejected: of them, those that nobody can label.
+    """
+
+    asked: int
     count: int
+    rejected: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,9 @@ class Recorder:
                 self._take_measured(event, clock)
             case StageBegun():
                 self._screen.end()
-            case LabelsCame() | Waiting() | Finished():
+            case LabelsCame():
+                self._take_labels_came(event)
+            case Waiting() | Finished():
                 pass
 
     def _take_steps(self, event: StepsTaken):
@@ -201,6 +203,23 @@ class Recorder:
                 self._steps_before(event.cycle + 1),
             )
         self._screen.end()
+
+    def _take_labels_came(self, event: LabelsCame):
+        if self._context.oracle.simulated:
+            return
+        unanswered = event.asked - event.count - event.rejected
+        answers = {
+            "asked": event.asked,
+            "labelled": event.count,
+            "rejected": event.rejected,
+            "unanswered": unanswered,
+        }
+        self._add_to_record(event.cycle - 1, answers=answers)
+        more = f", {event.rejected} rejected" if event.rejected else ""
+        more += f", {unanswered} left in the pool" if unanswered else ""
+        self._screen.line(
+            f"cycle {event.cycle}: {event.count} of {event.asked} labels came{more}"
+        )
 
     def _add_to_record(self, cycle, **found):
         record = records.read_cycles(self._workdir)[cycle]

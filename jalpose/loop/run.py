@@ -1,5 +1,6 @@
 """The only effectful loop: restore, advance, have it written down, save."""
 
+import dataclasses
 import functools
 import os
 import time
@@ -25,7 +26,15 @@ from jalpose.loop.events import (
 )
 from jalpose.loop.programs import Programs
 from jalpose.loop.recorder import Recorder, Silence
-from jalpose.loop.state import AwaitingLabels, CycleState, Training
+from jalpose.loop.state import (
+    AwaitingLabels,
+    CycleState,
+    Measuring,
+    Scoring,
+    Training,
+)
+from jalpose.oracles import registry as oracles
+from jalpose.oracles.oracle import LabelsAwaited
 from jalpose.runtime import hosts, provenance, sharding
 from jalpose.runtime.profiler import Traces
 from jalpose.runtime.screen import Screen
@@ -49,6 +58,8 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
       CheckpointError: `config.base` holds no base model.
       ClusterError: hosts differ in config, versions, data or results.
       MemoryError: a device is too small.
+      LabelsError: labels that people gave cannot be taken.
+      LabelsAwaited: people are to label what was chosen; everything is saved.
       Preempted: the machine was asked for; everything is saved.
     """
     screen = (screen or Screen()) if hosts.lead() else Screen(silent=True)
@@ -60,13 +71,15 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
     dataset = load_on_all_hosts(config)
     programs = Programs(sharding.make_mesh())
     base = load_base(config, dataset)
-    context = make_context(config, dataset, programs, base=base)
+    oracle = oracles.make_oracle(config, dataset, workdir)
+    context = make_context(config, dataset, programs, base=base, oracle=oracle)
     for line in uneven_splits(config, programs.mesh.size):
         screen.line(f"warning: {line}")
     for line in large_picks(config, dataset):
         screen.line(f"warning: {line}")
     runs = {config.acquisition.method: workdir}
-    run_one(context, workdir, screen)
+    if isinstance(run_one(context, workdir, screen), Waiting):
+        raise LabelsAwaited
     for method in config.loop.compare:
         other = from_base(config, method, workdir)
         runs[method] = os.path.join(workdir, "compare", method)
@@ -134,13 +147,16 @@ def load_on_all_hosts(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def run_one(context: RunContext, workdir, screen: Screen) -> None:
+def run_one(context: RunContext, workdir, screen: Screen) -> Finished | Waiting:
     """Run, or resume, one method in `workdir` until it is done or waits for labels.
 
     Args:
       context: of the run; its journals are taken from `workdir`.
       workdir: of the run.
       screen: for progress and lines.
+
+    Returns:
+      Why it ended.
     """
     records.check_workdir(workdir)
     config, lead = context.config, hosts.lead()
@@ -148,6 +164,7 @@ def run_one(context: RunContext, workdir, screen: Screen) -> None:
     context = context.with_journals(journals)
     store = checkpoints.StateStore(workdir)
     number, state, account = _begin(context, store, workdir, screen)
+    number, state = _with_corrections(number, state, account, context, store)
     scoring_on = not isinstance(state.phase, Training)
     if lead:
         records.truncate_cycles(workdir, state.cycle + scoring_on)
@@ -192,8 +209,10 @@ def run_one(context: RunContext, workdir, screen: Screen) -> None:
                 )
     store.close()
     hosts.barrier("run")
-    if isinstance(event, Waiting):
+    if isinstance(event, Waiting) and isinstance(state.phase, AwaitingLabels):
         screen.line(f"waiting for the labels of {event.count} images")
+        screen.line(context.oracle.advice(state.phase.chosen))
+    return event
 
 
 def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
@@ -212,6 +231,24 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
         about = provenance.describe(plain(context.config))
         records.write_config(workdir, about)
     return 0, state, clock.new_clock()
+
+
+def _with_corrections(number, state: CycleState, account, context, store):
+    """Number and state where labels that were bought have been corrected since."""
+    if not state.answers:
+        return number, state
+    answers = context.oracle.revised(state.bought, state.answers)
+    hosts.check_same("the labels that were bought", *answers.values())
+    if answers is state.answers:
+        return number, state
+    state, phase = dataclasses.replace(state, answers=answers), state.phase
+    if isinstance(phase, Scoring | Measuring):
+        # What the passes found was with the old labels.
+        journal = context.journal(state, phase.variables)
+        phase = dataclasses.replace(phase, journal=journal)
+        state = dataclasses.replace(state, phase=phase)
+    store.save(number + 1, state, account)
+    return number + 1, state
 
 
 def _refuse_other_data(dataset: Dataset, workdir) -> None:

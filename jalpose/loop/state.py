@@ -85,6 +85,7 @@ class CycleState:
       labelled: int64, example ids in the order they were labelled.
       answers: labels that were bought, by name: arrays with a row for each of the last
         ids of `labelled`, as the oracle gave them; {} before the first.
+      rejected: int64, examples of the pool that nobody can label.
       phase: what is under way.
     """
 
@@ -92,3 +93,19 @@ class CycleState:
     labelled: np.ndarray
     phase: Phase
     answers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    rejected: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )
+
+    @property
+    def taken(self) -> np.ndarray:
+        """Examples that are no longer to be chosen: labelled, or rejected."""
+        if not len(self.rejected):
+            return self.labelled
+        return np.concatenate([self.labelled, self.rejected])
+
+    @property
+    def bought(self) -> np.ndarray:
+        """Examples that `answers` are of, in their order."""
+        count = len(next(iter(self.answers.values()))) if self.answers else 0
+        return self.labelled[len(self.labelled) - count :]

@@ -1,8 +1,35 @@
 """The contract of an oracle: asked for labels, it has them at once or later."""
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+from jalpose.tasks.labels import Truth
+
+
+class LabelsError(ValueError):
+    """Labels that came back cannot be taken as they are."""
+
+
+class LabelsAwaited(Exception):
+    """A run has asked people for labels, and goes on when they are there."""
+
+
+class Answers(NamedTuple):
+    """What an oracle says to a request.
+
+    Attributes:
+      ids: int64 [n], those of the examples asked for that are labelled, in the order
+        they were asked for.
+      labels: arrays of `Dataset.truth` for `ids`: [n, ...] by name, in pixels of the
+        image.
+      rejected: int64 [m], those that nobody can label: they leave the pool. What was
+        asked for and is in neither stays there.
+    """
+
+    ids: np.ndarray
+    labels: Truth
+    rejected: np.ndarray = np.zeros(0, np.int64)
 
 
 @runtime_checkable
@@ -23,10 +50,29 @@ class Oracle(Protocol):
         """Ask for the labels of examples; asked again it does nothing more."""
         ...
 
-    def answers(self, ids: np.ndarray) -> dict[str, np.ndarray] | None:
-        """Labels of examples, in pixels of the image; None while one is missing.
+    def answers(self, ids: np.ndarray) -> Answers | None:
+        """Labels of examples; None while there are not enough of them.
+
+        Raises:
+          LabelsError: there are labels that cannot be taken.
+        """
+        ...
+
+    def advice(self, ids: np.ndarray) -> str:
+        """A sentence on what to do while the labels of examples are missing."""
+        ...
+
+    def revised(self, ids: np.ndarray, labels: Truth) -> Truth:
+        """Labels that were taken before, as they are to be gone on with.
+
+        Args:
+          ids: int64 [n].
+          labels: of these, as they were taken.
 
         Returns:
-          The arrays of `Dataset.truth` for these examples: [len(ids), ...] by name.
+          The very same, or others where they were corrected since.
+
+        Raises:
+          LabelsError: they were corrected, and nobody has said what is to follow.
         """
         ...

@@ -72,11 +72,11 @@ def protocol(
 
 def scoring(run: Any) -> dict[str, Any]:
     """How the records say that a run was scored, and on how many images."""
+    metrics = cycles.metrics(run.cycles[0]) if run.cycles else {}
     try:
-        keys = scores.keys_of(run.task)
+        keys = scores.keys_of(run.task, metrics)
     except ConfigError:  # a task that is not known here is refused as such
         return {}
-    metrics = cycles.metrics(run.cycles[0]) if run.cycles else {}
     found = scores.how(metrics, keys)
     return {f"metrics.{key}": value for key, value in found.items()}
 
@@ -171,9 +171,9 @@ def cautions(runs: Sequence[Any]) -> list[str]:
 def _unlike_bases(runs: Sequence[Any]) -> list[str]:
     found: dict[int, dict[float, list[str]]] = {}
     for run in runs:
-        key = scores.keys_of(run.task).key
         for record in run.cycles:
-            score = cycles.metrics(record).get(key)
+            metrics = cycles.metrics(record)
+            score = metrics.get(scores.keys_of(run.task, metrics).key)
             if record["cycle"] == 0 and score is not None:
                 same = found.setdefault(run.seed, {}).setdefault(score, [])
                 same.append(run.method)

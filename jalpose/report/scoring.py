@@ -8,6 +8,7 @@ itself.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jalpose.storage import cycles
@@ -93,21 +94,31 @@ class Scoring:
         return f"{sign}.{percent}f" if self.keys.percent else f"{sign}{other}"
 
 
-def keys_of(task: str) -> ScoreKeys:
+def keys_of(task: str, metrics: Mapping[str, Any] = MappingProxyType({})) -> ScoreKeys:
     """How the score of a task stands in records.
+
+    Args:
+      task: of the runs.
+      metrics: of a cycle: where a task has several scores, the main one has its name in
+        them. Without, the usual.
 
     Raises:
       ConfigError: there is no such task.
     """
-    return registry.labels_of(task).KEYS
+    labels = registry.labels_of(task)
+    every = getattr(labels, "EVERY_KEYS", (labels.KEYS,))
+    return next((k for k in every if f"{k.key}_name" in metrics), labels.KEYS)
 
 
 def scoring_of(task: str, records: Iterable[cycles.Record]) -> Scoring:
     """The score of records of a task, named as the first that has a name."""
-    keys = keys_of(task)
+    every = [cycles.metrics(record) for record in records]
+    keys = next(
+        (k for k in (keys_of(task, m) for m in every) if k != keys_of(task)),
+        keys_of(task),
+    )
     named = f"{keys.key}_name"
-    metrics = (cycles.metrics(record) for record in records)
-    first: Mapping[str, Any] = next((m for m in metrics if named in m), {})
+    first: Mapping[str, Any] = next((m for m in every if named in m), {})
     return Scoring(keys, keys.name_of(first))
 
 

@@ -130,6 +130,18 @@ def common() -> ConfigDict:
     # with a standard error.
     sketch.remainder = 0
 
+    # Who labels what is chosen: see jalpose/oracles/README.md.
+    oracle = config.oracle = ConfigDict()
+    # simulated (the data set's own labels, at once) | folder (people: what is to be
+    # labelled is written to <workdir>/to_label, answers are read from <workdir>/labels)
+    oracle.name = "simulated"
+    # Images beside what is to be labelled: copy | link | none (they stay in data.dir)
+    oracle.copy = "copy"
+    oracle.allow_partial = False  # go on with those that are labelled
+    # Labels that were corrected since they were trained on: refuse | keep (the old) |
+    # take (the new, from now on)
+    oracle.corrected = "refuse"
+
     loop = config.loop = ConfigDict()
     loop.cycles = 5  # acquisitions after the base model
     # Methods also run from this run's base model, into <workdir>/compare/<method>.
@@ -163,6 +175,10 @@ RUNTIME_KEYS = (
     "data.threads",
     "data.damaged",  # the examples themselves are compared
     "data.check",
+    "oracle.copy",
+    # What they let in is part of the state, and of its journal's fingerprint.
+    "oracle.allow_partial",
+    "oracle.corrected",
     "loop.checkpoint_seconds",
     "loop.compare",
     "output",

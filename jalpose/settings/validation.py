@@ -18,6 +18,7 @@ def check(config: ConfigDict) -> None:
     _check_lengths(config.training)
     _check_sizes(config)
     _check_labelled(config)
+    _check_oracle(config)
     _check_sketch(config.acquisition.sketch)
 
 
@@ -90,7 +91,7 @@ def _check_optimisation(training):
 
 
 _POSITIVE = {
-    "data": ("initial", "size", "threads"),
+    "data": ("size", "threads"),
     "training": (
         "batch",
         "learning_rate",
@@ -102,7 +103,7 @@ _POSITIVE = {
     "acquisition": ("budget", "block", "pieces"),
 }
 _NOT_NEGATIVE = {
-    "data": ("pool", "test"),
+    "data": ("initial", "pool", "test"),
     "training": ("warmup_steps", "clip_norm", "plateau_cooldown", "weight_decay"),
     "acquisition": ("pool_subset", "microbatch", "memory"),
     "loop": ("cycles", "checkpoint_seconds"),
@@ -166,6 +167,23 @@ def _check_labelled(config):
             "data.labelled='all' leaves nothing to choose: set loop.cycles=0 (it is "
             f"{config.loop.cycles})"
         )
+
+
+def _check_oracle(config):
+    oracle = config.oracle
+    one_of("oracle.name", oracle.name, ("simulated", "folder"))
+    one_of("oracle.copy", oracle.copy, ("copy", "link", "none"))
+    one_of("oracle.corrected", oracle.corrected, ("refuse", "keep", "take"))
+    others = {
+        "loop.compare": tuple(config.loop.compare),
+        "experiment.methods": tuple(config.experiment.methods),
+    }
+    for key, names in others.items():
+        if names and oracle.name == "folder":
+            raise ConfigError(
+                f"oracle.name=folder asks people for the labels of one method's "
+                f"choices, and {key}={names} names more: set {key}=()"
+            )
 
 
 def uneven_splits(config: ConfigDict, num_devices: int) -> list[str]:

@@ -119,16 +119,7 @@ SITE_DISAGREEMENT = _declare(  # of posteriors, of each site
 )
 LOG_VARIANCES = _declare("log_variances", "M J", "float32", "explanation of aleatoric")
 LINK_LENGTHS = _declare("link_lengths", "M Q", "float32", "explanation of vl4pose")
-LINK_SITE_UNCERTAINTY = _declare(  # 1 less confidence or margin, of each site
-    "site_uncertainty",
-    "M S",
-    "float32",
-    "explanation of least_confidence and least_margin",
-)
-SITE_DISAGREEMENT = _declare(  # of posteriors, of each site
-    "site_disagreement", "M S", "float32", "explanation of ensemble and mc_dropout"
-)
-LOG_VARIANCES = _declare(
+LINK_LOG_VARIANCES = _declare(
     "link_log_variances", "M Q", "float32", "explanation of vl4pose"
 )
 NEAREST_DISTANCE = _declare(  # to what was labelled before

@@ -2,9 +2,9 @@
 
 The folder has `settings` (keys, scales, protocols, checks), `sources` (data sets by
 name), `labels` (the NumPy half), `task` (the JAX half), where reports are to show
-examples, `pictures`, and where data are to be looked through, `overview`. They are
-imported when they are asked for, by name, since the report knows labels and pictures
-and must not import JAX.
+examples, `pictures`, where data are to be looked through, `overview`, and where people
+are to label, `exchange`. They are imported when they are asked for, by name, since the
+report knows labels and pictures and must not import JAX.
 """
 
 import importlib
@@ -37,7 +37,10 @@ def sources_of(name: str) -> ModuleType:
 
 
 def labels_of(name: str) -> ModuleType:
-    """Module with `KEYS` and `make_labels(config, dataset) -> Labels`."""
+    """Module with `KEYS` and `make_labels(config, dataset) -> Labels`.
+
+    And, of a task with several scores, `EVERY_KEYS`, the usual one's first.
+    """
     return _part(name, "labels")
 
 
@@ -57,6 +60,14 @@ def overview_of(name: str) -> ModuleType | None:
     See `jalpose.tasks.overviews`.
     """
     return _part_if_there(name, "overview")
+
+
+def exchange_of(name: str) -> ModuleType | None:
+    """Module with `make_exchange(config, dataset)`; None where there is none.
+
+    See `jalpose.tasks.exchange`.
+    """
+    return _part_if_there(name, "exchange")
 
 
 def recorded_in(config: Mapping) -> str:

@@ -29,6 +29,7 @@ EXPERIMENTS = sorted((ROOT / "configs" / "experiments").glob("*.py"))
 USUAL = {
     "lsp": "eglpp",
     "mpii": "eglpp",
+    "coco": "eglpp",
     "cifar10": "entropy_gradnorm",
     "cifar10_learning_loss": "learning_loss",
     "cifar100": "entropy_gradnorm",

@@ -340,8 +340,8 @@ def test_labels_are_waited_for(awaiting, monkeypatch):
 def test_in_simulation_the_pool_has_labels_and_nothing_else():
     data = small.dataset()
     oracle = small.flat_context().oracle
-    assert_same(oracle.answers(data.pool), data.truth_of(data.pool))
-    nothing = oracle.answers(np.zeros(0, np.int64))
+    assert_same(oracle.answers(data.pool).labels, data.truth_of(data.pool))
+    nothing = oracle.answers(np.zeros(0, np.int64)).labels
     assert {len(values) for values in nothing.values()} == {0}
     assert oracle.answers(data.test[:1]) is None
 

@@ -11,6 +11,7 @@ from jalpose.evaluation import measures
 from jalpose.loop import advance, checkpoints, run
 from jalpose.loop.events import Finished, LabelsCame, Measured, Selected, Trained
 from jalpose.loop.state import AwaitingLabels, CycleState, Scoring
+from jalpose.oracles.oracle import Answers
 from jalpose.runtime.screen import Screen
 from jalpose.storage import records
 from jalpose.storage.journal import Journal
@@ -50,7 +51,14 @@ class People:
         if not self.done.issuperset(ids.tolist()):
             return None
         found = DATA.truth_of(ids)
-        return {**found, "joints": found["joints"] + np.float32(self.shift)}
+        joints = found["joints"] + np.float32(self.shift)
+        return Answers(ids, {**found, "joints": joints})
+
+    def advice(self, ids):
+        return f"label {len(ids)}"
+
+    def revised(self, ids, labels):
+        return labels
 
 
 def without_labels():
@@ -187,7 +195,7 @@ def test_answers_enter_the_state_in_the_order_of_the_labelled():
     later, _ = advance.advance(more, context(people))
     both = np.concatenate([CHOSEN, DATA.pool[:3]])
     np.testing.assert_array_equal(later.labelled[-11:], both)
-    wanted = people.answers(both)
+    wanted = people.answers(both).labels
     assert_same(later.answers, wanted)
 
 

@@ -25,7 +25,6 @@ CHOICES = [
     ("acquisition.products", "float16", "Did you mean 'bfloat16'? Known: float32"),
 ]
 POSITIVE = [
-    "data.initial",
     "data.size",
     "data.threads",
     "training.batch",
@@ -40,6 +39,7 @@ POSITIVE = [
 ]
 NOT_NEGATIVE = [
     "seed",
+    "data.initial",
     "data.pool",
     "data.test",
     "training.warmup_steps",

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from jalpose.settings.checks import ConfigError, at_least, one_of
+from jalpose.settings.checks import ConfigError, above, at_least, one_of
 
 LABELS = ("fine", "coarse")  # values of `data.cifar.labels`
 
@@ -43,6 +43,7 @@ def check(data: ConfigDict) -> None:
       ConfigError: names the key, its value and what is allowed.
     """
     one_of("data.cifar.labels", data.cifar.labels, LABELS)
+    above(0, data__initial=data.initial)
     at_least(0, data__test_seed=data.test_seed)
     for key in ("rare_share", "window"):
         if not 0 < data[key] <= 1:

@@ -35,6 +35,8 @@ _MANY = 20  # people of whom a set's shape says something
 RULES = {
     "sizes": "an image has the size that its annotation says",
     "windows": "a crop window meets its image",
+    "boxes": "a person's box meets its image",
+    "box shares": "boxes are pixels, not shares of the image",
     "copies": "nobody is there twice in an image, with the same joints",
     "person outside": "at most half of a person's joints are outside the image",
     "set outside": "at most 1 % of a set's joints are outside their images",
@@ -42,9 +44,16 @@ RULES = {
     "corner": "the joints of a set reach its images' right and lower half",
     "percent": "the largest x and y of a set are not both just below 100",
     "occluded": "at most half of a set's joints are occluded",
+    "files": "no image of the pool is there twice, under two names",
     "parts": "no image file is in two of labelled, pool and test",
 }
-REFUSED = ("sizes", "windows", "copies")  # where they are not kept
+REFUSED = (
+    "sizes",
+    "windows",
+    "boxes",
+    "box shares",
+    "copies",
+)  # where they are not kept
 
 
 def of_dataset(dataset: Dataset) -> list[Finding]:
@@ -59,14 +68,20 @@ def of_dataset(dataset: Dataset) -> list[Finding]:
             continue
         name = getattr(source, "name", "the set").upper()
         windows = dataset.windows[own]
+        told = getattr(source, "told", np.zeros_like(sizes))
         for finding in (
             *of_set(name, annotations, sizes),
             *of_windows(name, annotations.keys, windows, sizes),
+            *of_sizes(name, annotations.keys, np.where(told > 0, told, sizes), sizes),
+            *of_boxes(name, annotations, sizes),
         ):
             ids = tuple(row + own.start for row in finding.examples)
             found.append(finding._replace(examples=ids))
     parts = {"labelled": dataset.initial, "pool": dataset.pool, "test": dataset.test}
-    return found + of_parts(parts, dataset.keys, dataset.files, dataset.digests)
+    found += of_parts(parts, dataset.keys, dataset.files, dataset.digests)
+    if any(getattr(source, "said", None) for source in dataset.sources):
+        found += of_pool(dataset.pool, dataset.files, dataset.digests)
+    return found
 
 
 def of_set(name: str, annotations: Annotations, sizes: np.ndarray) -> list[Finding]:
@@ -107,6 +122,52 @@ def of_windows(
         f"{y:.0f})). Correct the joints or centres that place them."
     )
     return [Finding(words, True, rows(bare), "windows")]
+
+
+def of_boxes(name: str, annotations: Annotations, sizes: np.ndarray) -> list[Finding]:
+    """Findings in the boxes of one set: all are to meet their images.
+
+    Args:
+      name: of the set, for people.
+      annotations: of N examples.
+      sizes: int [N, 2], width and height of their images, pixels.
+    """
+    boxes = annotations.boxes
+    if boxes is None or annotations.people is not None:  # squares, of MPII
+        return []
+    there = ~np.isnan(boxes).any(axis=1)
+    with np.errstate(invalid="ignore"):
+        out = there & ((boxes[:, 2:] <= -0.5) | (boxes[:, :2] >= sizes - 0.5)).any(
+            axis=1
+        )
+        small = there & (boxes[:, 2:] <= 1).all(axis=1)
+    found = []
+    if small.any() and small.sum() == there.sum():
+        words = (
+            f"The boxes of all {int(small.sum())} people of {name} end within a pixel "
+            f"of the image's corner: {names(annotations.keys, small)}. They are to be "
+            "pixels, not shares of the image."
+        )
+        return [Finding(words, True, rows(small), "box shares")]
+    if out.any():
+        row = int(np.argmax(out))
+        words = (
+            f"The boxes of {int(out.sum())} people of {name} lie outside their images: "
+            f"{names(annotations.keys, out)} (of the first the image has "
+            f"{sizes[row, 0]} x {sizes[row, 1]} pixels, the box is "
+            f"{np.round(boxes[row], 1).tolist()}). Do boxes and images belong together?"
+        )
+        found.append(Finding(words, True, rows(out), "boxes"))
+    if there.sum() >= _MANY and (sizes[there] > 1.25 * _PERCENT[1]).all():
+        top = boxes[there, 2:].max(axis=0) + 0.5
+        if ((top >= _PERCENT[0]) & (top <= _PERCENT[1])).all():
+            words = (
+                f"The boxes of the {int(there.sum())} people of {name} end at "
+                f"{top[0]:.0f} and {top[1]:.0f}, in images of more than 125 pixels "
+                "both ways: are they percent of the image?"
+            )
+            found.append(Finding(words, examples=sample(there), rule="percent"))
+    return found
 
 
 def of_sizes(
@@ -219,12 +280,41 @@ def _percent(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding 
     )
 
 
+def of_pool(
+    pool: np.ndarray, files: Sequence[str], digests: Sequence[str]
+) -> list[Finding]:
+    """Image files of the pool that are the same, byte for byte.
+
+    Args:
+      pool: ids of its examples.
+      files: images of all examples.
+      digests: of the images' bytes, "" where they are not known.
+    """
+    first: dict[str, int] = {}
+    pairs, where = [], []
+    for example in pool.tolist():
+        digest = digests[example]
+        other = first.setdefault(digest, example)
+        if digest and files[other] != files[example]:
+            pairs.append(f"{files[other]} and {files[example]}")
+            where += [other, example]
+    if not pairs:
+        return []
+    words = (
+        f"{len(pairs)} images of the pool are there twice: {listed(pairs)}. Both may "
+        "be chosen, and labelled twice."
+    )
+    return [Finding(words, examples=tuple(dict.fromkeys(where)), rule="files")]
+
+
 def _equal(name: str, annotations: Annotations) -> Finding | None:
     first: dict[tuple, int] = {}
     equal, where = [], []
     for row, (file, joints, status) in enumerate(
         zip(annotations.files, annotations.joints, annotations.status, strict=True)
     ):
+        if (status == ABSENT).all():
+            continue  # somebody who is not labelled
         pose = (file, joints.tobytes(), status.tobytes())
         other = first.setdefault(pose, row)
         if other != row:

@@ -1,9 +1,10 @@
-"""Human pose without JAX: labels placed in crops, PCK, the mean pose, pictures.
+"""Human pose without JAX: labels placed in crops, scores, the mean pose, pictures.
 
 `truth` holds joints float32 [N, J, 2] (pixels of the image, NaN where absent), status
 int8 [N, J], and head_size float32 [N] (diagonals of the head boxes, NaN where a person
-has none) where a set has head boxes. Predictions hold joints [N, J, 2] and peaks
-[N, J].
+has none) where a set has head boxes. Own images and COCO have box float32 [N, 4] and
+area float32 [N] (NaN of one without) and image int32 [N] (its number). Predictions
+hold joints [N, J, 2] and peaks [N, J].
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from jalpose.data.crops import from_crop, meets, to_crop
 from jalpose.data.dataset import Dataset
 from jalpose.settings.checks import ConfigError
 from jalpose.tasks.labels import Predicted, Score, ScoreKeys, Truth
-from jalpose.tasks.pose import baseline, counting, drawings, pck
+from jalpose.tasks.pose import baseline, counting, drawings, pck, scorable, scores
 from jalpose.tasks.pose.annotations import skeleton_of
 from jalpose.tasks.pose.skeletons import Skeleton
 
@@ -31,6 +32,29 @@ KEYS = ScoreKeys(
     higher_is_better=True,
     usual_name="PCK",
 )
+OKS_KEYS = ScoreKeys(
+    key="average_precision",
+    parts="oks_per_joint",
+    baseline="mean_pose_average_precision",
+    baseline_name="mean pose",
+    part="joint",
+    percent=True,
+    higher_is_better=True,
+    usual_name="AP by OKS",
+)
+PIXEL_KEYS = ScoreKeys(
+    key="pixel_error",
+    parts="pixel_error_per_joint",
+    baseline="mean_pose_pixel_error",
+    baseline_name="mean pose",
+    part="joint",
+    percent=False,
+    higher_is_better=False,
+    usual_name="mean error in pixels",
+)
+# By `evaluation.score`.
+KEYS_OF = {"pck": KEYS, "oks": OKS_KEYS, "pixels": PIXEL_KEYS}
+EVERY_KEYS = tuple(KEYS_OF.values())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +69,8 @@ class PoseLabels:
       joints: see `pck.JOINTS`.
       occluded: occluded joints are scored.
       trained_occluded: occluded joints are learnt.
+      main: the score, of `scores.SCORES`.
+      sigmas: of OKS, one a joint; None where nobody states them.
     """
 
     skeleton: Skeleton
@@ -54,8 +80,14 @@ class PoseLabels:
     joints: str = "all"
     occluded: bool = True
     trained_occluded: bool = True
-    keys = KEYS
+    main: str = "pck"
+    sigmas: tuple[float, ...] | None = None
     recorded = ("joints",)
+
+    @property
+    def keys(self) -> ScoreKeys:
+        """How the main score stands in records."""
+        return KEYS_OF[self.main]
 
     def known(self, labels: Truth) -> np.ndarray:
         """Which examples have a joint that counts; see `counting`."""
@@ -77,7 +109,22 @@ class PoseLabels:
         return {**decoded, "joints": from_crop(decoded["joints"], windows, size)}
 
     def score(self, predicted: Predicted, truth: Truth) -> Score:
-        """PCK of the joints."""
+        """The main score of the joints; of own images the others beside it."""
+        own = {"pck": self._pck, "oks": self._oks, "pixels": self._pixels}
+        found = own[self.main](predicted, truth)
+        more: dict[str, float] = dict(found.more)
+        if "image" in truth:
+            for name, other in own.items():
+                if name == self.main or (name == "oks" and self.sigmas is None):
+                    continue
+                try:
+                    beside = other(predicted, truth)
+                except ValueError:  # nobody has what it is measured in
+                    continue
+                more |= {KEYS_OF[name].key: beside.value, **beside.more}
+        return found._replace(more=more)
+
+    def _pck(self, predicted: Predicted, truth: Truth) -> Score:
         found = pck.pck(
             predicted["joints"],
             truth["joints"],
@@ -87,16 +134,60 @@ class PoseLabels:
             count_occluded=self.occluded,
             reference=self.reference,
             head_sizes=truth.get("head_size"),
+            boxes=truth.get("box"),
             average=self.joints,
         )
-        parts = zip(self.skeleton.joints, found.per_joint.tolist(), strict=True)
         return Score(
             name=pck.score_name(self.reference, self.threshold),
             value=found.mean,
-            parts=dict(parts),
+            parts=self._by_joint(found.per_joint),
             num_scored=found.num_images,
             num_left_out=found.num_left_out,
         )
+
+    def _oks(self, predicted: Predicted, truth: Truth) -> Score:
+        joints = truth["joints"]
+        counted = scores.counted_joints(truth["status"], self.occluded)
+        areas = scores.areas_of(joints, truth["box"], truth["area"])
+        common = joints, counted, np.array(self.sigmas), areas
+        peaks = predicted.get("peaks")  # a guess has none
+        heights = np.ones(len(joints)) if peaks is None else peaks.mean(axis=1)
+        found = scores.average_precision(
+            predicted["joints"], heights, *common, truth["image"]
+        )
+        each, counts = (
+            scores.joint_similarity(predicted["joints"], *common),
+            counted.sum(axis=0),
+        )
+        shares = each.sum(axis=0) / np.maximum(counts, 1)
+        known = int(counted.any(axis=1).sum())
+        return Score(
+            name=OKS_KEYS.usual_name,
+            value=found.mean,
+            parts=self._by_joint(np.where(counts > 0, shares, np.nan)),
+            num_scored=known,
+            num_left_out=len(joints) - known,
+            more={
+                "average_precision_50": found.at_50,
+                "average_precision_75": found.at_75,
+                "average_recall": found.recall,
+            },
+        )
+
+    def _pixels(self, predicted: Predicted, truth: Truth) -> Score:
+        counted = scores.counted_joints(truth["status"], self.occluded)
+        mean, each = scores.pixel_errors(predicted["joints"], truth["joints"], counted)
+        known = int(counted.any(axis=1).sum())
+        return Score(
+            name=PIXEL_KEYS.usual_name,
+            value=mean,
+            parts=self._by_joint(each),
+            num_scored=known,
+            num_left_out=len(counted) - known,
+        )
+
+    def _by_joint(self, values: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.skeleton.joints, values.tolist(), strict=True))
 
     def guess(self, known: Truth, known_windows, windows) -> Predicted:
         """The mean pose of what is labelled, in every crop."""
@@ -104,35 +195,51 @@ class PoseLabels:
         return {"joints": baseline.predict_mean_pose(mean, windows)}
 
     def metrics(self, score: Score, baseline: Score) -> dict[str, Any]:
-        """PCK, what it is measured in, of each joint, and that of the mean pose."""
+        """The score, what it is measured in, of each joint, and of the mean pose."""
+        keys, how = self.keys, {}
+        if self.main == "pck":
+            how = {
+                "pck_threshold": self.threshold,
+                "pck_reference": self.reference,
+                "pck_joints": self.joints,
+            }
         return {
-            "pck": score.value,
-            "pck_name": score.name,
-            "pck_threshold": self.threshold,
-            "pck_reference": self.reference,
-            "pck_joints": self.joints,
-            "pck_per_joint": score.parts,
+            keys.key: score.value,
+            f"{keys.key}_name": score.name,
+            **how,
+            keys.parts: score.parts,
             "num_images": score.num_scored,
             "num_left_out": score.num_left_out,
-            "mean_pose_pck": baseline.value,
+            keys.baseline: baseline.value,
+            **score.more,
         }
 
     def summary(self, metrics: Mapping) -> str:
-        """PCK of the test images, and that of the mean pose."""
+        """The score of the test images, and that of the mean pose."""
+        keys, form = self.keys, ".1%" if self.keys.percent else ".1f"
         return (
-            f"{metrics['pck_name']} {metrics['pck']:.1%} on "
+            f"{metrics[f'{keys.key}_name']} {metrics[keys.key]:{form}} on "
             f"{metrics['num_images']} test images ({metrics['num_left_out']} left out; "
-            f"mean pose {metrics['mean_pose_pck']:.1%})"
+            f"mean pose {metrics[keys.baseline]:{form}})"
         )
 
     def verdicts(self, predicted: Predicted, truth: Truth) -> list[str]:
-        """Share of the annotated joints that are found, of each example."""
+        """Share of the annotated joints that are found, of each example, or pixels."""
+        if self.main != "pck":
+            error = np.linalg.norm(predicted["joints"] - truth["joints"], axis=-1)
+            return [
+                "not labelled"
+                if np.isnan(e).all()
+                else f"{np.nanmean(e):.1f} pixels off"
+                for e in error
+            ]
         lengths = pck.reference_lengths(
             truth["joints"],
             truth["status"],
             self.skeleton,
             self.reference,
             truth.get("head_size"),
+            truth.get("box"),
         )
         reach = self.threshold * lengths
         distance = np.linalg.norm(predicted["joints"] - truth["joints"], axis=-1)
@@ -193,7 +300,7 @@ def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
     """
     evaluation, sizes = config.evaluation, dataset.truth.get("head_size")
     skeleton = skeleton_of(dataset)
-    if evaluation.reference != "torso" and (
+    if evaluation.reference in ("head", "head_full") and (
         sizes is None or not (sizes[dataset.test] > 0).any()
     ):
         raise ConfigError(
@@ -201,8 +308,10 @@ def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
             "test image of this data set has one (HRNet's JSON of MPII has none "
             "either); set evaluation.reference=torso"
         )
-    _check_scored(config, dataset.truth_of(dataset.test), skeleton)
-    _check_trained(config, dataset)
+    sigmas = scorable.sigmas(config, dataset, skeleton)
+    if evaluation.score == "pck":
+        scorable.check_scored(config, dataset.truth_of(dataset.test), skeleton)
+    scorable.check_trained(config, dataset)
     return PoseLabels(
         skeleton=skeleton,
         size=config.data.size,
@@ -211,51 +320,6 @@ def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
         joints=evaluation.joints,
         occluded=evaluation.occluded,
         trained_occluded=config.training.occluded,
+        main=evaluation.score,
+        sigmas=sigmas,
     )
-
-
-def _check_scored(config: ConfigDict, truth: Truth, skeleton: Skeleton) -> None:
-    """Raise ConfigError where no joint of the test images can be scored."""
-    evaluation, status = config.evaluation, truth["status"]
-    lengths = pck.reference_lengths(
-        truth["joints"],
-        status,
-        skeleton,
-        evaluation.reference,
-        truth.get("head_size"),
-    )
-    measured = lengths > 0
-    if not measured.any():  # of head boxes it has been said
-        raise ConfigError(
-            f"evaluation.reference={evaluation.reference} needs a shoulder and the hip "
-            f"on the other side, which none of the {len(status)} test people has; "
-            "annotate them, or set evaluation.reference=head where there are head boxes"
-        )
-    scored = counting.annotated(status, evaluation.occluded)[measured]
-    if not scored.any():
-        raise ConfigError(
-            f"evaluation.occluded={evaluation.occluded} leaves no joint to score: all "
-            f"of the {len(scored)} test people are occluded (are the flags inverted?); "
-            "set evaluation.occluded=True"
-        )
-    if evaluation.joints == "official":
-        scored[:, list(skeleton.left_out)] = False
-        if not scored.any():
-            raise ConfigError(
-                "evaluation.joints=official leaves no joint to score of the "
-                f"{len(scored)} test people; set evaluation.joints=all"
-            )
-
-
-def _check_trained(config: ConfigDict, dataset: Dataset) -> None:
-    """Raise ConfigError where nobody who is trained on has a joint to learn."""
-    for held_out, who in ((False, "trained on"), (True, "held out")):
-        ids = dataset.initial[dataset.held_out(dataset.initial) == held_out]
-        status = dataset.truth["status"][ids]
-        known = counting.annotated(status, config.training.occluded)
-        if len(ids) and not known.any():
-            raise ConfigError(
-                f"training.occluded={config.training.occluded}: none of the "
-                f"{len(ids)} people labelled at the start who are {who} has a joint "
-                "to learn; set training.occluded=True, or a larger data.initial"
-            )

@@ -6,6 +6,8 @@ What is measured in (`reference`), and which joints make the mean (`joints`):
     torso       longer diagonal of the torso   < threshold    the papers, LSP
     head        0.6 * diagonal of head box     <= threshold   MPII (PCKh)
     head_full   diagonal of the head box       < threshold    the papers' code, MPII
+    box         diagonal of the person's box,  < threshold    any skeleton
+                else of that round its joints
 
     joints      mean
     all         unweighted over all joints: the papers' code
@@ -22,9 +24,10 @@ import dataclasses
 
 import numpy as np
 
+from jalpose.tasks.pose import scores
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, Skeleton
 
-REFERENCES = ("torso", "head", "head_full")
+REFERENCES = ("torso", "head", "head_full", "box")
 JOINTS = ("all", "official")
 HEAD_FACTOR = 0.6  # of the head box's diagonal, in the official PCKh
 
@@ -74,7 +77,12 @@ def torso_lengths(
 
 def score_name(reference: str, threshold: float) -> str:
     """What a PCK is called: PCK@0.2 of the torso, PCKh@0.5 of the head."""
-    name = {"torso": "PCK", "head": "PCKh", "head_full": "PCKh of the full head box"}
+    name = {
+        "torso": "PCK",
+        "head": "PCKh",
+        "head_full": "PCKh of the full head box",
+        "box": "PCK of the box",
+    }
     return f"{name[reference]}@{threshold:g}"
 
 
@@ -88,6 +96,7 @@ def pck(
     count_occluded: bool = True,
     reference: str = "torso",
     head_sizes: np.ndarray | None = None,
+    boxes: np.ndarray | None = None,
     average: str = "all",
 ) -> PckResult:
     """Percentage of correct keypoints, person-centric.
@@ -108,7 +117,9 @@ def pck(
       count_occluded: whether occluded joints count.
       reference: one of `REFERENCES`.
       head_sizes: [N] diagonals of the head boxes, original pixels, NaN where there is
-        none; needed unless the reference is the torso.
+        none; needed where the reference is of the head.
+      boxes: [N, 4] of people, NaN of one without, for whom its joints' box counts;
+        looked at where the reference is the box.
       average: one of `JOINTS`, which joints make the mean and how.
 
     Raises:
@@ -121,7 +132,7 @@ def pck(
         )
     if average not in JOINTS:
         raise ValueError(f"unknown {average=}; known: {', '.join(JOINTS)}")
-    lengths = reference_lengths(joints, status, skeleton, reference, head_sizes)
+    lengths = reference_lengths(joints, status, skeleton, reference, head_sizes, boxes)
     measured = lengths > 0  # False for NaN, and for ends on the same pixel
     if not measured.any():
         raise ValueError(
@@ -154,15 +165,20 @@ _NEEDS = {
     "in some",
     "head": "head box to measure in: set evaluation.reference=torso",
     "head_full": "head box to measure in: set evaluation.reference=torso",
+    "box": "box, nor two joints, to measure in: annotate some",
 }
 
 
-def reference_lengths(joints, status, skeleton, reference, head_sizes) -> np.ndarray:
+def reference_lengths(
+    joints, status, skeleton, reference, head_sizes, boxes=None
+) -> np.ndarray:
     """Length of the reference in each image: float64 [N], NaN where there is none."""
     if reference not in REFERENCES:
         raise ValueError(f"unknown {reference=}; known: {', '.join(REFERENCES)}")
     if reference == "torso":
         return torso_lengths(joints, status, skeleton)
+    if reference == "box":
+        return np.hypot(*scores.box_sides(joints, boxes).T)
     if head_sizes is None or head_sizes.shape != joints.shape[:1]:
         shape = None if head_sizes is None else head_sizes.shape
         raise ValueError(

@@ -1,6 +1,7 @@
 """Poses drawn for reports; see `jalpose.tasks.pictures` for the contract.
 
-Images and labels are read as shipped (LSP, LSPET, MPII) or drawn again (figures): the
+Images and labels are read as shipped (LSP, LSPET, MPII, own images) or drawn again
+(figures): the
 prepared records that a run trains from may be on another machine. Keys are checked
 against the records of the run.
 """
@@ -34,39 +35,13 @@ from jalpose.tasks.pictures import (
     Key,
     Prediction,
     Ranking,
-    Terms,
 )
-from jalpose.tasks.pose import drawings, figures, lsp, mpii, skeletons
+from jalpose.tasks.pose import drawings, figures, lsp, mpii, own, own_library, skeletons
 from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.terms import TERMS as TERMS
 from jalpose.tasks.pose.windows import crop_windows
 
 TITLE = "human pose estimation"
-TERMS = {
-    "lsp": Terms(
-        "LSP/LSPET",
-        "Photographs: Leeds Sports Pose and its extension, S. Johnson and "
-        "M. Everingham; research use, no terms stated.",
-        "Leeds Sports Pose (BMVC 2010) and Leeds Sports Pose Extended (CVPR 2011) "
-        "were gathered and annotated by S. Johnson and M. Everingham from Flickr, "
-        "whose photographers and sitters keep their rights. The authors state no "
-        "terms; they are shown here for research. Whoever passes this page on passes "
-        "photographs of people on: --no-images makes one without.",
-    ),
-    "mpii": Terms(
-        "MPII",
-        "Photographs: MPII Human Pose, M. Andriluka, L. Pishchulin, P. Gehler and "
-        "B. Schiele; research use.",
-        "MPII Human Pose (CVPR 2014) was gathered by M. Andriluka, L. Pishchulin, "
-        "P. Gehler and B. Schiele from YouTube videos and is given out for research; "
-        "its annotations are under the Simplified BSD licence. Whoever passes this "
-        "page on passes photographs of people on: --no-images makes one without.",
-    ),
-    "figures": Terms(
-        "drawn figures",
-        "Drawn figures: nobody is shown.",
-        "The figures are drawn by jalpose: nobody is shown, no terms.",
-    ),
-}
 MOST_JOINTS = 4  # of an example, with their heatmaps
 _FOLDERS = {"lsp": ("lsp", "lspet"), "mpii": ("mpii",)}
 _Read = Callable[[int], np.ndarray]
@@ -111,6 +86,8 @@ def open_library(config: Mapping, data_dir: str | None = None) -> PoseLibrary:
     """
     data, seed = config["data"], drawn_seed(config)
     reads: list[_Read]
+    windows: list[np.ndarray] = []
+    skeleton = None
     if seed is not None:
         sources, _ = figures.benchmark(data, seed)
         annotations = [source.annotations for source in sources]
@@ -121,15 +98,21 @@ def open_library(config: Mapping, data_dir: str | None = None) -> PoseLibrary:
         if data.get("damaged") == "leave_out":
             annotations = [_whole(folder, labels) for labels in annotations]
         reads = [_reader(folder, labels.files) for labels in annotations]
+    elif data["name"] in own.NAMES:
+        opened = own_library.open_own(data, data_dir)
+        annotations = [opened.annotations]
+        reads = [_reader(opened.folder, opened.annotations.files)]
+        windows, skeleton = [opened.windows], opened.skeleton
     else:
         raise DataError(f"no images of data.name={data['name']!r}: not known here")
     lengths = [len(labels) for labels in annotations]
-    windows = [
-        crop_windows(labels, data["crop"], data["window"]) for labels in annotations
-    ]
+    if not windows:
+        windows = [
+            crop_windows(labels, data["crop"], data["window"]) for labels in annotations
+        ]
     return PoseLibrary(
         name=data["name"],
-        skeleton=_skeleton(config),
+        skeleton=skeleton or _skeleton(config),
         keys=tuple(key for labels in annotations for key in labels.keys),
         files=tuple(file for labels in annotations for file in labels.files),
         joints=np.concatenate([labels.joints for labels in annotations]),
@@ -198,7 +181,10 @@ def _image(reads: list[_Read], lengths: list[int], example: int) -> np.ndarray:
 
 
 def _skeleton(config: Mapping) -> skeletons.Skeleton:
-    is_mpii = (config.get("data") or {}).get("name") == "mpii"
+    data = config.get("data") or {}
+    if data.get("name") in own.NAMES:
+        return own_library.skeleton_of(data) or own_library.unnamed(0)
+    is_mpii = data.get("name") == "mpii"
     return skeletons.MPII if is_mpii else skeletons.LSP
 
 
@@ -287,12 +273,16 @@ class PosePictures:
             window = _window_round(pose)
         if window is None:
             return None
+        skeleton = self.skeleton
+        shown = pose if pose is not None else joints
+        if shown is not None and len(shown) != skeleton.num_joints:
+            skeleton = own_library.unnamed(len(shown))  # the data are not here
         return drawings.draw_prediction(
             sheets.ground(size) if image is None else image,
             None if pose is None else to_crop(pose, window, size),
             to_crop(joints, window, size) if labelled and joints is not None else None,
             status,
-            self.skeleton,
+            skeleton,
             size=size,
         )
 
@@ -314,7 +304,12 @@ class PosePictures:
                 values = maps[..., peaks.joint]
                 heights = [f"{values[y, x]:.3g}" for x, y in places.tolist()]
                 said = f"{said}: {', '.join(heights)}" if heights else said
-            name = self.skeleton.joints[peaks.joint]
+            known = peaks.joint < self.skeleton.num_joints
+            name = (
+                self.skeleton.joints[peaks.joint]
+                if known
+                else f"joint {peaks.joint + 1}"
+            )
             lines = said, f"entropy {peaks.entropy:.2f}"
             found.append(Heat(values, places, name, lines))
         return found

@@ -1,4 +1,4 @@
-"""LSP, LSPET and MPII prepared as records, and opened.
+"""LSP, LSPET, MPII and own images prepared as records, and opened.
 
 Each image is stored once: people of MPII who share an image share its record, and no
 option of who is an example changes the records.
@@ -11,8 +11,9 @@ import numpy as np
 from jalpose.data.preparation import Recipe, prepare
 from jalpose.data.prepared import Prepared, PreparedSource
 from jalpose.data.source import DataError
-from jalpose.tasks.pose import lsp, mpii, skeletons
+from jalpose.tasks.pose import lsp, mpii, own, own_files, skeletons
 from jalpose.tasks.pose.annotations import Annotations
+from jalpose.tasks.pose.own import Described
 
 
 class PreparedPoses(PreparedSource):
@@ -100,3 +101,52 @@ def open_source(
         described=described,
         prepared=prepare(recipe, path, data_dir, cache_dir, damaged),
     )
+
+
+class OwnPoses(PreparedPoses):
+    """Own images with what their files say; see `own.Described`.
+
+    Args:
+      name: of the set.
+      said: by the files.
+      prepared: records of the images.
+
+    Attributes:
+      said: as given, of the examples whose images are there.
+      told: int [N, 2], see `own.Described`.
+    """
+
+    def __init__(self, *, name: str, said: Described, prepared: Prepared):
+        super().__init__(
+            said.skeleton, name=name, described=said.annotations, prepared=prepared
+        )
+        rows = self.numbers
+        self.told = said.told[rows]
+        self.said = said._replace(
+            annotations=self.annotations,
+            told=self.told,
+            parts=said.parts[rows],
+            groups=tuple(said.groups[row] for row in rows),
+            whole=said.whole[rows],
+        )
+        self.notes = (*self.notes, *said.notes)
+
+    def windows(self, crop: str, window: float) -> np.ndarray:
+        """Crop windows of the examples; see `own.windows_of`."""
+        return own.windows_of(
+            self.annotations, self.said.whole, self.sizes, crop, window
+        )
+
+
+def open_own(data) -> OwnPoses:
+    """Opens the images that a config's section `data` describes, prepared on first use.
+
+    Raises:
+      DataError: see `own.describe` and `open_source`.
+    """
+    said = own.describe(data)
+    data_dir = os.path.abspath(os.path.expanduser(data.dir))
+    files = tuple(dict.fromkeys(said.annotations.files))
+    recipe = Recipe(data.name, files, own_files.read_image_file)
+    prepared = prepare(recipe, None, data_dir, data.cache_dir, data.damaged)
+    return OwnPoses(name=data.name, said=said, prepared=prepared)

@@ -1,9 +1,14 @@
 """Keys that poses add to a config, what scales change of them, and benchmarks."""
 
+import re
+
 from ml_collections import ConfigDict
 
 from jalpose.settings.checks import ConfigError, above, at_least, between, one_of
 from jalpose.settings.scales import Benchmark
+from jalpose.tasks.pose.own import NAMES
+from jalpose.tasks.pose.pck import REFERENCES
+from jalpose.tasks.pose.scores import SCORES
 from jalpose.tasks.pose.windows import CROPS
 
 MODEL = "hourglass"  # of a config that names no other
@@ -14,7 +19,8 @@ MODEL_SECTIONS = ("heatmap",)
 def add_keys(config: ConfigDict) -> None:
     """Add the sections and keys of poses to the common ones."""
     data = config.data
-    # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn)
+    # lsp (LSP labelled and test, LSPET pool) | mpii | figures (drawn) | photos (own
+    # images) | coco
     data.name = "lsp"
     # joints (box of the annotated joints) | box (person box) | official (MPII's centre
     # and height of the person, as its codes crop)
@@ -33,6 +39,25 @@ def add_keys(config: ConfigDict) -> None:
     mpii.all_joints = False  # only people with all 16 joints (the published code: True)
     mpii.head_shift = 0.0  # moves the head towards the neck (the published code: 0.2)
 
+    # Of own images and COCO: what is held out, and drawn for the test set, together:
+    # folder | none (each image by itself) | a regular expression that finds the group
+    # in the path of an image, e.g. "(.*)_frame".
+    data.groups = "none"
+    photos = data.photos = ConfigDict()  # of own images and COCO, relative to data.dir
+    # Annotation file, or folder of a DeepLabCut project; "": looked for.
+    photos.labelled = ""
+    # Folder of images, COCO file or CSV (file,x,y,w,h) with boxes; "": the labelled
+    # that are not in data.initial, whose labels are then simulated.
+    photos.pool = ""
+    photos.test = ""  # annotation file; "": a share of the labelled
+    photos.test_share = 0.2  # of the labelled, where no file is named
+    photos.test_seed = 0  # which share that is, the same for every `seed`
+    photos.images = ""  # folder that annotation files name images in; "": looked for
+    photos.category = ""  # of a COCO file with several that have keypoints
+    # Pairs of names; (): by their names, and as the file has them.
+    photos.mirror = ()  # joints that change places, (("left ear", "right ear"), ...)
+    photos.links = ()  # joints that a line is drawn between
+
     heatmap = config.heatmap = ConfigDict()
     heatmap.sigma = 1.75  # heatmap pixels at 64x64; scaled with the map's size
     heatmap.peak = 30.0  # value at a joint, as published
@@ -49,9 +74,14 @@ def add_keys(config: ConfigDict) -> None:
     config.training.occluded = True  # occluded joints are trained on
 
     evaluation = config.evaluation
+    # The main score: pck | oks (COCO's mean average precision) | pixels (mean error,
+    # DeepLabCut's RMSE). The others are recorded beside it where they can be taken.
+    evaluation.score = "pck"
+    # Of OKS, COCO's constants: one a joint, or one for all; (): those of its joints.
+    evaluation.sigmas = ()
     evaluation.threshold = 0.2  # for PCK, of the length in `reference`
     # torso (PCK) | head (official PCKh: 0.6 of the head box's diagonal) | head_full
-    # (the published code's PCKh: the whole diagonal)
+    # (the published code's PCKh: the whole diagonal) | box (diagonal of the person's)
     evaluation.reference = "torso"
     # Mean over: all (every joint alike) | official (every annotated joint alike, MPII's
     # pelvis and thorax left out)
@@ -84,6 +114,14 @@ _LENGTHS: dict[str, dict[str, object]] = {
     },
 }
 
+# Of sets of any size: all that there is.
+_EVERYBODY: dict[str, object] = {
+    "data.initial": 0,
+    "data.pool": 0,
+    "data.test": 0,
+    "acquisition.pool_subset": 0,
+}
+
 BENCHMARKS = {
     # LSP labelled and test, LSPET pool: PCK@0.2.
     "lsp": Benchmark({"data.name": "lsp"}, _LENGTHS),
@@ -100,6 +138,55 @@ BENCHMARKS = {
         },
         _LENGTHS,
     ),
+    # Own images, asked for labels; a share of the labelled is the test set.
+    "photos": Benchmark(
+        {
+            "data.name": "photos",
+            "data.crop": "box",
+            "data.window": 1.25,
+            "data.initial": 0,
+            "data.damaged": "leave_out",
+            "evaluation.score": "pixels",
+            "evaluation.reference": "box",
+            "evaluation.threshold": 0.1,
+        },
+        {
+            "tiny": {**_EVERYBODY, "acquisition.budget": 4},
+            "small": {
+                **_EVERYBODY,
+                "training.batch": 8,
+                "training.base_steps": 1000,
+                "training.cycle_steps": 300,
+                "acquisition.budget": 20,
+            },
+            "paper": {"acquisition.budget": 100},
+        },
+    ),
+    # COCO: training people drawn as labelled, the others the pool, validation people
+    # the test set; by its mean average precision.
+    "coco": Benchmark(
+        {
+            "data.name": "coco",
+            "data.crop": "box",
+            "data.window": 1.25,
+            "evaluation.score": "oks",
+            "evaluation.reference": "box",
+            "evaluation.threshold": 0.1,
+        },
+        {
+            "tiny": {
+                **_EVERYBODY,
+                "data.initial": 20,
+                "acquisition.budget": 4,
+            },
+            "small": {
+                "training.base_steps": 2600,
+                "training.cycle_steps": 500,
+                "acquisition.budget": 150,
+                "acquisition.pool_subset": 600,
+            },
+        },
+    ),
     # Drawn figures: everyday poses labelled, rarer ones as well in pool and test set.
     "figures": Benchmark({"data.name": "figures"}, {}),
 }
@@ -114,8 +201,11 @@ def check(config: ConfigDict) -> None:
     evaluation, data = config.evaluation, config.data
     one_of("data.crop", data.crop, CROPS)
     one_of("evaluation.refine", evaluation.refine, ("parabola", "mass", "none"))
-    references = ("torso", "head", "head_full")
-    one_of("evaluation.reference", evaluation.reference, references)
+    one_of("evaluation.reference", evaluation.reference, REFERENCES)
+    one_of("evaluation.score", evaluation.score, SCORES)
+    for sigma in evaluation.sigmas:
+        above(0, evaluation__sigmas=sigma)
+    _check_photos(data)
     one_of("evaluation.joints", evaluation.joints, ("all", "official"))
     above(0, data__window=data.window, evaluation__threshold=evaluation.threshold)
     above(0, heatmap__sigma=config.heatmap.sigma, heatmap__peak=config.heatmap.peak)
@@ -135,3 +225,34 @@ def check(config: ConfigDict) -> None:
             f"data.size={data.size} must be a multiple of 4: heatmaps have a quarter "
             "of it"
         )
+
+
+def _check_photos(data: ConfigDict) -> None:
+    photos = data.photos
+    if data.name not in NAMES:
+        above(0, data__initial=data.initial)
+    elif data.crop == "official":
+        raise ConfigError(
+            f"data.crop=official is for MPII; data.name={data.name} has boxes: set "
+            "data.crop=box"
+        )
+    if data.groups not in ("none", "folder"):
+        try:
+            re.compile(data.groups)
+        except re.error as error:
+            raise ConfigError(
+                f"data.groups={data.groups!r} must be none, folder or a regular "
+                f"expression: {error}"
+            ) from error
+    at_least(0, data__photos__test_seed=photos.test_seed)
+    if not 0 < photos.test_share < 1:
+        raise ConfigError(
+            f"data.photos.test_share={photos.test_share} must be above 0, and below 1"
+        )
+    for key in ("mirror", "links"):
+        for pair in photos[key]:
+            names = () if isinstance(pair, str) else tuple(pair)
+            if len(names) != 2 or not all(isinstance(name, str) for name in names):
+                raise ConfigError(
+                    f"data.photos.{key}: {pair!r} must be the names of two joints"
+                )

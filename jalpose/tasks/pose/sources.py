@@ -1,5 +1,7 @@
 """Benchmarks by name: which sources, and which of their examples play which part."""
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,11 +9,14 @@ import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
 from jalpose.data.source import DataError
+from jalpose.runtime.seeds import stream_seed
 from jalpose.tasks import findings
 from jalpose.tasks.pose import checks
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.skeletons import ABSENT
 from jalpose.tasks.pose.windows import crop_windows
+
+_logger = logging.getLogger(__name__)
 
 
 def _figures(data, seed: int):
@@ -95,7 +100,53 @@ def _at_most(key, value, limit, what):
         raise DataError(f"{key}={value}, but {what} has {limit} examples")
 
 
-SOURCES = {"figures": _figures, "lsp": _lsp, "mpii": _mpii}
+def _own(data, seed: int):
+    """Own images, or COCO: who is labelled at the start, and the pool."""
+    from jalpose.tasks.pose import own
+    from jalpose.tasks.pose.prepared import open_own
+
+    source = open_own(data)
+    said = source.said
+    if not said.simulated and data.crop != "box":
+        raise DataError(
+            f"data.crop={data.crop} places crops by what nobody knows of the pool; "
+            "set data.crop=box"
+        )
+    labelled, pool, test = (
+        np.flatnonzero(said.parts == part)
+        for part in (own.LABELLED, own.POOL, own.TEST)
+    )
+    if not len(labelled) or not len(test):
+        raise DataError(
+            f"{len(labelled)} labelled and {len(test)} test examples are left whose "
+            "images are whole: there are to be some of both"
+        )
+    draws = np.random.default_rng(stream_seed(seed, "initial"))
+    wanted = data.initial or (len(labelled) // 2 if said.simulated else len(labelled))
+    _at_most(
+        "data.initial", wanted, len(labelled), "the labelled part without the test"
+    )
+    order = draws.permutation(labelled)
+    initial = np.sort(order[:wanted])
+    if said.simulated:
+        pool = order[wanted:]
+    elif len(labelled) > wanted:
+        _logger.info("%d labelled are not used (data.initial)", len(labelled) - wanted)
+    _at_most("data.pool", data.pool, len(pool), "the pool")
+    _at_most("data.test", data.test, len(test), "the test set")
+    if data.pool and not said.simulated:
+        pool = draws.permutation(pool)
+    rows = np.linspace(0, len(test) - 1, data.test or len(test)).round().astype(int)
+    return (source,), initial, np.sort(pool[: data.pool or len(pool)]), test[rows]
+
+
+SOURCES = {
+    "figures": _figures,
+    "lsp": _lsp,
+    "mpii": _mpii,
+    "photos": _own,
+    "coco": _own,
+}
 
 
 def load_dataset(data, seed: int) -> Dataset:
@@ -108,7 +159,10 @@ def load_dataset(data, seed: int) -> Dataset:
         examples for the config.
     """
     sources, initial, pool, test = SOURCES[data.name](data, seed)
+    said = getattr(sources[0], "said", None)
     if data.labelled == "all":
+        if said is not None and not said.simulated:
+            raise DataError("data.labelled=all, but the pool has no labels")
         initial, pool = np.concatenate([initial, pool]), pool[:0]
     dataset = join(
         sources,
@@ -118,6 +172,8 @@ def load_dataset(data, seed: int) -> Dataset:
         crop=data.crop,
         window=data.window,
     )
+    if said is not None:
+        dataset = _with_what_was_said(dataset, said)
     if _check(data) != "off":
         findings.act_on(checks.of_dataset(dataset), _check(data))
     # Figures are not kept: they are drawn as fast as read.
@@ -141,7 +197,7 @@ def readable(data) -> tuple[Dataset | None, list[DataError]]:
     for open_set in _files_of(data).values():
         try:
             source = open_set()
-            windows.append(crop_windows(source.annotations, data.crop, data.window))
+            windows.append(_windows(source, data.crop, data.window))
             sources.append(source)
         except DataError as error:
             problems.append(error)
@@ -184,7 +240,7 @@ def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
             f"none of the {len(initial)} examples labelled at the start has "
             "an annotated joint: there is nothing to train on"
         )
-    windows = [crop_windows(a, crop, window) for a in annotations]
+    windows = [_windows(source, crop, window) for source in sources]
     return join_sources(
         sources,
         initial=initial,
@@ -192,6 +248,31 @@ def join(sources, *, initial, pool, test, crop: str, window: float) -> Dataset:
         test=test,
         truth=truth,
         windows=np.concatenate(windows),
+    )
+
+
+def _windows(source, crop: str, window: float) -> np.ndarray:
+    own = getattr(source, "windows", None)
+    if own is not None:
+        return own(crop, window)
+    return crop_windows(source.annotations, crop, window)
+
+
+def _with_what_was_said(dataset: Dataset, said) -> Dataset:
+    """Own images have groups, and boxes, areas and images that scores go by."""
+    annotations, count = said.annotations, len(said.annotations)
+    numbers = {file: row for row, file in enumerate(dict.fromkeys(annotations.files))}
+    boxes, areas = annotations.boxes, annotations.areas
+    more = {
+        "box": np.full((count, 4), np.nan, np.float32) if boxes is None else boxes,
+        "area": np.full(count, np.nan, np.float32) if areas is None else areas,
+        "image": np.array([numbers[file] for file in annotations.files], np.int32),
+    }
+    return dataclasses.replace(
+        dataset,
+        truth={**dataset.truth, **more},
+        groups=said.groups,
+        pool_labelled=said.simulated,
     )
 
 

@@ -294,6 +294,7 @@ def test_every_rule_is_known_by_its_name():
     twice = people(files=("set/0.jpg",) * COUNT, joints=people().joints[[0] * COUNT])
     windows = np.array([(5000, 5000, 10)] * COUNT, np.float32)
     digests = ("a", "a", *map(str, range(COUNT - 2)))
+    boxes = np.tile(np.float32([900, 900, 999, 999]), (COUNT, 1))
     found = [
         *checks.of_set("SET", twice, SIZES),
         *checks.of_set("SET", moved(lambda j: j * 2), SIZES),
@@ -303,6 +304,9 @@ def test_every_rule_is_known_by_its_name():
         *checks.of_set("SET", people(status=np.zeros((COUNT, 14), np.int8)), SIZES),
         *checks.of_windows("SET", people().keys, windows, SIZES),
         *checks.of_sizes("SET", people().keys, SIZES, SIZES + 1),
+        *checks.of_boxes("SET", people(boxes=boxes), SIZES),
+        *checks.of_boxes("SET", people(boxes=boxes / 1e4), SIZES),
+        *checks.of_pool(np.array([0, 1]), people().files, digests),
         *checks.of_parts(
             {"labelled": np.array([0]), "test": np.array([1])},
             people().keys,

@@ -1,0 +1,49 @@
+"""Folders that come to their place whole, or not at all."""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from jalpose.storage.records import explain_full_disk, flush_folder
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder to write into that comes to `path` when the block ends.
+
+    It takes the place of one that is there. What kills of earlier ones have left beside
+    it is removed. Raises WorkdirError where the disk is full.
+    """
+    path = Path(path)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    # Hidden, so that nobody takes a half for the whole.
+    temporary, old = (
+        path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp" for _ in range(2)
+    )
+    with explain_full_disk(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            _flush(temporary)
+            if path.exists():
+                os.rename(path, old)
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+    flush_folder(path.parent)
+
+
+def _flush(folder: Path) -> None:
+    """Bring the files below a folder to the disk before it is renamed."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            flush_folder(path)

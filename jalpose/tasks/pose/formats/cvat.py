@@ -1,0 +1,214 @@
+"""CVAT for images 1.1: skeletons, or single points named as joints, in XML.
+
+    <annotations>
+      <meta>...<label><name>snout</name><parent>mouse</parent></label>...</meta>
+      <image id="0" name="a.jpg" width="640" height="480">
+        <skeleton label="mouse" source="manual" occluded="0" z_order="0">
+          <points label="snout" occluded="0" outside="0" points="10.50,20.00"/>
+          ...
+        </skeleton>
+      </image>
+    </annotations>
+
+`outside` is a joint that is absent, `occluded` one that is hidden. Places are pixels,
+taken as they stand, as CVAT's own export to COCO does. Points that are in no skeleton
+are those of one person an image, or of one a `group_id`; so are boxes. Joints stand in
+the order of the labels in `meta`, else in that of the first skeleton.
+"""
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jalpose.data.source import DataError
+from jalpose.tasks.pose.formats import poses
+from jalpose.tasks.pose.formats.poses import Image, Instance, Poses, words
+from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE, Skeleton
+
+NAME = "CVAT"
+
+
+def is_it(text: str) -> bool:
+    """Is this the beginning of such a file?"""
+    return "<annotations" in text
+
+
+def read(path: str | os.PathLike, *, skeleton: Skeleton | None = None) -> Poses:
+    """The skeletons of the images, in file order.
+
+    The id of one is its number among those of its image; "" where there is one.
+
+    Args:
+      path: of the XML.
+      skeleton: whose joints are marked; None: that of the file.
+
+    Raises:
+      DataError: the file is missing, damaged, not of this format, or has a point that
+        can be nowhere or of no joint.
+    """
+    path = os.fspath(path)
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(
+            f"Cannot read {path!r} as XML: {error}. Export it again."
+        ) from error
+    if root.tag != "annotations":
+        raise DataError(
+            f"{path!r} is not CVAT's XML: it begins with <{root.tag}>; export the task "
+            "as CVAT for images 1.1"
+        )
+    if root.find("track") is not None:
+        raise DataError(
+            f"{path!r} is CVAT for video, with tracks: export the task as CVAT for "
+            "images 1.1"
+        )
+    try:
+        skeleton = skeleton or _skeleton(root)
+    except ValueError as error:
+        raise DataError(f"{path!r} marks no skeleton: {error}") from error
+    images: dict[str, Image] = {}
+    instances = []
+    for position, entry in enumerate(root.findall("image")):
+        try:
+            file = poses.check_file(entry.attrib["name"])
+            if file in images:
+                raise ValueError("there is another of the same name")
+            size = int(entry.attrib["width"]), int(entry.attrib["height"])
+            images[file] = Image(file=file, size=size)
+            instances += _persons(entry, file, skeleton)
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"Image {position} of {path!r} ({entry.get('name')}) is not as CVAT "
+                f"has them: {words(error)}. Correct it there, and export it again."
+            ) from error
+    return Poses(
+        skeleton=skeleton, images=tuple(images.values()), instances=tuple(instances)
+    )
+
+
+def xml_of(found: Poses, sizes: Mapping[str, tuple[int, int]] | None = None) -> str:
+    """The file's text; absent joints are outside, as CVAT wants all of them.
+
+    Args:
+      found: what is written.
+      sizes: width and height of images by file, where `found` does not tell.
+
+    Raises:
+      ValueError: the size of an image is not known.
+    """
+    skeleton = found.skeleton
+    label = skeleton.name.rstrip("0123456789") or skeleton.name
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    for number, image in enumerate(found.images):
+        size = image.size or (sizes or {}).get(image.file)
+        if size is None:
+            raise ValueError(f"the size of {image.file!r} is not known")
+        about = {"id": str(number), "name": image.file}
+        about |= {"width": str(int(size[0])), "height": str(int(size[1]))}
+        entry = ElementTree.SubElement(root, "image", about)
+        for one in found.instances:
+            if one.file == image.file:
+                _write_person(entry, one, label, skeleton)
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def _write_person(entry, one: Instance, label: str, skeleton: Skeleton) -> None:
+    source = "manual" if one.confidence is None else "auto"
+    person = ElementTree.SubElement(
+        entry, "skeleton", {"label": label, "source": source, "z_order": "0"}
+    )
+    for joint, status, place in zip(
+        skeleton.joints, one.status.tolist(), one.joints.tolist(), strict=True
+    ):
+        x, y = (0.0, 0.0) if status == ABSENT else place
+        about = {
+            "label": joint,
+            "source": source,
+            "outside": str(int(status == ABSENT)),
+            "occluded": str(int(status == OCCLUDED)),
+            "points": f"{x:.2f},{y:.2f}",
+        }
+        ElementTree.SubElement(person, "points", about)
+
+
+def _skeleton(root: Any) -> Skeleton:
+    """That of the labels in `meta`, else of the first skeleton, else of all points."""
+    labels = [
+        (entry.findtext("name"), entry.findtext("parent"))
+        for entry in root.iter("label")
+    ]
+    parents = dict.fromkeys(parent for _, parent in labels if parent)
+    if len(parents) > 1:
+        raise ValueError(f"it has {len(parents)} skeletons: {', '.join(parents)}")
+    name = next(iter(parents), "")
+    joints = [joint for joint, parent in labels if parent]
+    if not joints:
+        first = root.find("image/skeleton")
+        if first is not None:
+            name = first.get("label")
+            joints = [point.get("label") for point in first.findall("points")]
+        else:
+            marks = root.findall("image/points")
+            joints = list(dict.fromkeys(point.get("label") for point in marks))
+    return poses.skeleton_named(name or "person", tuple(joints))
+
+
+def _persons(entry: Any, file: str, skeleton: Skeleton) -> list[Instance]:
+    marked: list[tuple[list, Any]] = [
+        (person.findall("points"), None) for person in entry.findall("skeleton")
+    ]
+    groups: dict[str, tuple[list, list]] = {}
+    for kind, tag in enumerate(("points", "box")):
+        for mark in entry.findall(tag):
+            groups.setdefault(mark.get("group_id") or "", ([], []))[kind].append(mark)
+    for points, boxes in groups.values():
+        if len(boxes) > 1:
+            raise ValueError(
+                f"it has {len(boxes)} boxes in a group: group each with its points"
+            )
+        if points or not marked:
+            marked.append((points, boxes[0] if boxes else None))
+    alone = len(marked) == 1
+    return [
+        _person(points, box, file, "" if alone else str(number), skeleton)
+        for number, (points, box) in enumerate(marked, start=1)
+    ]
+
+
+def _person(points, box, file: str, id: str, skeleton: Skeleton) -> Instance:
+    joints = np.full((skeleton.num_joints, 2), np.nan)
+    status = np.full(skeleton.num_joints, ABSENT, np.int8)
+    seen = set()
+    for point in points:
+        joint = point.attrib["label"]
+        if joint not in skeleton.joints:
+            raise ValueError(
+                f"there is no joint {joint!r} among {', '.join(skeleton.joints)}"
+            )
+        if joint in seen:
+            raise ValueError(
+                f"{joint} is there twice: two people in one image are to be skeletons, "
+                "or in groups"
+            )
+        seen.add(joint)
+        if point.get("outside") == "1":
+            continue
+        places = point.attrib["points"].split(";")
+        if len(places) != 1:
+            raise ValueError(f"{joint} has {len(places)} places")
+        row = skeleton.joints.index(joint)
+        joints[row] = [float(value) for value in places[0].split(",")]
+        status[row] = OCCLUDED if point.get("occluded") == "1" else VISIBLE
+    poses.check_joints(joints, status, skeleton.joints)
+    corners = None
+    if box is not None:
+        x, y, far, low = (float(box.attrib[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
+        corners = poses.box_of(x, y, far - x, low - y)
+    return Instance(file=file, id=id, joints=joints, status=status, box=corners)

@@ -1,0 +1,240 @@
+"""What is handed out: images copied or linked as they are, names, reasons, the page."""
+
+import dataclasses
+import html.parser
+import io
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jalpose.oracles import reasons
+from jalpose.oracles.handout import Handout, box_within, read_index
+from jalpose.oracles.returns import Names
+from jalpose.settings.checks import ConfigError
+from jalpose.storage import records
+from jalpose.storage.folders import atomic_folder
+from jalpose.tasks.pose import exchange
+from tests.support import small
+
+DATA = small.dataset()
+IDS = DATA.pool[[5, 2]]
+
+
+def encoded(kind, orientation=1):
+    """An image file of the figures' size."""
+    picture = Image.fromarray(DATA.image(int(IDS[0])))
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    picture.save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def hand_out(tmp_path, files=None, copy="copy"):
+    """The folder and requests of two examples, their files as given, by name."""
+    data_dir, workdir = tmp_path / "my data", tmp_path / "run"
+    names = list(DATA.files)
+    for example, (name, content) in zip(IDS, (files or {}).items(), strict=False):
+        names[example] = name
+        (data_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (data_dir / name).write_bytes(content)
+    data = dataclasses.replace(DATA, files=tuple(names))
+    config = small.configure()
+    labels = small.context().labels
+    ids = np.sort(DATA.pool)
+    records.write_arrays(
+        workdir,
+        0,
+        ids=ids,
+        scores=np.linspace(0, 1, len(ids), dtype=np.float32),
+        joints=DATA.truth["joints"][ids],
+        peaks=np.full((len(ids), 14), 15, np.float32),
+        selected=IDS,
+    )
+    line = {"cycle": 0, "acquisition": {"method": "egl"}}
+    records.write_cycle(workdir, line)
+    made = exchange.make_exchange(config, data)
+    handout = Handout(workdir, data, labels, made, str(data_dir), copy)
+    handout.write(0, IDS)
+    return handout.folder(0), read_index(handout.folder(0))
+
+
+def test_files_are_copied_as_they_are_under_names_that_carry_the_id(tmp_path):
+    files = {"Ünter wegs/a b.JPG": encoded("JPEG"), "c.png": encoded("PNG")}
+    folder, (one, other) = hand_out(tmp_path, files)
+    assert re.fullmatch(rf"{IDS[0]:06d}_[A-Za-z0-9-]+\.jpg", one.name)
+    assert (folder / "images" / one.name).read_bytes() == files["Ünter wegs/a b.JPG"]
+    assert (folder / "images" / other.name).read_bytes() == files["c.png"]
+    assert [one.id, other.id] == IDS.tolist() and one.file == "Ünter wegs/a b.JPG"
+
+
+def test_files_are_linked_where_that_is_asked_for(tmp_path):
+    folder, (one, _) = hand_out(tmp_path, {"a.jpg": encoded("JPEG")}, copy="link")
+    link = folder / "images" / one.name
+    assert link.is_symlink() and os.path.samefile(link, tmp_path / "my data/a.jpg")
+
+
+@pytest.mark.parametrize("copy", ["copy", "link"])
+def test_what_tools_would_turn_or_not_show_is_written_as_pixels(tmp_path, copy):
+    files = {"turned.jpg": encoded("JPEG", 6), "a.tiff": encoded("TIFF")}
+    folder, requests = hand_out(tmp_path, files, copy)
+    for one in requests:
+        path = folder / "images" / one.name
+        assert one.name.endswith(".png") and not path.is_symlink()
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), DATA.image(one.id))
+
+
+def test_images_may_stay_where_they_are_if_their_names_tell_them_apart(tmp_path):
+    files = {"a/x.jpg": encoded("JPEG"), "b/x.jpg": encoded("JPEG")}
+    folder, (one, other) = hand_out(tmp_path, files, copy="none")
+    assert (one.name, other.name) == ("a/x.jpg", "b/x.jpg")
+    assert not (folder / "images").exists()
+    names = Names([one, other])
+    assert names.find("b/x.jpg") == other.id and names.find("x.jpg") is None
+    with pytest.raises(ConfigError, match=r"is no file of .*set oracle.copy=copy"):
+        hand_out(tmp_path / "drawn", copy="none")
+
+
+def test_two_people_of_one_image_have_a_picture_each(tmp_path):
+    files = {"a.jpg": encoded("JPEG")}
+    # The same file for both examples.
+    shared = dataclasses.replace(DATA, files=("a.jpg",) * len(DATA.files))
+    for copy in ("copy", "none"):
+        place = tmp_path / copy
+        hand_out(place, files)
+        handout = Handout(
+            place / "run",
+            shared,
+            small.context().labels,
+            exchange.make_exchange(small.configure(), shared),
+            str(place / "my data"),
+            copy,
+        )
+        shutil.rmtree(handout.folder(0))
+        if copy == "none":
+            with pytest.raises(ConfigError, match="could not be told apart"):
+                handout.write(0, IDS)
+            assert not list((place / "run" / "to_label").iterdir())
+            continue
+        handout.write(0, IDS)
+        names = [one.name for one in read_index(handout.folder(0))]
+        assert len(set(names)) == 2
+
+
+def test_another_choice_is_never_written_over_one_that_is_handed_out(tmp_path):
+    folder, _ = hand_out(tmp_path)
+    made = exchange.make_exchange(small.configure(), DATA)
+    labels = small.context().labels
+    handout = Handout(tmp_path / "run", DATA, labels, made, "", "copy")
+    with pytest.raises(records.WorkdirError, match="hands out other examples"):
+        handout.write(0, IDS[::-1])
+    assert [one.id for one in read_index(folder)] == IDS.tolist()
+
+
+class Page(html.parser.HTMLParser):
+    """Which files a page names, and its words."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.named, self.words = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        assert tag != "script"
+        self.named += [v for k, v in attrs if k in ("src", "href")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_names_files_beside_it_and_says_why(tmp_path):
+    folder, requests = hand_out(tmp_path, {"a.jpg": encoded("JPEG")})
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
+    assert len(page.named) == 2 * len(requests) + 1
+    for name in page.named:
+        assert (folder / name).is_file()
+    words = " ".join(page.words)
+    for one in requests:
+        assert one.why in words and one.name in words
+    tile = Image.open(folder / "tiles/0001.png")
+    assert min(tile.size) >= 128
+
+
+def test_names_are_found_whatever_tools_put_before_them():
+    base = read_request("000012_a-b.png", 12)
+    names = Names([base, read_request("000013_c.png", 13)])
+    for name in (
+        "000012_a-b.png",
+        "images/000012_a-b.png",
+        "C:\\labels\\images\\000012_a-b.png",
+        "labeled-data/cycle_00/000012_a-b.png",
+        "0123abcd-000012_a-b.png",
+        "/data/local-files/?d=images/000012_a-b.png",
+        "12",
+        "000012",
+    ):
+        assert names.find(name) == 12, name
+    for name in ("000012_other.png", "000014_a.png", "14", ""):
+        assert names.find(name) is None
+
+
+def read_request(name, example):
+    return exchange.Request(
+        rank=1,
+        id=example,
+        name=name,
+        key=name,
+        file=name,
+        size=(10, 10),
+        window=None,
+        box=(0, 0, 1, 1),
+        score=None,
+        why="",
+        predicted={},
+    )
+
+
+def test_boxes_lie_within_the_image():
+    window = np.array([10, 20, 40], np.float32)
+    assert box_within((50, 30), window, None) == (-0.5, 0, 30, 29.5)
+    assert box_within((50, 30), None, None) == (-0.5, -0.5, 49.5, 29.5)
+    box = np.array([1, 2, 99, 9.0])
+    assert box_within((50, 30), window, box) == (1, 2, 49.5, 9)
+
+
+def test_reasons_are_of_the_arrays_there_are():
+    arrays = {
+        "scores": np.array([1, 2, 3, np.nan], np.float32),
+        "joint_entropy": np.array([[0, 1, 2]] * 4, np.float32),
+        "neighbour_ids": np.array([[7, 8]] * 4),
+        "neighbour_probabilities": np.array([[0.25, 0.75]] * 4),
+        "pick_distance": np.array([np.nan, np.nan, 2.5, 1]),
+    }
+    sites, keys = ("head", "hand", "foot"), [f"k{i}" for i in range(9)]
+    assert reasons.why(arrays, 2, "egl", sites, keys) == (
+        "score 3 by egl, above 67% of 3 scored; least sure of foot and hand; most like "
+        "the labelled k8 (75%); distance to all that was labelled or picked before 2.5"
+    )
+    bare = {"scores": arrays["scores"]}
+    assert reasons.why(bare, 3, "coreset", sites, keys) == (
+        "chosen by coreset, which gives no score"
+    )
+    assert reasons.why(bare, 0, "random", sites, keys) == "drawn at random"
+    # Of other sites than the task's nothing is said.
+    assert "sure" not in reasons.why(arrays, 0, "egl", ("whole",), keys)
+
+
+def test_a_folder_takes_the_place_of_another_whole(tmp_path):
+    for text in ("one", "two"):
+        with atomic_folder(tmp_path / "a") as folder:
+            (folder / "x").write_text(text)
+            (folder / text).write_text("")
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"x", "two"}
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "a") as folder:
+        (folder / "x").write_text("three")
+        raise ZeroDivisionError
+    assert (tmp_path / "a" / "x").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,89 @@
+"""CVAT's XML: skeletons, single points, groups, and what is refused."""
+
+import numpy as np
+import pytest
+
+from jalpose.data.source import DataError
+from jalpose.tasks.pose.formats import cvat, reading
+from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE
+
+META = (
+    "<meta><task><labels><label><name>nose</name><parent>mouse</parent></label><label>"
+    "<name>tail</name><parent>mouse</parent></label><label><name>mouse</name></label>"
+    "</labels></task></meta>"
+)
+TAIL = '<points label="tail" outside="0" occluded="1" points="30.25,22.00"/>'
+NOSE = '<points label="nose" outside="0" occluded="0" points="10.00,20.50"/>'
+GONE = '<points label="nose" outside="1" occluded="0" points="0.00,0.00"/>'
+
+
+def document(*inside, meta=META, name="day 1/ä.png"):
+    image = (
+        f'<image id="0" name="{name}" width="60" height="40">{"".join(inside)}</image>'
+    )
+    return f'<?xml version="1.0"?><annotations>{meta}{image}</annotations>'
+
+
+def skeleton(*points):
+    return f'<skeleton label="mouse" z_order="0">{"".join(points)}</skeleton>'
+
+
+def read(tmp_path, text):
+    path = tmp_path / "annotations"
+    path.write_text(text, encoding="utf-8")
+    return reading.read(path)
+
+
+def test_skeletons(tmp_path):
+    found = read(tmp_path, document(skeleton(TAIL, NOSE), skeleton(GONE, TAIL)))
+    assert found.skeleton.joints == ("nose", "tail")
+    assert found.skeleton.name == "mouse2" and found.images[0].size == (60, 40)
+    one, two = found.instances
+    assert (one.file, one.id, two.id) == ("day 1/ä.png", "1", "2")
+    assert one.joints.tolist() == [[10, 20.5], [30.25, 22]]
+    assert one.status.tolist() == [VISIBLE, OCCLUDED]
+    assert two.status.tolist() == [ABSENT, OCCLUDED] and np.isnan(two.joints[0]).all()
+
+
+def test_single_points_and_groups(tmp_path):
+    found = read(tmp_path, document(NOSE, TAIL, meta=""))
+    (one,) = found.instances
+    assert one.id == "" and one.labelled and found.skeleton.joints == ("nose", "tail")
+    first, second = (
+        NOSE.replace("<points", f'<points group_id="{group}"') for group in (1, 2)
+    )
+    box = '<box label="mouse" group_id="2" xtl="1" ytl="2" xbr="11" ybr="22"/>'
+    one, two = read(tmp_path, document(first, second, box)).instances
+    assert one.box is None and two.box.tolist() == [0.5, 1.5, 10.5, 21.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (document(NOSE, NOSE), "nose is there twice: two people"),
+        (document(skeleton(NOSE.replace("nose", "eye"))), "no joint 'eye'"),
+        (document(NOSE.replace("10.00,20.50", "1,2;3,4")), "nose has 2 places"),
+        (document(NOSE.replace("10.00", "99999")), "beyond 32,768"),
+        (document(NOSE.replace("10.00", "x")), "could not convert"),
+        (document(NOSE, name="../a.png"), "leads out of the images"),
+        ("<annotations><track/></annotations>", "CVAT for video"),
+        ("<annotations><image", "Cannot read .* as XML"),
+        ("<annotations></annotations>", "marks no skeleton"),
+        ("<other/>", "none of the formats"),
+    ],
+)
+def test_what_is_refused(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, text)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    found = read(tmp_path, document(skeleton(NOSE, TAIL), skeleton(GONE, TAIL)))
+    text = cvat.xml_of(found)
+    assert text.count("<points") == 4 and 'outside="1"' in text
+    again = read(tmp_path, text)
+    assert again.images == found.images
+    for one, two in zip(found.instances, again.instances, strict=True):
+        np.testing.assert_array_equal(one.joints, two.joints)
+        np.testing.assert_array_equal(one.status, two.status)
+        assert one.id == two.id
