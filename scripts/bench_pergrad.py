@@ -45,6 +45,7 @@ _MICROBATCHES = flags.DEFINE_list(
 )
 _PASSES = flags.DEFINE_list("passes", ["2", "4"], "passes of the sketch")
 _SIZE_OF_SKETCH = flags.DEFINE_integer("sketch_size", 512, "numbers of a sketch")
+_ROWS = flags.DEFINE_list("rows", [], "of one label an image; default: all")
 _COPIES = flags.DEFINE_integer("copies", 5, "copies differentiated at once")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timings of each row")
 _OUT = flags.DEFINE_string("out", "", "file for the rows, JSON")
@@ -282,6 +283,8 @@ def main(argv):
             if not how or name in ("exact", "ghost")
         }
         engines |= network.beyond(1 if on_cpu else 0)
+        if _ROWS.value:
+            engines = {name: engines[name] for name in _ROWS.value}
         found = sweep({**yardsticks, **engines}, *draw(batch, 1), network)
         rows += table(found, batch, 1)
         show(rows[-len(found) :])
