@@ -7,7 +7,15 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Inexact, Key, PyTree, Shaped, UInt32
 
-from jalpose.pergrad import AnyArray, checks, dtypes, examples, measures, projections
+from jalpose.pergrad import (
+    AnyArray,
+    checks,
+    dtypes,
+    examples,
+    given,
+    measures,
+    projections,
+)
 from jalpose.pergrad.engines import Engine, engine_of
 from jalpose.pergrad.projections import Shape
 from jalpose.pergrad.trainable import Trainable, select
@@ -70,8 +78,8 @@ def sketches(
     checks.network(variables)
     checks.shapes(inputs, targets)
     apply_fn, variables = select(apply_fn, variables, trainable)
-    checks.sketch_size(size, variables["params"])
-    checks.one_key(key)
+    given.sketch_size(size, variables["params"])
+    given.one_key(key)
     measure = measures.sketch_of(size)
     # Key arrays of their own dtype cannot enter a `shard_map` everywhere.
     typed = dtypes.is_key(key)
