@@ -307,3 +307,17 @@ def test_a_picture_reaches_as_far_as_the_joints_do(people):
     assert (inside[60, [5, -5]] == 200).all()
     assert (outside[size // 2 - 60, 5] == 200).all()
     assert (outside[size // 2 - 60, -5] == 96).all()
+
+
+def test_a_box_is_drawn_where_there_is_one(people):
+    skeleton = people.sources[0].skeleton
+    image = np.full((100, 100, 3), 200, np.uint8)
+    truth = {name: values[0].copy() for name, values in people.truth.items()}
+    truth["joints"] = truth["joints"] * 0 + (50, 50)
+    bare = overview.draw(skeleton, image, None, truth)
+    nothing = overview.draw(skeleton, image, None, {**truth, "box": np.full(4, np.nan)})
+    np.testing.assert_array_equal(bare, nothing)
+    drawn = overview.draw(skeleton, image, None, {**truth, "box": [10, 20, 90, 80]})
+    changed = np.argwhere((drawn != bare).any(axis=-1)) * 100 / overview.SIZE
+    np.testing.assert_allclose(changed.min(axis=0), (20, 10), atol=1)
+    np.testing.assert_allclose(changed.max(axis=0), (80, 90), atol=1)

@@ -72,7 +72,7 @@ def compare(
     variables = checkpoints.load_model(workdir, cycle)
     variables = sharding.replicate(programs.mesh, variables)
     state = state_of(dataset, workdir, cycle)
-    ids = context.unlabelled(state.labelled, cycle, options.images)
+    ids = context.unlabelled(state.taken, cycle, options.images)
     if len(ids) < 3:
         raise ConfigError(f"{len(ids)} images are left to compare on: 3 are the least")
     block = _block(ours.acquisition.block, len(ids), programs.mesh.size)

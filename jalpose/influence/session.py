@@ -159,10 +159,10 @@ def _of_cycle(
         for number in (cycle, cycle + 1)
     )
     state, following = (state_of(dataset, workdir, c) for c in (cycle, cycle + 1))
-    scored = context.unlabelled(state.labelled, cycle)
+    scored = context.unlabelled(state.taken, cycle)
     ids = scored
     if 0 < options.images < len(scored):
-        ids = context.unlabelled(state.labelled, cycle, options.images)
+        ids = context.unlabelled(state.taken, cycle, options.images)
     chosen = following.labelled[len(state.labelled) :]
     # Of some of the pool the same share is chosen.
     count = max(1, round(len(chosen) * len(ids) / len(scored)))

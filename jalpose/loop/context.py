@@ -357,7 +357,8 @@ def _check_budget(config, dataset):
 
 def _check_oracle(config, dataset, oracle):
     """Raise ConfigError where labels are to be handed out that nobody has."""
-    if oracle.simulated and not dataset.pool_labelled and config.loop.cycles:
+    nobody = isinstance(oracle, SimulatedOracle) and not oracle.simulated
+    if nobody and config.loop.cycles:
         raise ConfigError(
             "the pool of this data set has no labels, so that they cannot be simulated "
             f"for loop.cycles={config.loop.cycles}: set oracle.name=folder, and people "

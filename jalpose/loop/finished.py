@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from jalpose.data.dataset import Dataset
 from jalpose.loop import checkpoints, run
 from jalpose.loop.state import AwaitingLabels, CycleState
+from jalpose.oracles.folder import ANSWERS, read_answers, taken_in
+from jalpose.oracles.oracle import Answers
 from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
 
@@ -46,14 +48,33 @@ def cycle_of(workdir, wanted: int) -> int:
 
 
 def state_of(dataset: Dataset, workdir, cycle: int) -> CycleState:
-    """The state the model of `cycle` chose in: what was labelled, no more."""
-    bought = [records.read_arrays(workdir, c)["selected"] for c in range(cycle)]
-    labelled = np.concatenate([dataset.initial, *bought]).astype(np.int64)
-    answers = {}
-    if bought:
-        answers = dataset.truth_of(labelled[len(dataset.initial) :])
-    phase = AwaitingLabels(variables={}, chosen=labelled[:0])
-    return CycleState(cycle=cycle, labelled=labelled, answers=answers, phase=phase)
+    """The state the model of `cycle` chose in: what was labelled, no more.
+
+    Labels that people gave are those that were taken, whatever was corrected since.
+    """
+    bought = [_bought(dataset, workdir, c) for c in range(cycle)]
+    labelled = np.concatenate([dataset.initial, *(one.ids for one in bought)])
+    answers = {
+        name: np.concatenate([one.labels[name] for one in bought])
+        for name in (dataset.truth if bought else ())
+    }
+    nobody = np.zeros(0, np.int64)
+    return CycleState(
+        cycle=cycle,
+        labelled=labelled.astype(np.int64),
+        answers=answers,
+        rejected=np.concatenate([nobody, *(one.rejected for one in bought)]),
+        phase=AwaitingLabels(variables={}, chosen=nobody),
+    )
+
+
+def _bought(dataset: Dataset, workdir, cycle: int) -> Answers:
+    """What the choice of a cycle bought: of people, or of the data set."""
+    path = taken_in(workdir, cycle) / ANSWERS
+    if path.is_file():
+        return read_answers(path)
+    ids = records.read_arrays(workdir, cycle)["selected"]
+    return Answers(ids, dataset.truth_of(ids))
 
 
 def free_folder(wanted: Path) -> Path:

@@ -326,7 +326,12 @@ class FolderOracle:
         return records.read_cycles(self._workdir)[-1]["cycle"]
 
     def _taken(self, cycle: int) -> Path:
-        return self._workdir / TAKEN / f"cycle_{cycle:02d}"
+        return taken_in(self._workdir, cycle)
+
+
+def taken_in(workdir, cycle: int) -> Path:
+    """Where what was taken in a cycle is kept."""
+    return Path(workdir) / TAKEN / f"cycle_{cycle:02d}"
 
 
 def read_answers(path: Path) -> Answers:

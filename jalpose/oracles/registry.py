@@ -6,6 +6,7 @@ from jalpose.data.dataset import Dataset
 from jalpose.oracles.oracle import Oracle
 from jalpose.oracles.simulated import SimulatedOracle
 from jalpose.settings.checks import ConfigError
+from jalpose.settings.validation import refuse_many_methods
 from jalpose.tasks import registry as tasks
 
 
@@ -18,17 +19,22 @@ def make_oracle(config: ConfigDict, dataset: Dataset, workdir) -> Oracle:
       workdir: of the run.
 
     Raises:
-      ConfigError: `oracle.name=folder` for a task that hands nothing out.
+      ConfigError: people are to label for a task that hands nothing out, or for
+        several methods.
     """
-    if config.oracle.name == "simulated":
+    name = config.oracle.name
+    if name == "auto":
+        name = "simulated" if dataset.pool_labelled else "folder"
+    if name == "simulated":
         return SimulatedOracle(dataset)
+    refuse_many_methods(config)
     from jalpose.oracles.folder import FolderOracle
 
     exchange = tasks.exchange_of(config.task)
     if exchange is None:
         raise ConfigError(
-            f"oracle.name=folder: the task {config.task} has no module `exchange`, "
-            "which hands examples out; see jalpose/tasks/exchange.py"
+            f"oracle.name={config.oracle.name}: the task {config.task} has no module "
+            "`exchange`, which hands examples out; see jalpose/tasks/exchange.py"
         )
     return FolderOracle(
         dataset,

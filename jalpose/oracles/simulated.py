@@ -18,13 +18,19 @@ class SimulatedOracle:
     """
 
     dataset: Dataset
-    simulated = True
+
+    @property
+    def simulated(self) -> bool:
+        """Has the data set labels of its pool?"""
+        return self.dataset.pool_labelled
 
     def request(self, ids: np.ndarray) -> None:
         """Do nothing: the labels are there."""
 
     def answers(self, ids: np.ndarray) -> Answers | None:
-        """The truth of examples of the pool; None for others."""
+        """The truth of examples of the pool; None for others, and where it has none."""
+        if not self.simulated:
+            return None
         if not np.isin(ids, self.dataset.pool).all():
             return None
         return Answers(ids=ids, labels=self.dataset.truth_of(ids))

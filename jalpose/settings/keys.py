@@ -134,6 +134,7 @@ def common() -> ConfigDict:
     oracle = config.oracle = ConfigDict()
     # simulated (the data set's own labels, at once) | folder (people: what is to be
     # labelled is written to <workdir>/to_label, answers are read from <workdir>/labels)
+    # | auto (folder where the pool has no labels)
     oracle.name = "simulated"
     # Images beside what is to be labelled: copy | link | none (they stay in data.dir)
     oracle.copy = "copy"

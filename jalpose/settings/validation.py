@@ -171,18 +171,24 @@ def _check_labelled(config):
 
 def _check_oracle(config):
     oracle = config.oracle
-    one_of("oracle.name", oracle.name, ("simulated", "folder"))
+    one_of("oracle.name", oracle.name, ("simulated", "folder", "auto"))
     one_of("oracle.copy", oracle.copy, ("copy", "link", "none"))
     one_of("oracle.corrected", oracle.corrected, ("refuse", "keep", "take"))
+    if oracle.name == "folder":
+        refuse_many_methods(config)
+
+
+def refuse_many_methods(config: ConfigDict) -> None:
+    """Raise ConfigError where people would be asked for the labels of many methods."""
     others = {
         "loop.compare": tuple(config.loop.compare),
         "experiment.methods": tuple(config.experiment.methods),
     }
     for key, names in others.items():
-        if names and oracle.name == "folder":
+        if names:
             raise ConfigError(
-                f"oracle.name=folder asks people for the labels of one method's "
-                f"choices, and {key}={names} names more: set {key}=()"
+                f"oracle.name={config.oracle.name} asks people for the labels of one "
+                f"method's choices, and {key}={names} names more: set {key}=()"
             )
 
 

@@ -12,7 +12,9 @@ from jalpose.loop import advance, checkpoints, run
 from jalpose.loop.events import Finished, LabelsCame, Measured, Selected, Trained
 from jalpose.loop.state import AwaitingLabels, CycleState, Scoring
 from jalpose.oracles.oracle import Answers
+from jalpose.oracles.simulated import SimulatedOracle
 from jalpose.runtime.screen import Screen
+from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
 from jalpose.storage.journal import Journal
 from tests.support import small
@@ -107,6 +109,17 @@ def after(people, state=None):
     state, event = advance.advance(state or awaiting(), context(people))
     assert isinstance(event, LabelsCame)
     return state
+
+
+def test_labels_that_nobody_has_are_not_simulated():
+    nowhere = dataclasses.replace(without_labels(), pool_labelled=False)
+    assert not SimulatedOracle(nowhere).simulated and SimulatedOracle(DATA).simulated
+    assert SimulatedOracle(nowhere).answers(CHOSEN) is None
+    with pytest.raises(ConfigError, match="the pool of this data set has no labels"):
+        small.flat_context(CHANGES, dataset=nowhere)
+    # Without choices there is nothing to hand out; nor is anything measured by labels.
+    found = small.flat_context({**CHANGES, "loop.cycles": 0}, dataset=nowhere)
+    assert not found.oracle.simulated
 
 
 # Waiting.

@@ -30,6 +30,7 @@ _FAR = 1 / 2  # of an image's longer side, outside: a joint there is a slip
 _NAMED = 3  # examples in a finding
 _QUANTILES = {"least": 0, "5 %": 5, "median": 50, "95 %": 95, "most": 100}
 _WINDOW = (255, 80, 200)  # colour of the crop window
+_BOX = (255, 210, 60)  # colour of the person's box
 _GROUND = 96  # grey round the image
 
 
@@ -55,12 +56,13 @@ def overview(config: ConfigDict, dataset: Dataset) -> Overview:
             Key("middle", middle, 6),
             Key("hidden in the image", middle, 2, hollow=True),
             Key("crop window", _WINDOW, 2),
+            *((Key("box", _BOX, 2),) if "box" in dataset.truth else ()),
         ),
     )
 
 
 def draw(skeleton: Skeleton, image, window, truth: Truth) -> np.ndarray:
-    """The whole image, with what lies outside near it, label and crop window."""
+    """The whole image, with what lies outside near it, label, box and crop window."""
     joints, status = truth["joints"].astype(np.float64), truth["status"]
     extent = np.array(image.shape[1::-1])
     there = joints[np.isfinite(joints).all(axis=1)]
@@ -79,11 +81,17 @@ def draw(skeleton: Skeleton, image, window, truth: Truth) -> np.ndarray:
     def moved(places):
         return (np.asarray(places, np.float64) - low + 0.5) * scale - 0.5 + corner
 
+    framed: list[tuple[Any, tuple[int, int, int]]] = []
     if window is not None:
         centre, half = np.asarray(window[:2], np.float64), float(window[2]) / 2
-        ends = np.clip(moved([centre - half, centre + half]), -SIZE, 2 * SIZE)
+        framed.append(([centre - half, centre + half], _WINDOW))
+    box = np.asarray(truth.get("box", np.nan), np.float64)
+    if np.isfinite(box).all():
+        framed.append((box.reshape(2, 2), _BOX))
+    for corners, colour in framed:
+        ends = np.clip(moved(corners), -SIZE, 2 * SIZE)
         canvas = Image.fromarray(picture)
-        ImageDraw.Draw(canvas).rectangle([*ends[0], *ends[1]], outline=_WINDOW, width=2)
+        ImageDraw.Draw(canvas).rectangle([*ends[0], *ends[1]], outline=colour, width=2)
         picture = np.asarray(canvas)
     return drawings.draw_pose(picture, moved(joints), status, skeleton)
 

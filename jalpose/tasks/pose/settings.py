@@ -142,6 +142,7 @@ BENCHMARKS = {
     "photos": Benchmark(
         {
             "data.name": "photos",
+            "oracle.name": "auto",
             "data.crop": "box",
             "data.window": 1.25,
             "data.initial": 0,
