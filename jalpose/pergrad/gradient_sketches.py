@@ -89,7 +89,9 @@ def sketches(
     def begin(variables, key):
         example = jax.tree.map(_one, inputs)
         shapes = _shapes(engine, apply_fn, variables, example)
-        drawn = measures.draw(jax.random.wrap_key_data(key, impl=kind), shapes, size)
+        # Of a key that is a constant the compiler would draw all signs itself, slowly.
+        key = jax.random.wrap_key_data(jax.lax.optimization_barrier(key), impl=kind)
+        drawn = projections.draw(key, shapes, size)
 
         def one(arguments, loop):
             example, target = arguments
