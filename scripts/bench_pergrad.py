@@ -3,7 +3,9 @@
     python scripts/bench_pergrad.py --batches=1,4,8 --labels=10,30 --out=rows.json
 
 For each batch size B (one label an image): a forward pass, the gradient of the batch in
-both convolutions at hand, and the norms by every engine. For each number of labels K
+both convolutions at hand, and the norms by every engine; and what else there is of
+single gradients: sketches, the norms beside the mean gradient, weighted and clipped
+sums. For each number of labels K
 (one image): the norms of K candidates by vmap(grad) over K copies of the image, from
 one shared forward pass by every engine, and their expectation by the sketch. Within a
 sweep's step all rows are timed in turn, several times, in this one process; medians are
@@ -42,6 +44,8 @@ _MICROBATCHES = flags.DEFINE_list(
     "microbatches", [], "microbatches of ghost in the sweep over labels; default: one"
 )
 _PASSES = flags.DEFINE_list("passes", ["2", "4"], "passes of the sketch")
+_SIZE_OF_SKETCH = flags.DEFINE_integer("sketch_size", 512, "numbers of a sketch")
+_ROWS = flags.DEFINE_list("rows", [], "of one label an image; default: all")
 _COPIES = flags.DEFINE_integer("copies", 5, "copies differentiated at once")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timings of each row")
 _OUT = flags.DEFINE_string("out", "", "file for the rows, JSON")
@@ -135,6 +139,35 @@ class Network:
             return api.expected_squared_norm(*arguments, weights).total
 
         return norms
+
+    def beyond(self, microbatch):
+        """Sketches and sums: name -> function of the row's arrays."""
+        native, blocked = self.apply("native"), self.apply("blocked")
+        engine = Engine("ghost", microbatch=microbatch)
+        fast = blocked if _on_cpu() else native
+
+        def sketches(*arrays):
+            size, key = _SIZE_OF_SKETCH.value, jax.random.key(0)
+            return api.sketches(engine, native, self.loss, *arrays, size=size, key=key)
+
+        def beside(*arrays):
+            return api.norms_and_gradient("ghost", native, self.loss, *arrays)
+
+        def weighted(variables, images, targets):
+            weights = jnp.ones(len(images))
+            return api.weighted_gradient(
+                fast, self.loss, variables, images, targets, weights
+            )
+
+        def clipped(*arrays):
+            return api.clipped_gradient("ghost", native, self.loss, *arrays, 1.0)
+
+        return {
+            "sketches": sketches,
+            "norms and gradient": beside,
+            "weighted gradient": weighted,
+            "clipped gradient": clipped,
+        }
 
 
 def _on_cpu() -> bool:
@@ -249,6 +282,9 @@ def main(argv):
             for name in ("exact", "ghost", "conv_linear", "goodfellow")
             if not how or name in ("exact", "ghost")
         }
+        engines |= network.beyond(1 if on_cpu else 0)
+        if _ROWS.value:
+            engines = {name: engines[name] for name in _ROWS.value}
         found = sweep({**yardsticks, **engines}, *draw(batch, 1), network)
         rows += table(found, batch, 1)
         show(rows[-len(found) :])

@@ -67,7 +67,7 @@ def test_a_config_file_of_one_method_is_answered_with_todays_command(given, now,
 def test_a_config_file_that_is_not_there_is_answered_with_those_there_are():
     message = (
         r"there is no file configs/quikstart\.py\. Did you mean 'configs/quickstart"
-        r"\.py'\? There are: configs/lsp\.py, .*configs/quickstart\.py$"
+        r"\.py'\? There are: configs/\w+\.py, .*configs/quickstart\.py, .*\.py$"
     )
     with pytest.raises(ConfigError, match=message):
         command.check_config_file(["--config=configs/quikstart.py:scale=tiny"])

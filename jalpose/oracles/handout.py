@@ -138,7 +138,11 @@ class Handout:
         _write_index(folder, cycle, requests)
         _write_selection(folder, requests)
         self._exchange.write(folder, requests, within)
-        files = sorted(path.name for path in folder.iterdir() if path.is_file())
+        files = sorted(
+            path.name
+            for path in folder.iterdir()
+            if path.is_file() and path.name != INDEX
+        )
         page = contact_sheet.page(cycle, method, requests, tiles, files, within)
         (folder / contact_sheet.PAGE).write_text(page, encoding="utf-8", newline="")
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Integer, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, checks, exact, memory, places, taps
+from jalpose.pergrad import AnyArray, checks, exact, given, memory, places, taps
 from jalpose.pergrad.engines import Engine
 from jalpose.pergrad.measures import SQUARES, Measure
 from jalpose.pergrad.program import cut
@@ -54,7 +54,7 @@ def each(
     """
     count = len(jax.tree.leaves(inputs)[0])
     if mask is not None:
-        checks.mask_fits(mask, count)
+        given.mask_fits(mask, count)
         rest = (rest, jnp.asarray(mask))
     _check(apply_fn, shared[0], inputs, mesh)
     shared = places.vary_as(shared, (shared, inputs, rest))
@@ -230,7 +230,7 @@ def linearise(
 def inner_product(output: PyTree, cotangent: PyTree):
     """The loss whose gradient by the output is the cotangent."""
     parts = zip(jax.tree.leaves(output), jax.tree.leaves(cotangent), strict=True)
-    return sum(jnp.sum(made * given).real for made, given in parts)
+    return sum(jnp.sum(made * wanted).real for made, wanted in parts)
 
 
 def cotangents(
@@ -251,14 +251,14 @@ def cotangents(
     parts = cut(output)
     if loss_fn is inner_product:
         checks.cotangents_fit(output, targets)
-        given = [
+        floats = [
             target
             for target, kind in zip(jax.tree.leaves(targets), parts.kinds, strict=True)
             if kind
         ]
         return [
             target.astype(made.dtype)
-            for target, made in zip(given, parts.floats, strict=True)
+            for target, made in zip(floats, parts.floats, strict=True)
         ]
     checks.loss(loss_fn, output, targets)
 

@@ -7,7 +7,15 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Inexact, Key, PyTree, Shaped, UInt32
 
-from jalpose.pergrad import AnyArray, checks, dtypes, examples, measures, projections
+from jalpose.pergrad import (
+    AnyArray,
+    checks,
+    dtypes,
+    examples,
+    given,
+    measures,
+    projections,
+)
 from jalpose.pergrad.engines import Engine, engine_of
 from jalpose.pergrad.projections import Shape
 from jalpose.pergrad.trainable import Trainable, select
@@ -70,8 +78,8 @@ def sketches(
     checks.network(variables)
     checks.shapes(inputs, targets)
     apply_fn, variables = select(apply_fn, variables, trainable)
-    checks.sketch_size(size, variables["params"])
-    checks.one_key(key)
+    given.sketch_size(size, variables["params"])
+    given.one_key(key)
     measure = measures.sketch_of(size)
     # Key arrays of their own dtype cannot enter a `shard_map` everywhere.
     typed = dtypes.is_key(key)
@@ -81,7 +89,9 @@ def sketches(
     def begin(variables, key):
         example = jax.tree.map(_one, inputs)
         shapes = _shapes(engine, apply_fn, variables, example)
-        drawn = measures.draw(jax.random.wrap_key_data(key, impl=kind), shapes, size)
+        # Of a key that is a constant the compiler would draw all signs itself, slowly.
+        key = jax.random.wrap_key_data(jax.lax.optimization_barrier(key), impl=kind)
+        drawn = projections.draw(key, shapes, size)
 
         def one(arguments, loop):
             example, target = arguments

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, checks, dtypes, examples, summing
+from jalpose.pergrad import AnyArray, checks, dtypes, examples, given, summing
 from jalpose.pergrad.engines import Engine, engine_of
 from jalpose.pergrad.norms import squared_norms
 from jalpose.pergrad.trainable import Trainable, select
@@ -82,15 +82,15 @@ def weighted_gradient(
     """
     checks.network(variables)
     checks.shapes(inputs, targets)
-    checks.weights_fit(weights, targets)
-    checks.not_negative("microbatch", microbatch)
+    given.weights_fit(weights, targets)
+    given.not_negative("microbatch", microbatch)
     apply_fn, variables = select(apply_fn, variables, trainable)
     num = jax.tree.leaves(targets)[0].shape[1]
     weights = jnp.asarray(weights)
     if weights.ndim == 1:
         weights = jnp.broadcast_to(weights[:, None], (len(weights), num))
     if mask is not None:
-        checks.mask_fits(mask, len(weights))
+        given.mask_fits(mask, len(weights))
         weights = jnp.where(jnp.asarray(mask)[:, None], weights, 0)
 
     def part(variables, arguments):
@@ -167,7 +167,7 @@ def clipped_gradient(
       ValueError: as `api.squared_norms`; a `clip_norm` that is not above zero.
     """
     engine = engine_of(engine)
-    checks.clip_norm(clip_norm)
+    given.clip_norm(clip_norm)
     arguments = (apply_fn, loss_fn, variables, inputs, targets)
     norms = squared_norms(
         engine, *arguments, mask=mask, trainable=trainable, mesh=mesh
@@ -247,7 +247,7 @@ def norms_and_gradient(
     count, num = jax.tree.leaves(targets)[0].shape[:2]
     counts = jnp.ones(count, bool)
     if mask is not None:
-        checks.mask_fits(mask, count)
+        given.mask_fits(mask, count)
         counts = jnp.asarray(mask)
 
     def part(variables, arguments):

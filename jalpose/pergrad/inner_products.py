@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, checks, dtypes, examples
+from jalpose.pergrad import AnyArray, checks, dtypes, examples, given
 from jalpose.pergrad.engines import Engine
 from jalpose.pergrad.measures import Measure
 from jalpose.pergrad.trainable import Trainable, select
@@ -92,7 +92,7 @@ def inner_products(
         checks.on_one_device(x)
         count = len(jax.tree.leaves(x)[0])
         if kept is not None:
-            checks.mask_fits(kept, count)
+            given.mask_fits(kept, count)
         kept = jnp.ones(count, bool) if kept is None else jnp.asarray(kept)
         sets.append((_blocks((x, y), min(block, count)), kept))
 

@@ -7,12 +7,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from jalpose.pergrad import dtypes, projections
-from jalpose.pergrad.projections import Drawn, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +47,6 @@ def sketch_of(size: int) -> Measure:
         return projections.of_gradient(drawn, size, gradient)
 
     return Measure((size,), of_layer, of_gradient)
-
-
-def draw(key: PRNGKeyArray, shapes: Sequence[Shape], size: int) -> list[Drawn]:
-    """What the sketches of all tensors are made of, each from a key of its own."""
-    return [
-        projections.draw(jax.random.fold_in(key, number), shape, size)
-        for number, shape in enumerate(shapes)
-    ]
 
 
 def zeros(measure: Measure, leaves: Sequence[PyTree]) -> list[Array]:

@@ -20,8 +20,9 @@ the parameters, never on the examples.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -68,20 +69,31 @@ class Drawn(NamedTuple):
     rotation: Integer[Array, ""]
 
 
-def draw(key: PRNGKeyArray, shape: Shape, size: int) -> Drawn:
-    """What the projection of one tensor is made of.
+def draw(key: PRNGKeyArray, shapes: Sequence[Shape], size: int) -> list[Drawn]:
+    """What the projections of all tensors are made of.
+
+    All signs are drawn at once: a draw for each tensor takes long to compile.
 
     Args:
-      key: of this tensor.
-      shape: of the matrix its gradient is.
+      key: of the whole projection.
+      shapes: of the matrices that the tensors' gradients are.
       size: of the sketch.
     """
-    keys = jax.random.split(key, 4)
-    counts = (0, shape.depth, shape.width)
-    if shape.by_entries:
-        counts = (shape.depth * shape.width, 0, 0)
-    entries, depth, width = map(_signs, keys[:3], counts)
-    return Drawn(entries, depth, width, jax.random.randint(keys[3], (), 0, size))
+    of_signs, of_rotations = jax.random.split(key)
+    counts = [
+        (shape.depth * shape.width, 0, 0)
+        if shape.by_entries
+        else (0, shape.depth, shape.width)
+        for shape in shapes
+    ]
+    signs = _signs(of_signs, sum(map(sum, counts)))
+    rotations = jax.random.randint(of_rotations, (len(shapes),), 0, size)
+    ends = list(itertools.accumulate(itertools.chain.from_iterable(counts)))
+    parts = jnp.split(signs, ends[:-1])
+    return [
+        Drawn._make([*parts[3 * number : 3 * number + 3], rotations[number]])
+        for number in range(len(shapes))
+    ]
 
 
 def shape_of(array: Shaped[AnyArray, "..."]) -> Shape:

@@ -205,7 +205,8 @@ def squared_norms(
     rows = by_feature.reshape(num * features, -1)
 
     def add(total, start):
-        at = (0, *start, 0)
+        zero = jnp.zeros_like(start[0])  # of one dtype with the others, as asked
+        at = (zero, *start, zero)
         seen = lax.dynamic_slice(padded, at, (images, *reach, channels))
         seen = lax.slice(seen, (0,) * seen.ndim, seen.shape, (1, *window.strides, 1))
         part = jnp.matmul(

@@ -234,7 +234,8 @@ def test_guesses_lie_where_the_model_said(waiting):
     ):
         row = np.searchsorted(arrays["ids"], example)
         found = np.array(one["keypoints"]).reshape(-1, 3)[:, :2]
-        np.testing.assert_array_equal(found.astype(np.float32), arrays["joints"][row])
+        said = np.clip(arrays["joints"][row], 0, 127)  # within the image
+        np.testing.assert_array_equal(found.astype(np.float32), said)
         assert min(one["confidence"]) >= 0 and max(one["confidence"]) <= 1
 
 

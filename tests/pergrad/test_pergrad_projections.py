@@ -37,7 +37,7 @@ def matrix(shape, positions, size, groups=1):
     """Sketches of a layer's gradients, found and by hand."""
     a = random(0, groups, positions, shape.depth)
     g = random(1, K, groups, positions, shape.width // groups)
-    drawn = projections.draw(jax.random.key(3), shape, size)
+    (drawn,) = projections.draw(jax.random.key(3), [shape], size)
     project = jax.jit(
         lambda a, g: projections.of_matrix(drawn, size, a, g, accumulate=jnp.float32)
     )
@@ -89,7 +89,7 @@ def test_a_convolution_is_a_product_of_patches(sides, blocked, monkeypatch):
     x, size = random(2, 2, 9, 8, 70), 64
     g = random(3, K, 2, 5, 7, 60)  # of 9 / 2 rows and 8 + 1 - 2 columns
     shape = Shape(9 * 70, 60)
-    drawn = projections.draw(jax.random.key(1), shape, size)
+    (drawn,) = projections.draw(jax.random.key(1), [shape], size)
     found = jax.jit(
         lambda x, g: projections.of_window(
             drawn, size, window, x, g, blocked=blocked, accumulate=jnp.float32
@@ -109,7 +109,7 @@ def test_a_convolution_is_a_product_of_patches(sides, blocked, monkeypatch):
 def test_rows_of_a_table_are_where_they_were_taken(shape):
     indices = np.array([2, 5, 2, -1, 0])
     g = random(4, K, 5, shape.width) * (indices >= 0)[None, :, None]
-    drawn, size = projections.draw(jax.random.key(2), shape, 12), 12
+    (drawn,), size = projections.draw(jax.random.key(2), [shape], 12), 12
     found = projections.of_rows(drawn, size, indices, g, accumulate=jnp.float32)
     gradients = np.zeros((K, shape.depth, shape.width))
     for t, row in enumerate(indices):
@@ -123,7 +123,7 @@ def test_rows_of_a_table_are_where_they_were_taken(shape):
 def test_a_gradient_in_hand_is_its_rows_by_its_last_axis(array_shape):
     gradient, size = random(5, *array_shape), 11
     shape = projections.shape_of(gradient)
-    drawn = projections.draw(jax.random.key(5), shape, size)
+    (drawn,) = projections.draw(jax.random.key(5), [shape], size)
     found = projections.of_gradient(drawn, size, jnp.asarray(gradient))
     wanted = by_hand(drawn, shape, size, gradient.reshape(1, *shape))
     np.testing.assert_allclose(found, wanted[0], rtol=1e-4, atol=1e-4)
@@ -133,7 +133,7 @@ def test_complex_entries_are_two_real_ones():
     gradient = random(6, 4, 3) + 1j * random(7, 4, 3)
     shape = projections.shape_of(gradient)
     assert shape == Shape(8, 3)
-    drawn = projections.draw(jax.random.key(5), shape, 7)
+    (drawn,) = projections.draw(jax.random.key(5), [shape], 7)
     found = projections.of_gradient(drawn, 7, jnp.asarray(gradient))
     parts = np.concatenate([gradient.real, gradient.imag])[None]
     np.testing.assert_allclose(
@@ -142,11 +142,8 @@ def test_complex_entries_are_two_real_ones():
 
 
 def test_signs_are_fair_and_differ_between_tensors():
-    shape = Shape(2**15, 1)
-    draws = [
-        projections.draw(jax.random.fold_in(jax.random.key(0), n), shape, 8).entries
-        for n in range(2)
-    ]
+    shapes = [Shape(2**15, 1), Shape(2**15, 1)]
+    draws = [drawn.entries for drawn in projections.draw(jax.random.key(0), shapes, 8)]
     one, other = (np.asarray(d, int) for d in draws)
     assert set(one) == {-1, 1}
     # Four standard deviations.

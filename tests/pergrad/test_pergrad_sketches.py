@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jalpose.pergrad import api, checks, measures, projections
+from jalpose.pergrad import api, given, projections
 from tests.pergrad.test_pergrad_projections import by_hand
 from tests.support.gradients import NETWORKS, B, case, each_gradient, flat
 from tests.support.networks import Net, random, square_loss, variables_of
@@ -51,7 +51,7 @@ def test_a_sketch_is_the_drawn_sums_of_the_gradient(name):
     ]
     wanted = np.zeros((B * 2, size))
     for drawn, shape, leaf in zip(
-        measures.draw(KEY, shapes, size), shapes, gradients, strict=True
+        projections.draw(KEY, shapes, size), shapes, gradients, strict=True
     ):
         rows = np.asarray(leaf, float).reshape(B * 2, *shape)
         wanted += by_hand(drawn, shape, size, rows)
@@ -234,7 +234,7 @@ def test_float64_is_kept():
         residual = inputs @ variables["params"]["w"] - targets[:, 0]
         gradients = np.einsum("bi,bj->bij", inputs, residual)
         shape = projections.Shape(6, 4)
-        (drawn,) = measures.draw(KEY, [shape], 8)
+        (drawn,) = projections.draw(KEY, [shape], 8)
         assert found.dtype == jnp.float64
         wanted = by_hand(drawn, shape, 8, gradients)
         np.testing.assert_allclose(found[:, 0], wanted, rtol=1e-12)
@@ -258,7 +258,7 @@ def product(variables, x):
 )
 def test_a_size_that_no_sketch_can_have_is_refused(size, message):
     with pytest.raises(ValueError, match=message):
-        checks.sketch_size(size, SMALL["params"])
+        given.sketch_size(size, SMALL["params"])
 
 
 def test_every_size_up_to_the_parameters_can_be_had():
@@ -280,7 +280,7 @@ def test_every_size_up_to_the_parameters_can_be_had():
 )
 def test_anything_but_one_key_is_refused(key, found):
     with pytest.raises(ValueError, match=rf"key must be one random key.*{found}"):
-        checks.one_key(key)
+        given.one_key(key)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_anything_but_one_key_is_refused(key, found):
 )
 def test_a_mask_that_does_not_fit_is_refused(mask, found):
     with pytest.raises(ValueError, match=rf"mask must be \[3\] booleans.*got {found}"):
-        checks.mask_fits(mask, 3)
+        given.mask_fits(mask, 3)
 
 
 @pytest.mark.parametrize("engine", ["goodfellow", "sketch"])

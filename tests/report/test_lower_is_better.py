@@ -225,3 +225,16 @@ def test_runs_side_by_side(folder):
             "images selected"
         )[0]
     )
+
+
+def test_which_score_is_the_main_one_is_told_by_its_name_in_the_records():
+    from jalpose.report import scoring
+
+    pixels = {"metrics": {"pixel_error": 4.0, "pixel_error_name": "px", "pck": 0.5}}
+    found = scoring.scoring_of("pose", [{"metrics": {}}, pixels])
+    assert (found.keys.key, found.name, found.sign) == ("pixel_error", "px", -1)
+    assert found.value(pixels) == 4.0
+    shares = {"metrics": {"pck": 0.5, "pck_name": "PCK@0.2", "pixel_error": 4.0}}
+    found = scoring.scoring_of("pose", [shares])
+    assert (found.keys.key, found.sign, found.value(shares)) == ("pck", 1, 50.0)
+    assert scoring.scoring_of("pose", []).keys.key == "pck"

@@ -52,11 +52,13 @@ class Transformer(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM over a sequence, read at its end."""
+    """An LSTM over words, whose embedding gives the next word's scores too."""
 
     @nn.compact
-    def __call__(self, x):
-        return nn.Dense(3)(nn.RNN(nn.LSTMCell(5))(x)[:, -1])
+    def __call__(self, tokens):
+        words = nn.Embed(11, 5)
+        states = nn.RNN(nn.LSTMCell(5))(words(tokens))
+        return words.attend(nn.Dense(5)(states[:, -1]))
 
 
 class Mixed(nn.Module):
@@ -80,7 +82,7 @@ def _tokens(seed, *shape):
 NETWORKS = {
     "ResNet": (ResNet(), random(0, B, 8, 8, 3)),
     "transformer": (Transformer(), _tokens(1, B, 6)),
-    "LSTM": (Recurrent(), random(2, B, 7, 4)),
+    "LSTM": (Recurrent(), _tokens(2, B, 7)),
     "mixed": (Mixed(), (random(3, B, 6, 6, 3), _tokens(4, B) % 5)),
 }
 

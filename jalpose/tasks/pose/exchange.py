@@ -1,6 +1,7 @@
 """Poses handed out to be labelled in an annotation tool, and read back from its files.
 
-Written, each with the predicted joints as a first guess:
+Written, each with the predicted joints as a first guess, moved to the nearest pixel
+where they lie outside the image:
 
     coco.json                    COCO keypoints, confidences beside them
     label_studio.json            tasks; label_studio_config.xml: the interface to paste
@@ -178,7 +179,12 @@ class PoseExchange:
             instances.append(
                 Instance(
                     file=one.name,
-                    joints=one.predicted["joints"].astype(np.float64),
+                    # Beyond the image Label Studio takes no joint.
+                    joints=np.clip(
+                        one.predicted["joints"].astype(np.float64),
+                        0,
+                        np.array(one.size) - 1,
+                    ),
                     status=np.full(self.skeleton.num_joints, VISIBLE, np.int8),
                     box=np.array(one.box),
                     confidence=confidence,

@@ -74,6 +74,15 @@ def test_every_file_has_the_guesses_in_its_format(folder, name):
         assert not found.rejected and found.size in (None, (640, 480))
 
 
+def test_guesses_outside_the_image_are_moved_to_its_edge(tmp_path):
+    far = np.array([[-30, 10], [700, 479.4], [5, 6]], np.float32)
+    one = request()._replace(predicted={"joints": far})
+    EXCHANGE.write(tmp_path, [one], "images")
+    (found,) = read(tmp_path / "coco.json")
+    wanted = [[0, 10], [639, 479], [5, 6]]
+    np.testing.assert_array_equal(found.label["joints"], wanted)
+
+
 def test_confidences_are_shares_of_a_sure_peak(folder):
     content = json.loads((folder / "coco.json").read_bytes())
     assert content["annotations"][0]["confidence"] == [0.5, 1.0, 0.0]

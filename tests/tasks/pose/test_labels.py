@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jalpose.settings.checks import ConfigError
+from jalpose.tasks.pose import labels as half
 from jalpose.tasks.pose.labels import make_labels, near
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED
 from tests.support import small
@@ -74,3 +75,35 @@ def test_a_person_outside_is_drawn(figures):
     predicted = {"joints": truth["joints"]}
     drawn = labels.draw(image, np.array([5030.0, 5040, 100]), truth, predicted, "far")
     assert drawn.dtype == np.uint8 and drawn.size
+
+
+def test_the_main_score_and_those_beside_it():
+    pose = np.stack([np.arange(14.0), np.arange(14.0) ** 1.5], axis=1)
+    joints = np.stack([pose] * 3) + np.array([50.0, 40.0])
+    truth = {
+        "joints": joints.astype(np.float32),
+        "status": np.ones((3, 14), np.int8),
+        "box": np.full((3, 4), np.nan, np.float32),
+        "area": np.full(3, 900, np.float32),
+        "image": np.array([0, 0, 1], np.int32),
+    }
+    predicted = {"joints": joints + np.array([3.0, 4.0]), "peaks": np.ones((3, 14))}
+    for main in half.KEYS_OF:
+        own = half.PoseLabels(
+            skeleton=LSP,
+            size=64,
+            main=main,
+            reference="box",
+            sigmas=(0.1,) * 14,
+        )
+        score = own.score(predicted, truth)
+        metrics = own.metrics(score, score)
+        assert {"pck", "pixel_error", "average_precision"} <= metrics.keys()
+        assert metrics["pixel_error"] == pytest.approx(5.0, abs=1e-5)
+        assert own.keys is half.KEYS_OF[main]
+        assert metrics[own.keys.key] == score.value
+        assert f"{own.keys.key}_name" in metrics
+        named = [k for k in half.EVERY_KEYS if f"{k.key}_name" in metrics]
+        assert named == [own.keys]  # which the report tells the main one by
+        assert str(metrics["num_images"]) in own.summary(metrics)
+        assert len(own.verdicts(predicted, truth)) == 3

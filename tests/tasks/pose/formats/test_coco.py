@@ -299,3 +299,15 @@ def test_the_real_file():
     counts = [entries[int(key.split("#")[-1])]["num_keypoints"] for key in labels.keys]
     assert (labels.status != ABSENT).sum(axis=1).tolist() == counts
     assert len(labels) == sum(one["num_keypoints"] > 0 for one in entries.values())
+
+
+def test_what_is_written_is_loaded_by_pycocotools(path):
+    tools = pytest.importorskip(
+        "pycocotools.coco", reason="pycocotools is not installed"
+    )
+    found = coco.read(mini.write(path))
+    path.write_text(json.dumps(coco.content_of(found)))
+    loaded = tools.COCO(str(path))
+    (entry,) = loaded.loadAnns(loaded.getAnnIds(iscrowd=0))
+    assert entry["keypoints"][:3] == [10, 20, 2] and entry["bbox"] == [8, 15, 24, 10]
+    assert loaded.loadCats([1])[0]["keypoints"] == list(mini.JOINTS)
