@@ -427,7 +427,7 @@ def test_what_in_shardings_split_is_right_or_refused(engine):
     given = VARIABLES, INPUTS, TARGETS
     told = jax.jit(norms, in_shardings=(whole, split, split))
     if engine == "exact":
-        with pytest.raises(ValueError, match="a jit for 8 devices.*give the mesh"):
+        with pytest.raises(ValueError, match="a jit for 8 devices, whose"):
             told(*given)
     else:
         np.testing.assert_allclose(told(*given), jax.jit(norms)(*given), rtol=1e-5)
