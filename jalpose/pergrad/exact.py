@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Inexact, PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, dtypes, measures
+from jalpose.pergrad import AnyArray, dtypes, measures, places
 from jalpose.pergrad.measures import SQUARES, Measure
 from jalpose.pergrad.program import checked, cut
 
@@ -68,6 +68,7 @@ def linearise(
             (gradients,) = pull_back(jax.tree.leaves(cotangent))
             found = measures.zeros(measure, leaves)
             for number, gradient in zip(numbers, gradients, strict=True):
+                gradient = places.unsplit(gradient)
                 found[number] = measure.of_gradient(gradient, drawn[number])
             return found
 

@@ -3,6 +3,8 @@
 - With a mesh each of its devices works on its own examples, under `shard_map`.
 - Under `jit`, inputs that live on a mesh are taken the same way without being told: XLA
   itself, left to split the gradients of convolutions, has been seen to get them wrong.
+- What `jit` is told by `in_shardings` alone is seen when it is compiled: gradients that
+  XLA would then split are refused, by an operation that does nothing else.
 - Inside the user's own `shard_map` parameters that are the same everywhere are first
   made to vary, or JAX would add up the gradients of all devices.
 """
@@ -12,6 +14,8 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 from jax.sharding import (
     AbstractMesh,
     AxisType,
@@ -116,3 +120,37 @@ def sharing(count: int, mesh: AbstractMesh) -> tuple[str, ...]:
         if count % size == 0:
             return axes
     return ()
+
+
+def unsplit(array: Shaped[AnyArray, "..."]) -> Shaped[AnyArray, "..."]:
+    """The array; a program that XLA splits over devices by itself is not compiled.
+
+    Raises:
+      ValueError: when it is compiled.
+    """
+    return _UNSPLIT.bind(array)
+
+
+def _lower_unsplit(context, array):
+    around = context.module_context.axis_context
+    # Of a `shard_map` there is none.
+    if (getattr(around, "num_devices", None) or 1) > 1:
+        raise ValueError(
+            "per-example gradients are formed under a jit for "
+            f"{around.num_devices} devices, whose compiler has been seen to get them "
+            "wrong where it splits convolutions itself: give the mesh, "
+            "squared_norms(..., mesh=mesh), so that each device works on its own "
+            "examples"
+        )
+    return [array]
+
+
+_UNSPLIT = core.Primitive("unsplit")
+_UNSPLIT.def_impl(lambda array: array)
+_UNSPLIT.def_abstract_eval(lambda array: array)
+ad.deflinear(_UNSPLIT, lambda cotangent: [_UNSPLIT.bind(cotangent)])
+batching.primitive_batchers[_UNSPLIT] = lambda arrays, axes: (
+    _UNSPLIT.bind(*arrays),
+    *axes,
+)
+mlir.register_lowering(_UNSPLIT, _lower_unsplit)

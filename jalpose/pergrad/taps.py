@@ -251,6 +251,8 @@ def linearise(
         for path, (_, number) in plan.taps.items():
             found[number] = found[number] + of_taps[path]
         for number, gradient in zip(plan.differentiated, gradients, strict=True):
+            if plan.routes[number].way == "autodiff":
+                gradient = places.unsplit(gradient)
             found[number] = measure.of_gradient(gradient, drawn[number])
         return found
 

@@ -412,3 +412,40 @@ def test_inputs_split_over_devices_need_the_mesh():
         api.squared_norms("exact", *arguments, parts, targets)
     whole = sharding.replicate(small.mesh(8), inputs[:1])
     assert api.squared_norms("exact", *arguments, whole, targets[:1]).total.all()
+
+
+@pytest.mark.parametrize("engine", ["ghost", "exact"])
+def test_what_in_shardings_split_is_right_or_refused(engine):
+    mesh = small.mesh(8)
+    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+
+    def norms(variables, inputs, targets):
+        arguments = engine, NET.apply, square_loss, variables, inputs, targets
+        return api.squared_norms(*arguments).total
+
+    given = VARIABLES, INPUTS, TARGETS
+    told = jax.jit(norms, in_shardings=(whole, split, split))
+    if engine == "exact":
+        with pytest.raises(ValueError, match="a jit for 8 devices, whose"):
+            told(*given)
+    else:
+        np.testing.assert_allclose(told(*given), jax.jit(norms)(*given), rtol=1e-5)
+
+
+def test_in_shardings_are_refused_where_a_kernel_goes_by_autodiff():
+    def twice(module, x):
+        layer = nn.Conv(4, (3, 3))
+        return layer(layer(x))
+
+    net, mesh = Net(twice), small.mesh(8)
+    variables = variables_of(net, INPUTS)
+    targets = targets_for(net.apply, variables, INPUTS, 1)
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+
+    def norms(inputs, targets):
+        arguments = net.apply, square_loss, variables, inputs, targets
+        return api.squared_norms("ghost", *arguments).total
+
+    with pytest.raises(ValueError, match="give the mesh"):
+        jax.jit(norms, in_shardings=(split, split))(INPUTS, targets)

@@ -165,6 +165,16 @@ def tied(module, ids):
     return table.attend(jnp.tanh(table(ids)))
 
 
+def row_by_row(module, ids, keepdims=False):
+    """As a layer of one index does it, under `vmap`."""
+    table = param(module, "w", 6, 3)
+
+    def row(index):
+        return lax.dynamic_index_in_dim(table, index, keepdims=keepdims)
+
+    return jax.vmap(jax.vmap(row))(ids)
+
+
 CASES |= {
     "embedding": (nn.Embed(6, 3), IDS, {"embedding": "gram"}),
     "embedding, out of range": (
@@ -179,6 +189,16 @@ CASES |= {
     ),
     "embedding, clipped": (
         Net(lambda m, ids: jnp.take(param(m, "w", 4, 3), ids, axis=0, mode="clip")),
+        IDS,
+        {"w": "gram"},
+    ),
+    "embedding, a row at a time": (
+        Net(row_by_row),
+        IDS,
+        {"w": "gram"},
+    ),
+    "embedding, a row at a time, kept": (
+        Net(lambda m, ids: row_by_row(m, ids, keepdims=True)),
         IDS,
         {"w": "gram"},
     ),
