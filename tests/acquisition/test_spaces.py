@@ -89,7 +89,8 @@ def test_inner_products_are_those_of_gradients_under_the_answer():
     scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
     # 12 projections of 256 numbers: a standard deviation of about sqrt(2 / 3072).
     assert np.abs(found - exact).max() < 5 * np.sqrt(2 / 3072) * scale.max()
-    assert (np.abs(found - exact) / scale).mean() < np.sqrt(2 / 3072)
+    # All examples share the projections, so their errors are much alike.
+    assert (np.abs(found - exact) / scale).mean() < 3 * np.sqrt(2 / 3072)
 
 
 def test_random_directions_estimate_the_tangent_kernel():
