@@ -199,7 +199,7 @@ def of_run(losses: TrueLosses) -> tuple[Gamma, Table]:
 def worked_regression() -> Table:
     """Worked examples of EGL for regression."""
     three, flipped = two_sides.three_models(), two_sides.flipped()
-    checks = ("1.98", "0.898146", "0.98", "0.302222", "0.027778")
+    checks: tuple[str, ...] = ("1.98", "0.898146", "0.98", "0.302222", "0.027778")
     rows = [
         Compared(f"three models: {name}", value, check)
         for (name, value), check in zip(three.items(), checks, strict=True)

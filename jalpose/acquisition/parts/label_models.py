@@ -171,19 +171,20 @@ def bootstraps(fit: Fit, inputs, targets, queries, *, members: int, draws) -> Pr
         )
     means, variances = [], []
     for _ in range(members):
-        found = fit(*_drawn(fit, inputs, targets, draws), queries)
+        rows = _drawn(fit, inputs, draws)
+        found = fit(inputs[rows], targets[rows], queries)
         means.append(found.means)
         variances.append(found.variances)
     return Predicted(np.stack(means, axis=1), np.stack(variances, axis=1))
 
 
-def _drawn(fit, inputs, targets, draws):
-    """One bootstrap; of a linear model one whose design is not singular."""
+def _drawn(fit, inputs, draws) -> np.ndarray:
+    """Rows of a bootstrap; of a linear model one whose design is not singular."""
     for _ in range(_TRIES):
         rows = draws.choice(len(inputs), len(inputs))
         if getattr(fit, "func", fit) is not linear or spans(inputs[rows]):
             break
-    return inputs[rows], targets[rows]
+    return rows
 
 
 def _rank(values: np.ndarray, rows: int) -> int:
