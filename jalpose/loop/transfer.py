@@ -63,8 +63,10 @@ def transferred(config: ConfigDict) -> InitialWeights:
             f"config.transfer={workdir!r} is not the workdir of a run: it holds no "
             f"{records.CONFIG}"
         )
-    sides = ({"model": side["model"]} for side in (record["config"], plain(config)))
-    found = differences(*sides, ignore=_SAME_WEIGHTS)
+    there, here = (
+        {"model": side["model"]} for side in (record["config"], plain(config))
+    )
+    found = differences(there, here, ignore=_SAME_WEIGHTS)
     if found:
         raise ConfigError(
             f"config.transfer={workdir!r} holds another network; give this run the "
