@@ -135,9 +135,8 @@ def measures_table(gathered: Gathered) -> Table:
             "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
             "with the true losses, of all scored and, where asked for, of the test "
             "set. Top losses and norms: share of the selected among as many of truly "
-            "highest loss or gradient norm. True loss: mean and standard deviation over "
-            "the images selected. Distances: between embeddings of the "
-            "selected.",
+            "highest loss or gradient norm. True loss: mean and standard deviation "
+            "over the images selected. Distances: between embeddings of the selected.",
         ),
     )
 

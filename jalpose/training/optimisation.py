@@ -56,10 +56,11 @@ class Optimisation:
         """What becomes of a gradient before it is taken times the learning rate.
 
         Clipping, then weight decay, then Adam, RMSprop (the mean square decays by
-        0.99; no momentum) or momentum. All of it is as in `torch.optim`: the decay is added to the gradient, of all parameters, before
-        anything is averaged; with g the gradient so far the momentum is b <- m b + g
-        from b = 0, and the step is b, with Nesterov g + m b. The learning rate is not
-        in the momentum: where it drops, what is gathered drops with it.
+        0.99; no momentum) or momentum. All of it is as in `torch.optim`: the decay is
+        added to the gradient, of all parameters, before anything is averaged; with g
+        the gradient so far the momentum is b <- m b + g from b = 0, and the step is b,
+        with Nesterov g + m b. The learning rate is not in the momentum: where it drops,
+        what is gathered drops with it.
         """
         parts = []
         if self.clip_norm:

@@ -119,7 +119,7 @@ def test_rmsprop_is_as_written_out():
 
 
 def torch_plateau(losses, *, factor, patience, cooldown, least):
-    """`torch.optim.lr_scheduler.ReduceLROnPlateau`, written out: the factor after each."""
+    """PyTorch's `ReduceLROnPlateau`, written out: the factor after each loss."""
     best, bad, cooling, scale = np.inf, 0, 0, 1.0
     for loss in losses:
         if loss < best * (1 - 1e-4):

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 UNITS = ("peak", "value")  # of a temperature
 
 

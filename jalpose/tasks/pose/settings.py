@@ -64,8 +64,8 @@ def add_keys(config: ConfigDict) -> None:
 
     augment = config.augment = ConfigDict()
     augment.scale = (0.75, 1.25)  # factor, uniform
-    # Besides: as if the crop's side were drawn from here, in longer sides of its box, and
-    # not `data.window`; (): it is. The published code's is (1.5, 2.0).
+    # Besides: as if the crop's side were drawn from here, in longer sides of its box,
+    # instead of `data.window`; (): it is not. The published code's is (1.5, 2.0).
     augment.window = ()
     augment.rotate = 45.0  # degrees either way, uniform
     augment.shift = 0.2  # of the crop side either way, uniform
