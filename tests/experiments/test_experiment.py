@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jalpose.data.source import DataError
-from jalpose.experiments import locks, loop, outlook
+from jalpose.experiments import loop, outlook
 from jalpose.experiments.plan import (
     BASE,
     FULL,
@@ -33,7 +33,7 @@ from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import differences
-from jalpose.storage import records
+from jalpose.storage import locks, records
 from jalpose.tasks.pose import sources
 from tests.support import small
 
