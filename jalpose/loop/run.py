@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Collection
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -254,7 +253,7 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
 
 
 def _write_extension(config, workdir):
-    """Write down that the run in `workdir` is to have more cycles than it began with."""
+    """Write down that a run has more cycles now than it began with."""
     record = records.read_config(workdir)
     if record and record["config"]["loop"]["cycles"] < config.loop.cycles:
         record["config"]["loop"]["cycles"] = config.loop.cycles
