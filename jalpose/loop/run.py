@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
-from jalpose.loop import advance, checkpoints, clock, configs, identity
+from jalpose.loop import advance, checkpoints, clock, configs, identity, transfer
 from jalpose.loop.cautions import another_device, cautions
 from jalpose.loop.conclusion import conclude
 from jalpose.loop.context import RunContext, make_context
@@ -34,7 +34,7 @@ from jalpose.loop.state import (
     Scoring,
     Training,
 )
-from jalpose.loop.workdirs import alone_in
+from jalpose.loop.workdirs import alone_in, write_extension
 from jalpose.oracles import registry as oracles
 from jalpose.oracles.oracle import LabelsAwaited
 from jalpose.runtime import hosts, provenance, sharding
@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
       ConfigError: a value is not allowed or does not fit data or devices.
       WorkdirError: the workdir cannot be written or holds another run.
       DataError: files are missing or damaged.
-      CheckpointError: `config.base` holds no base model.
+      CheckpointError: `config.base` or `config.transfer` holds no model.
       ClusterError: hosts differ in config, versions, data or results.
       MemoryError: a device is too small.
       LabelsError: labels that people gave cannot be taken.
@@ -77,9 +77,15 @@ def _run_all(config, workdir, screen: Screen, lock):
     refuse_another_config(config, workdir)
     dataset = load_on_all_hosts(config)
     programs = Programs(sharding.make_mesh())
-    base = load_base(config, dataset)
-    oracle = oracles.make_oracle(config, dataset, workdir)
-    context = make_context(config, dataset, programs, base=base, oracle=oracle)
+    initial = transfer.initial_weights(config, workdir)
+    context = make_context(
+        config,
+        dataset,
+        programs,
+        base=load_base(config, dataset),
+        initial=initial,
+        oracle=oracles.make_oracle(config, dataset, workdir),
+    )
     for line in cautions(config, dataset, programs.mesh.size):
         screen.line(f"warning: {line}")
     runs = {config.acquisition.method: workdir}
@@ -91,7 +97,7 @@ def _run_all(config, workdir, screen: Screen, lock):
         refuse_another_config(other, runs[method], ignore=("base",))
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
-        compared = make_context(other, dataset, programs, base=base)
+        compared = make_context(other, dataset, programs, base=base, initial=initial)
         with alone_in(runs[method], screen) as other_lock:
             run_one(compared, runs[method], screen, other_lock)
     if hosts.lead():
@@ -234,8 +240,7 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
     if hosts.lead() and (restored is None or not identity.written(workdir)):
         identity.write(workdir, context.dataset)
     if restored is not None:
-        if hosts.lead():
-            _write_extension(context.config, workdir)
+        write_extension(context.config, workdir)
         number, state, account = restored
         for line in another_device(workdir):
             screen.line(f"warning: {line}")
@@ -245,19 +250,15 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
         else:
             screen.line(f"resuming {workdir} in cycle {state.cycle}")
         return number, going_on, account
-    state = advance.start(context)
+    state, initial = advance.start(context), context.plan.initial
+    about = provenance.describe(plain(context.config))
+    if initial is not None:
+        transfer.keep(workdir, initial)
+        about[transfer.RECORD] = initial.about
+        screen.line(str(initial))
     if hosts.lead():
-        about = provenance.describe(plain(context.config))
         records.write_config(workdir, about)
     return 0, state, clock.new_clock()
-
-
-def _write_extension(config, workdir):
-    """Write down that a run has more cycles now than it began with."""
-    record = records.read_config(workdir)
-    if record and record["config"]["loop"]["cycles"] < config.loop.cycles:
-        record["config"]["loop"]["cycles"] = config.loop.cycles
-        records.write_config(workdir, record)
 
 
 def _with_corrections(number, state: CycleState, account, context, store):

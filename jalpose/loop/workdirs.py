@@ -1,7 +1,9 @@
-"""One run at a time in a workdir, of one host or of several."""
+"""One run at a time in a workdir, of one host or of several, and longer ones."""
 
 import contextlib
 from collections.abc import Iterator
+
+from ml_collections import ConfigDict
 
 from jalpose.runtime import hosts
 from jalpose.runtime.screen import Screen
@@ -45,3 +47,11 @@ def explain_lost(lock: locks.Lock | None) -> Iterator[None]:
         if lock is not None:
             lock.check()
         raise
+
+
+def write_extension(config: ConfigDict, workdir) -> None:
+    """Write down that a run has more cycles now than it began with; the lead does."""
+    record = records.read_config(workdir) if hosts.lead() else None
+    if record and record["config"]["loop"]["cycles"] < config.loop.cycles:
+        record["config"]["loop"]["cycles"] = config.loop.cycles
+        records.write_config(workdir, record)
