@@ -186,6 +186,7 @@ RUNTIME_KEYS = (
     # What they let in is part of the state, and of its journal's fingerprint.
     "oracle.allow_partial",
     "oracle.corrected",
+    "loop.cycles",  # a run can be given more; fewer are refused (`loop.run`)
     "loop.checkpoint_seconds",
     "loop.compare",
     "output",
