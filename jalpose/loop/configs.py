@@ -170,6 +170,7 @@ def experiment(
     scales: Mapping[str, Changes] | None = None,
     scale: str = "paper",
     variants: Mapping[str, Sequence[str]] | None = None,
+    full: bool = True,
 ) -> GetConfig:
     """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
 
@@ -188,6 +189,7 @@ def experiment(
       scale: the scale without `scale=`.
       variants: by a name of its own, a method and what it changes of `acquisition`:
         ("eglpp", "acquisition.diverse=lcmd").
+      full: with those runs on all labels.
     """
     own = variants or {}
     protocol = _benchmark(task, benchmark)
@@ -197,7 +199,7 @@ def experiment(
         "experiment.methods": tuple(chosen),
         "experiment.seeds": tuple(seeds),
         "experiment.variants": tuple((one, *rest) for one, rest in own.items()),
-        "experiment.full": True,
+        "experiment.full": full,
     }
     for one in chosen:
         method = own[one][0] if one in own else one
