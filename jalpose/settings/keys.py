@@ -20,6 +20,9 @@ def common() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # of the config file; set by it
     config.scale = "paper"  # tiny | small | paper; set by it
+    # Preset of what a paper's published code does, see a task's `published.py`; set by
+    # papers= after the colon, before any --config.key.
+    config.papers = ""
     config.task = ""  # what is predicted, see jalpose/tasks/registry.py; set by it
     config.seed = 0  # of everything that is drawn
     # Seeds of a part of it, where only that part is to vary or to stay; -1: `seed`.

@@ -6,10 +6,14 @@ from ml_collections import ConfigDict
 
 from jalpose.settings.checks import ConfigError, above, at_least, between, one_of
 from jalpose.settings.scales import Benchmark
+from jalpose.tasks.pose import published
 from jalpose.tasks.pose.own import NAMES
 from jalpose.tasks.pose.pck import REFERENCES
 from jalpose.tasks.pose.scores import SCORES
 from jalpose.tasks.pose.windows import CROPS
+
+# Presets of published codes, and what of those no key does.
+PAPERS, NOT_DONE = published.PAPERS, published.NOT_DONE
 
 MODEL = "hourglass"  # of a config that names no other
 # Sections of these keys that make a trained model what it is.
