@@ -23,6 +23,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images):
+        """Logits [B, 4] of images [B, 16, 16, 1]."""
         for width in (16, 32):
             images = nn.relu(nn.Conv(width, (3, 3))(images))
             images = nn.avg_pool(images, (2, 2), strides=(2, 2))
