@@ -31,8 +31,6 @@ SINCE: dict[str, Any] = {
     "data.rare_test": -1.0,
     "data.frames": 1,
     "data.frames_spread": 0.0,
-    "data.scenes": 0.0,
-    "data.scenes_test": -1.0,
     "data.groups": "none",
     "data.photos.labelled": "",
     "data.photos.pool": "",

@@ -18,17 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from jalpose.tasks.pose import (
-    figure_drawing,
-    figure_poses,
-    figure_scenes,
-    skeletons,
-)
+from jalpose.tasks.pose import figure_drawing, figure_poses, skeletons
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.figure_poses import ATTACHED, CAPSULE_ENDS, CAPSULE_PART
 
 # Random streams of an example, and of the lengths of a source's sequences.
-_POSE, _CAMERA, _LOOK, _FRAME, _LENGTH, _SCENE = range(6)
+_POSE, _CAMERA, _LOOK, _FRAME, _LENGTH = range(5)
 _FRAME_POSE, _FRAME_CAMERA = 0.15, 0.01  # deviations within a sequence
 _NUM_CAMERA = 16
 _CUT_PROBABILITY = 0.08
@@ -44,8 +39,6 @@ class FigureSource:
       skeleton: LSP's 14 joints.
       annotations: labels; boxes hold the visible extent of the limbs, in pixels.
       rare: bool [N], which examples are in a rare pose.
-      scene: int [N], number of an example's scene among `figure_scenes.KINDS`, -1 by
-        day.
     """
 
     def __init__(
@@ -58,7 +51,6 @@ class FigureSource:
         start: int = 0,
         frames: int = 1,
         spread: float = 0.0,
-        scenes: float = 0.0,
     ):
         """Pose and label the figures.
 
@@ -70,8 +62,6 @@ class FigureSource:
           frames: of a sequence; the first is the example there is without them.
           spread: of the logarithm of the sequences' lengths, whose mean is `frames`: a
             log-normal distribution's standard deviation; 0: all are as long.
-          scenes: probability that a sequence is in a rare scene, of which there are
-            as many of each kind.
 
         Raises:
           ValueError: an argument is out of range.
@@ -87,9 +77,8 @@ class FigureSource:
                 raise ValueError(f"{key}={value} must be at least {least}")
         if spread < 0:
             raise ValueError(f"spread={spread} must be at least 0")
-        for key, share in (("rare_fraction", rare_fraction), ("scenes", scenes)):
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"{key}={share} must be in [0, 1]")
+        if not 0.0 <= rare_fraction <= 1.0:
+            raise ValueError(f"rare_fraction={rare_fraction} must be in [0, 1]")
         self.skeleton = skeletons.LSP
         self._seed, self._start, self._size = seed, start, image_size
         self._firsts = start + _firsts(num_examples, seed, start, frames, spread)
@@ -99,7 +88,6 @@ class FigureSource:
         self._bodies = _place(bodies, camera, image_size)
         self._occluders = _occluders(self._bodies.points, camera, image_size)
         self.rare = bodies.rare
-        self.scene = np.array([self._draw_scene(n, scenes) for n in numbers])
         keys = tuple(f"{name}/{number:06d}" for number in numbers)
         self.annotations = _label(self._bodies, self._occluders, keys, image_size)
 
@@ -124,13 +112,6 @@ class FigureSource:
         """Number of the first frame of an example's sequence."""
         return int(self._firsts[number - self._start])
 
-    def _draw_scene(self, number, share):
-        if not share:
-            return -1
-        rng = np.random.default_rng([self._seed, self._first(number), _SCENE])
-        there, kind = rng.random(2)
-        return int(kind * len(figure_scenes.KINDS)) if there < share else -1
-
     def image(self, index: int) -> np.ndarray:
         """Draw image `index`: uint8 [H, W, 3], RGB.
 
@@ -138,9 +119,7 @@ class FigureSource:
           IndexError: there is no such example.
         """
         figure, rng = self._figure(index)
-        image = figure_drawing.draw(figure, self._size, rng)
-        scene = int(self.scene[index])
-        return image if scene < 0 else figure_scenes.relight(image, scene, rng)
+        return figure_drawing.draw(figure, self._size, rng)
 
     def part_map(self, index: int) -> np.ndarray:
         """Part seen at each pixel, int [H, W]: see `figure_drawing.draw_parts`."""
@@ -184,7 +163,7 @@ def benchmark(
 
     Args:
       data: the config's section, with initial, pool, test (0: 1000 and 300), rare,
-        rare_test, frames, frames_spread, scenes and scenes_test.
+        rare_test, frames and frames_spread.
       seed: of the figures.
 
     Returns:
@@ -197,8 +176,7 @@ def benchmark(
     parts = np.split(ids, [initial, initial + pool])
     # Configs that were recorded before these keys came do as they say by default.
     frames, rare_test = data.get("frames", 1), data.get("rare_test", -1.0)
-    scenes, scenes_test = data.get("scenes", 0.0), data.get("scenes_test", -1.0)
-    if frames == 1 and rare_test < 0 and not scenes:
+    if frames == 1 and rare_test < 0:
         other = FigureSource(pool + test, seed, data["rare"], start=initial)
         return (labelled, other), parts
     chosen_from = FigureSource(
@@ -208,15 +186,9 @@ def benchmark(
         start=initial,
         frames=frames,
         spread=data.get("frames_spread", 0.0),
-        scenes=scenes,
     )
-    tested = FigureSource(
-        test,
-        seed,
-        data["rare"] if rare_test < 0 else rare_test,
-        start=initial + pool,
-        scenes=scenes if scenes_test < 0 else scenes_test,
-    )
+    share = data["rare"] if rare_test < 0 else rare_test
+    tested = FigureSource(test, seed, share, start=initial + pool)
     return (labelled, chosen_from, tested), parts
 
 

@@ -35,10 +35,6 @@ def add_keys(config: ConfigDict) -> None:
     data.rare_test = -1.0
     data.frames = 1
     data.frames_spread = 0.0
-    # Fraction of rare scenes (light, cameras) in pool and test; of the test set another
-    # where it is not -1. The labelled are all by day.
-    data.scenes = 0.0
-    data.scenes_test = -1.0
     mpii = data.mpii = ConfigDict()
     # Annotation file, relative to <data.dir>/mpii; "": the official .mat if it is
     # there, else HRNet's JSON (annot/trainval.json or trainval.json).
@@ -231,9 +227,6 @@ def check(config: ConfigDict) -> None:
         between("data.rare_test", data.rare_test, 0, 1)
     above(0, data__frames=data.frames)
     between("data.frames_spread", data.frames_spread, 0, 3)
-    between("data.scenes", data.scenes, 0, 1)
-    if data.scenes_test != -1:
-        between("data.scenes_test", data.scenes_test, 0, 1)
     between("data.mpii.head_shift", data.mpii.head_shift, 0, 1)
     between("evaluation.least_peak", evaluation.least_peak, 0, 1)
     for key, empty in (("scale", False), ("window", True)):
