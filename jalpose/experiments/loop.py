@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jalpose.data.dataset import Dataset
 from jalpose.experiments import locks, outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
-from jalpose.loop import checkpoints, configs, run
+from jalpose.loop import checkpoints, configs, run, transfer
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
 from jalpose.runtime import sharding
@@ -138,7 +138,8 @@ class Worker:
             base = checkpoints.load_model(place, 0)
         if unit.name == FULL:
             dataset = run.load_dataset(config)
-        return make_context(config, dataset, self._programs, base=base)
+        initial = transfer.initial_weights(config, self._plan.folder(unit))
+        return make_context(config, dataset, self._programs, base=base, initial=initial)
 
     def _dataset_of(self, seed: int) -> Dataset:
         """The dataset of this seed, on which all methods can work."""

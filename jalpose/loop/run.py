@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
-from jalpose.loop import advance, checkpoints, clock, configs, identity
+from jalpose.loop import advance, checkpoints, clock, configs, identity, transfer
 from jalpose.loop.conclusion import conclude
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.events import (
@@ -55,7 +55,7 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
       ConfigError: a value is not allowed or does not fit data or devices.
       WorkdirError: the workdir cannot be written or holds another run.
       DataError: files are missing or damaged.
-      CheckpointError: `config.base` holds no base model.
+      CheckpointError: `config.base` or `config.transfer` holds no model.
       ClusterError: hosts differ in config, versions, data or results.
       MemoryError: a device is too small.
       LabelsError: labels that people gave cannot be taken.
@@ -70,9 +70,15 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
     refuse_another_config(config, workdir)
     dataset = load_on_all_hosts(config)
     programs = Programs(sharding.make_mesh())
-    base = load_base(config, dataset)
-    oracle = oracles.make_oracle(config, dataset, workdir)
-    context = make_context(config, dataset, programs, base=base, oracle=oracle)
+    initial = transfer.initial_weights(config, workdir)
+    context = make_context(
+        config,
+        dataset,
+        programs,
+        base=load_base(config, dataset),
+        initial=initial,
+        oracle=oracles.make_oracle(config, dataset, workdir),
+    )
     for line in uneven_splits(config, programs.mesh.size):
         screen.line(f"warning: {line}")
     for line in large_picks(config, dataset):
@@ -86,7 +92,7 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
         refuse_another_config(other, runs[method], ignore=("base",))
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
-        compared = make_context(other, dataset, programs, base=base)
+        compared = make_context(other, dataset, programs, base=base, initial=initial)
         run_one(compared, runs[method], screen)
     if hosts.lead():
         conclude(config, workdir, runs, screen)
@@ -226,9 +232,13 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
         screen.line(f"resuming {workdir} in cycle {restored[1].cycle}")
         _warn_of_another_device(workdir, screen)
         return restored
-    state = advance.start(context)
+    state, initial = advance.start(context), context.plan.initial
+    about = provenance.describe(plain(context.config))
+    if initial is not None:
+        transfer.keep(workdir, initial)
+        about[transfer.RECORD] = initial.about
+        screen.line(str(initial))
     if hosts.lead():
-        about = provenance.describe(plain(context.config))
         inference = tasks.inference_of(context.config.task)
         if inference is not None:  # so that the network is of use without its data
             about["outputs"] = inference.outputs_of(context.dataset)

@@ -19,7 +19,7 @@ from jalpose.report.grid import (
 from jalpose.report.scoring import Scoring
 from jalpose.report.statistics import LEVEL, Comparison
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import Table, mark_best, p_value
+from jalpose.report.text_formats import Table, counted, mark_best, p_value
 
 
 def _test_columns(scoring: Scoring) -> tuple[Column, ...]:
@@ -177,7 +177,7 @@ def penalty_table(
         )
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(
-            f"With {comparison_notes.count_runs(len(grid.seeds))} a method there is no "
+            f"With {counted(len(grid.seeds), 'run')} a method there is no "
             "p-value, hence no penalty: this matrix says nothing."
         )
     return Table(

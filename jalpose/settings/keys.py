@@ -32,6 +32,9 @@ def common() -> ConfigDict:
     seeds.acquire = -1  # draws of the methods, subset of the pool
     # Workdir of another run: start from its base model instead of training one.
     config.base = ""
+    # Workdir of another run, of any skeleton or classes: trainings from scratch begin
+    # with the weights of its newest network, all but the last layers.
+    config.transfer = ""
     # On a GPU: deterministic operations (slower), so that reruns agree to the bit.
     config.deterministic = True
 
