@@ -18,11 +18,13 @@ class Joined(NamedTuple):
       state: of the run, with the ids that its examples have now.
       known: keys of new examples that are labelled or tested on already, or that
         nobody could label: they are not in the pool.
+      copies: keys of those whose image is there before, under another name; likewise.
     """
 
     dataset: Dataset
     state: CycleState
     known: tuple[str, ...]
+    copies: tuple[str, ...]
 
 
 def join(opened: Opened, old: Dataset, state: CycleState, size: int) -> Joined:
@@ -41,12 +43,13 @@ def join(opened: Opened, old: Dataset, state: CycleState, size: int) -> Joined:
     count, windows = len(new.keys), _windows(old, size)
     taken = np.concatenate([state.labelled, state.rejected, old.test])
     known = _known(opened, old, windows, taken)
+    copies = ~known & _copies(new)
     assert new.windows is not None
     dataset = dataclasses.replace(
         old,
         sources=(*new.sources, *old.sources),
         initial=old.initial + count,
-        pool=np.flatnonzero(~known),
+        pool=np.flatnonzero(~known & ~copies),
         test=old.test + count,
         truth={
             name: np.concatenate([_like(new.truth.get(name), values, count), values])
@@ -62,9 +65,11 @@ def join(opened: Opened, old: Dataset, state: CycleState, size: int) -> Joined:
     state = dataclasses.replace(
         state, labelled=state.labelled + count, rejected=state.rejected + count
     )
-    return Joined(
-        dataset, state, tuple(new.keys[row] for row in np.flatnonzero(known).tolist())
+    named = (
+        tuple(new.keys[row] for row in np.flatnonzero(rows).tolist())
+        for rows in (known, copies)
     )
+    return Joined(dataset, state, *named)
 
 
 def _windows(dataset: Dataset, size: int) -> np.ndarray:
@@ -93,6 +98,17 @@ def _known(opened: Opened, old: Dataset, windows, taken: np.ndarray) -> np.ndarr
         else:
             found[row] = bool(same)
     return found
+
+
+def _copies(new: Dataset) -> np.ndarray:
+    """Which examples are of a file that is there before by another name: bool [n]."""
+    first: dict[str, str] = {}
+    return np.array(
+        [
+            first.setdefault(digest, file) != file
+            for digest, file in zip(new.digests, new.files, strict=True)
+        ]
+    )
 
 
 def _like(values: np.ndarray | None, others: np.ndarray, count: int) -> np.ndarray:

@@ -30,6 +30,7 @@ from jalpose.storage.arrays import IDS, SCORES
 from jalpose.storage.folders import atomic_folder
 from jalpose.storage.journal import Journal
 from jalpose.tasks import registry as tasks
+from jalpose.tasks.findings import listed
 from jalpose.training.trainer import network_of
 
 RECORD = "selection.json"
@@ -75,15 +76,19 @@ def select(
     run.refuse_model_of_other_data(model.workdir, old, "--model")
     dataset = dataclasses.replace(old, pool_labelled=False)
     state = state_of(old, model.workdir, trained.cycle)
-    known: tuple[str, ...] = ()
+    left_out: dict[str, tuple[str, ...]] = {}
     if opened is not None:
-        dataset, state, known = join(opened, old, state, config.data.size)
-        if known:
-            screen.line(
-                f"{len(known)} of {len(opened.dataset.keys)} are labelled or tested on "
-                f"already, and not chosen from: {known[0]}"
-                + (", ..." if len(known) > 1 else "")
-            )
+        dataset, state, known, copies = join(opened, old, state, config.data.size)
+        left_out = {
+            "are labelled or tested on already": known,
+            "are copies of others": copies,
+        }
+        for words, keys in left_out.items():
+            if keys:
+                screen.line(
+                    f"{len(keys)} of {len(opened.dataset.keys)} {words}, and not "
+                    f"chosen from: {listed(list(keys))}"
+                )
     programs = programs or Programs(sharding.make_mesh())
     context = make_context(config, dataset, programs)
     _refuse_untrained(trained, context)
@@ -119,7 +124,7 @@ def select(
                 "method": config.acquisition.method,
                 "budget": budget,
                 "num_scored": len(pool.unlabelled),
-                "known": list(known),
+                "left_out": {words: list(keys) for words, keys in left_out.items()},
                 "damaged": {} if opened is None else dict(opened.damaged),
                 "summary": dict(chosen.summary),
                 **provenance.describe(plain(config)),

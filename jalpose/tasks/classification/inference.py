@@ -7,6 +7,7 @@ from. Written is
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def decoding(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def open_images(config: ConfigDict, outputs: Outputs, place: Place, look: Look):
+def open_images(
+    config: ConfigDict, outputs: Outputs, place: Place, look: Look
+) -> Opened:
     """New images of which nobody knows the class, see `tasks.inference`.
 
     Raises:
@@ -128,7 +131,9 @@ def _window(config: ConfigDict) -> float:
     return config.data.window if config.data.name in LAYOUTS else 1.0
 
 
-def write(folder: Path, config: ConfigDict, opened: Opened, predicted: Predicted):
+def write(
+    folder: Path, config: ConfigDict, opened: Opened, predicted: Predicted
+) -> None:
     """Write `predictions.csv`."""
     del config
     classes = classes_of(opened.dataset)
@@ -145,7 +150,9 @@ def write(folder: Path, config: ConfigDict, opened: Opened, predicted: Predicted
     write_table(folder / "predictions.csv", columns, rows)
 
 
-def draw(config: ConfigDict, opened: Opened, predicted: Predicted, most: int):
+def draw(
+    config: ConfigDict, opened: Opened, predicted: Predicted, most: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """The first images above their likeliest classes: (file name, picture)."""
     labels = make_labels(config, outputs_of(opened.dataset))
     for row, file in enumerate(opened.dataset.files[:most]):
