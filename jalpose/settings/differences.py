@@ -31,6 +31,7 @@ SINCE: dict[str, Any] = {
     "oracle.name": "simulated",
     "data.rare_test": -1.0,
     "data.frames": 1,
+    "data.frames_spread": 0.0,
     "data.groups": "none",
     "data.photos.labelled": "",
     "data.photos.pool": "",

@@ -51,7 +51,8 @@ def common() -> ConfigDict:
     # initial | all (the pool's too: the level that choosing can reach, without choices)
     data.labelled = "initial"
     data.size = 256  # crop height and width, pixels
-    # Keep the crops of image files in cache_dir, cut once: 3 size^2 bytes an example.
+    # Keep the crops of image files in cache_dir, of drawn images in memory, cut once:
+    # 3 size^2 bytes an example.
     data.packed = True
     data.threads = 4  # reading and cropping threads
     # Images that cannot be decoded to their end: refuse | leave_out (and their labels).

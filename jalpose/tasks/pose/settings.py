@@ -32,10 +32,13 @@ def add_keys(config: ConfigDict) -> None:
     # Crop side, in longer sides of that box; official: in heights of the person (1.25).
     data.window = 1.75
     # Figures only: fraction of rare poses in pool and test; of the test set another
-    # where it is not -1; examples of the pool that are frames of one sequence.
+    # where it is not -1; examples of the pool that are frames of one sequence, and the
+    # spread of the logarithm of that number (0: all are as long; 1.5: a tenth of the
+    # sequences hold half of the frames).
     data.rare = 0.6
     data.rare_test = -1.0
     data.frames = 1
+    data.frames_spread = 0.0
     mpii = data.mpii = ConfigDict()
     # Annotation file, relative to <data.dir>/mpii; "": the official .mat if it is
     # there, else HRNet's JSON (annot/trainval.json or trainval.json).
@@ -256,6 +259,7 @@ def check(config: ConfigDict) -> None:
     if data.rare_test != -1:
         between("data.rare_test", data.rare_test, 0, 1)
     above(0, data__frames=data.frames)
+    between("data.frames_spread", data.frames_spread, 0, 3)
     between("data.mpii.head_shift", data.mpii.head_shift, 0, 1)
     between("evaluation.least_peak", evaluation.least_peak, 0, 1)
     for key, empty in (("scale", False), ("window", True)):
