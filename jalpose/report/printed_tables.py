@@ -34,7 +34,7 @@ def paper_name(config: Mapping[str, Any]) -> str | None:
             "eglpp": "EGL++",
         }.get(method)
     options = acquisition.get("learning_loss") or {}
-    named = (options.get("objective"), options.get("head"))
+    named = (str(options.get("objective")), str(options.get("head")))
     return {
         ("margin", "average"): "Learning Loss",
         ("kl", "average"): "LL++",
@@ -44,11 +44,8 @@ def paper_name(config: Mapping[str, Any]) -> str | None:
 
 def _table(gathered: Gathered, table: Printed) -> Table:
     grid, lower_wins = _grid(gathered, table)
-    ours = {
-        found: run.method
-        for run in gathered.runs
-        if (found := paper_name(run.config)) in table.rows
-    }
+    named = {paper_name(run.config): run.method for run in gathered.runs}
+    ours = {name: named[name] for name in table.rows if name in named}
     rows: list[dict[str, Any]] = []
     bold = set()
     for stage, heading in enumerate(table.stages):
@@ -63,8 +60,8 @@ def _table(gathered: Gathered, table: Printed) -> Table:
                 row["ours"] = summary(scores)
                 if name != table.proposed and table.proposed in ours:
                     best = grid.of(ours[table.proposed])[:, cycle]
-                    found = statistics.compare(scores, best)
-                    row["p"] = p_value(found.greater if lower_wins else found.less)
+                    result = statistics.compare(scores, best)
+                    row["p"] = p_value(result.greater if lower_wins else result.less)
             for key in ("p", "printed_p"):
                 if isinstance(row.get(key), PValue) and row[key] < LEVEL:
                     bold.add((len(rows), key))
