@@ -8,7 +8,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +65,14 @@ class FolderOracle:
 
     def request(self, ids: np.ndarray) -> None:
         """Write the folder of what is to be labelled, unless it is there."""
-        if len(ids) and hosts.lead():
-            self._handout.write(self._cycle(), ids)
-            (self._workdir / LABELS).mkdir(exist_ok=True)
-        hosts.barrier("to label")
+
+        def write():
+            if len(ids):
+                self._handout.write(self._cycle(), ids)
+                (self._workdir / LABELS).mkdir(exist_ok=True)
+            return True
+
+        _by_lead(write)
 
     def answers(self, ids: np.ndarray) -> Answers | None:
         """The labels that lie in the folder of labels; None while some are missing.
@@ -80,8 +84,7 @@ class FolderOracle:
         if not len(ids):
             return Answers(ids, {})
         # The lead reads, the others take what it has taken: files may come meanwhile.
-        there = hosts.lead() and self._take(ids)
-        if not hosts.agree(float(there)):
+        if not _by_lead(lambda: self._take(ids)):
             return None
         return read_answers(self._taken(self._cycle()) / ANSWERS)
 
@@ -327,6 +330,26 @@ class FolderOracle:
 
     def _taken(self, cycle: int) -> Path:
         return taken_in(self._workdir, cycle)
+
+
+def _by_lead(work: Callable[[], bool]) -> bool:
+    """What the lead finds, on every host; where it fails, none waits for it.
+
+    Raises:
+      LabelsError: it has failed; on the lead its own error.
+    """
+    found, problem = False, None
+    if hosts.lead():
+        try:
+            found = work()
+        except Exception as error:  # told below
+            problem = error
+    outcome = hosts.agree(-1.0 if problem else float(found))
+    if problem is not None:
+        raise problem
+    if outcome < 0:
+        raise LabelsError("the first host cannot go on; it says why")
+    return bool(outcome)
 
 
 def taken_in(workdir, cycle: int) -> Path:

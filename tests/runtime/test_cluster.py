@@ -128,6 +128,18 @@ def test_hosts_that_were_not_started_alike_are_told_in_what(tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_wait_for_people_and_go_on_together(tmp_path):
+    for name in ("together", "alone"):
+        (tmp_path / name).mkdir()
+    found = together("people", tmp_path / "together", 2, 1)
+    expected = cluster_host.people(small.flat_variables(), tmp_path / "alone")
+    assert found["ended"].tolist() == ["Waiting", "LabelsError", "Finished"]
+    for name in ("ended", "selected", "joints", "labelled"):
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    np.testing.assert_allclose(found["test_loss"], expected["test_loss"], rtol=1e-2)
+
+
+@pytest.mark.slow
 def test_all_hosts_halve_the_microbatch_where_one_is_out_of_memory(tmp_path, alone):
     found = together("memory", tmp_path, 2, 1)
     assert len(found["told"]) == 1

@@ -150,7 +150,65 @@ def memory(base):
     return {**events[-1].arrays, "told": small.np.array(texts)}
 
 
+def people(base, folder):
+    """A run in `folder` whose labels people bring: it waits, refuses, and goes on."""
+    import io
+
+    from jalpose.loop import run
+    from jalpose.oracles.folder import ANSWERS, read_answers, taken_in
+    from jalpose.oracles.oracle import LabelsError
+    from jalpose.oracles.registry import make_oracle
+    from jalpose.runtime import hosts
+    from jalpose.runtime.screen import Screen
+    from jalpose.storage import records
+    from tests.loop.test_oracles import without_labels
+    from tests.support import annotator, small
+
+    changes = {
+        "acquisition.method": "softmax_entropy",
+        "training.cycle_steps": 2,
+        "loop.cycles": 1,
+        "oracle.name": "folder",
+    }
+    data, workdir = without_labels(), folder / "run"
+
+    def start():
+        oracle = make_oracle(small.configure(changes), data, workdir)
+        context = small.flat_context(
+            changes, jax.device_count(), base, dataset=data, oracle=oracle
+        )
+        try:
+            ended = run.run_one(context, workdir, Screen(io.StringIO()))
+        except LabelsError as error:
+            ended = error
+        return type(ended).__name__
+
+    ways = [start()]
+    if hosts.lead():
+        bad = annotator.bring(workdir, "bad.json", "{}")
+    hosts.barrier("spoilt")
+    ways.append(start())
+    if hosts.lead():
+        bad.unlink()
+        entries = annotator.handed_out(workdir, 0)
+        found = annotator.labelled(entries, small.dataset().truth)
+        annotator.bring(workdir, *annotator.as_coco(found))
+    hosts.barrier("labelled")
+    ways.append(start())
+    selected = records.read_arrays(workdir, 0)["selected"]
+    taken = read_answers(taken_in(workdir, 0) / ANSWERS).labels["joints"]
+    last = records.read_cycles(workdir)[-1]
+    return {
+        "ended": small.np.array(ways),
+        "selected": selected,
+        "joints": small.np.nan_to_num(taken),
+        "labelled": small.np.int64(last["num_labelled"]),
+        "test_loss": small.np.float64(last["metrics"]["test_loss"]),
+    }
+
+
 TASKS = {f.__name__: f for f in (scores, training, companions, disagree, memory)}
+IN_A_FOLDER = {"people": people}  # these are given one, the same for all hosts
 
 
 def main(task, out, port, count, host, devices):
@@ -162,7 +220,11 @@ def main(task, out, port, count, host, devices):
     hosts.join(hosts.Address(f"127.0.0.1:{port}", int(count), int(host)), 120)
     from tests.support import small
 
-    found = TASKS[task](small.flat_variables())
+    base = small.flat_variables()
+    if task in IN_A_FOLDER:
+        found = IN_A_FOLDER[task](base, Path(out).parent)
+    else:
+        found = TASKS[task](base)
     if hosts.lead():
         small.np.savez(out, **found)
     hosts.barrier("end")

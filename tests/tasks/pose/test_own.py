@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jalpose.data.source import DataError
 from jalpose.tasks.pose.skeletons import ABSENT
@@ -181,6 +182,21 @@ def test_damaged_and_missing_images_are_named_and_left_out(root, caplog):
         assert name in caplog.text
     with pytest.raises(DataError, match="3 of 15 images of PHOTOS are missing or dam"):
         load(root, pool="pool", damaged="refuse", cache_dir=str(root / "other"))
+
+
+def test_an_image_that_a_camera_turned_is_taken_as_it_is_stored(root, caplog):
+    own_photos.write_images(root, ["pool/a.png"], seed=1)
+    plain = np.asarray(Image.open(root / "pool/a.png"))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown by viewers a quarter turned: 40 x 60
+    Image.fromarray(plain).save(root / "pool/a.png", exif=exif)
+    (root / "pool.csv").write_text("file,x,y,w,h\na.png,40,30,19,9\n")
+    found = load(root, pool="pool.csv", images="")
+    (one,) = found.pool.tolist()
+    np.testing.assert_array_equal(found.image(one), plain)
+    # A box at the right edge, which is nowhere in the turned image.
+    np.testing.assert_allclose(found.windows[one], [49, 34, 1.25 * 19])
+    assert "1 of 11 images have an EXIF orientation, e.g. pool/a.png" in caplog.text
 
 
 def test_the_same_image_twice(root, caplog):

@@ -12,10 +12,13 @@
 
 `outside` is a joint that is absent, `occluded` one that is hidden. Places are pixels,
 taken as they stand, as CVAT's own export to COCO does. Points that are in no skeleton
-are those of one person an image, or of one a `group_id`; so are boxes. Joints stand in
-the order of the labels in `meta`, else in that of the first skeleton.
+are those of one person an image, or of one a `group_id`; so are boxes. A box beside
+skeletons is that of the one in its `group_id`, else of the only one that lies in it;
+others are left out, and told. Joints stand in the order of the labels in `meta`, else
+in that of the first skeleton.
 """
 
+import logging
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
@@ -29,6 +32,7 @@ from jalpose.tasks.pose.formats.poses import Image, Instance, Poses, words
 from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE, Skeleton
 
 NAME = "CVAT"
+_logger = logging.getLogger(__name__)
 
 
 def is_it(text: str) -> bool:
@@ -71,7 +75,8 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton | None = None) -> Poses:
     except ValueError as error:
         raise DataError(f"{path!r} marks no skeleton: {error}") from error
     images: dict[str, Image] = {}
-    instances = []
+    instances: list[Instance] = []
+    left_out = 0
     for position, entry in enumerate(root.findall("image")):
         try:
             file = poses.check_file(entry.attrib["name"])
@@ -79,12 +84,21 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton | None = None) -> Poses:
                 raise ValueError("there is another of the same name")
             size = int(entry.attrib["width"]), int(entry.attrib["height"])
             images[file] = Image(file=file, size=size)
-            instances += _persons(entry, file, skeleton)
+            persons, unused = _persons(entry, file, skeleton)
+            instances += persons
+            left_out += unused
         except (KeyError, ValueError) as error:
             raise DataError(
                 f"Image {position} of {path!r} ({entry.get('name')}) is not as CVAT "
                 f"has them: {words(error)}. Correct it there, and export it again."
             ) from error
+    if left_out:
+        _logger.warning(
+            "%s: %d boxes are left out, which belong to no skeleton, or it is not "
+            "known to which: group each with its skeleton in CVAT",
+            path,
+            left_out,
+        )
     return Poses(
         skeleton=skeleton, images=tuple(images.values()), instances=tuple(instances)
     )
@@ -160,15 +174,24 @@ def _skeleton(root: Any) -> Skeleton:
     return poses.skeleton_named(name or "person", tuple(joints))
 
 
-def _persons(entry: Any, file: str, skeleton: Skeleton) -> list[Instance]:
+def _persons(entry: Any, file: str, skeleton: Skeleton) -> tuple[list[Instance], int]:
+    """Who is in an image, and how many boxes are nobody's."""
+    people = entry.findall("skeleton")
+    beside = _boxes_of(people, entry.findall("box"))
     marked: list[tuple[list, Any]] = [
-        (person.findall("points"), None) for person in entry.findall("skeleton")
+        (person.findall("points"), beside.get(row)) for row, person in enumerate(people)
     ]
+    used, left_out = list(beside.values()), 0
     groups: dict[str, tuple[list, list]] = {}
     for kind, tag in enumerate(("points", "box")):
         for mark in entry.findall(tag):
-            groups.setdefault(mark.get("group_id") or "", ([], []))[kind].append(mark)
+            if mark not in used:
+                name = mark.get("group_id") or ""
+                groups.setdefault(name, ([], []))[kind].append(mark)
     for points, boxes in groups.values():
+        if people and not points:
+            left_out += len(boxes)
+            continue
         if len(boxes) > 1:
             raise ValueError(
                 f"it has {len(boxes)} boxes in a group: group each with its points"
@@ -176,10 +199,37 @@ def _persons(entry: Any, file: str, skeleton: Skeleton) -> list[Instance]:
         if points or not marked:
             marked.append((points, boxes[0] if boxes else None))
     alone = len(marked) == 1
-    return [
+    found = [
         _person(points, box, file, "" if alone else str(number), skeleton)
         for number, (points, box) in enumerate(marked, start=1)
     ]
+    return found, left_out
+
+
+def _boxes_of(people: list, boxes: list) -> dict[int, Any]:
+    """Boxes by the skeleton they are of: the one of their group, or alone in them."""
+    found: dict[int, list] = {}
+    for box in boxes:
+        group = box.get("group_id") or ""
+        own = [
+            row
+            for row, person in enumerate(people)
+            if (person.get("group_id") or "") == group and (group or _in(person, box))
+        ]
+        if len(own) == 1:
+            found.setdefault(own[0], []).append(box)
+    return {row: own[0] for row, own in found.items() if len(own) == 1}
+
+
+def _in(person: Any, box: Any) -> bool:
+    """Do all joints of a skeleton lie in a box?"""
+    x, y, far, low = (float(box.attrib[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
+    places = [
+        [float(value) for value in point.attrib["points"].split(",")]
+        for point in person.findall("points")
+        if point.get("outside") != "1"
+    ]
+    return bool(places) and all(x <= u <= far and y <= v <= low for u, v in places)
 
 
 def _person(points, box, file: str, id: str, skeleton: Skeleton) -> Instance:

@@ -12,14 +12,19 @@ Then a row a frame, named by `labeled-data`, folder and file in a column each, i
 files in one column. An empty cell is a joint that nobody has marked; one that is hidden
 is not told from one that is seen. The `.h5` holds the same table for pandas, which
 needs PyTables to read it: both are optional (`jalpose[deeplabcut]`).
+
+Tables name no links: they are those of the project's `config.yaml` (`skeleton`, pairs
+of bodyparts), where it lies beside the table or up to two folders above.
 """
 
 import csv
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import yaml
 
 from jalpose.data.source import DataError
 from jalpose.tasks.pose.formats import poses
@@ -30,6 +35,8 @@ NAME = "DeepLabCut"
 H5_KEY = "df_with_missing"
 _HEADS = ("scorer", "individuals", "bodyparts", "coords")
 _FOLDER = "labeled-data"
+_PROJECT = "config.yaml"
+_logger = logging.getLogger(__name__)
 
 
 def is_it(line: str) -> bool:
@@ -77,7 +84,7 @@ def read(path: str | os.PathLike, *, name: str = "animal") -> Poses:
         )
     whose = [who for who, own in joints.items() if own == first]
     try:
-        skeleton = poses.skeleton_named(name, first)
+        skeleton = poses.skeleton_named(name, first, _links(path, first))
     except ValueError as error:
         raise DataError(f"{path!r} is not as DeepLabCut has it: {error}") from error
     images: dict[str, Image] = {}
@@ -157,6 +164,34 @@ def rows_of(found: Poses, *, scorer: str = "jalpose") -> list[list[str]]:
                 cells += values
         rows.append([*parts, *cells])
     return rows
+
+
+def _links(path: str, joints: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Links that the project of a table has; none where it is not at hand.
+
+    Pairs of other names are left out: DeepLabCut begins with some as an example.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    for _ in range(3):
+        project = os.path.join(folder, _PROJECT)
+        if os.path.isfile(project):
+            break
+        folder = os.path.dirname(folder)
+    else:
+        return []
+    try:
+        with open(project, encoding="utf-8-sig") as file:
+            content = yaml.safe_load(file)
+        pairs = (content or {}).get("skeleton") or []
+        named = [(one, other) for one, other in pairs]
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        _logger.warning("no links from %s, which cannot be read: %s", project, error)
+        return []
+    return [
+        (joints.index(one), joints.index(other))
+        for one, other in named
+        if one in joints and other in joints
+    ]
 
 
 def _named(instances: Sequence[Instance]) -> dict[Instance, str]:

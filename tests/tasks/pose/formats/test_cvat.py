@@ -57,6 +57,55 @@ def test_single_points_and_groups(tmp_path):
     assert one.box is None and two.box.tolist() == [0.5, 1.5, 10.5, 21.5]
 
 
+def box(x, y, far, low, **more):
+    more = "".join(f' {name}="{value}"' for name, value in more.items())
+    return f'<box label="b"{more} xtl="{x}" ytl="{y}" xbr="{far}" ybr="{low}"/>'
+
+
+def grouped(number, *points):
+    return skeleton(*points).replace("<skeleton", f'<skeleton group_id="{number}"')
+
+
+def test_a_box_beside_a_skeleton_is_the_persons(tmp_path, caplog):
+    person = skeleton(NOSE, TAIL)
+    (one,) = read(tmp_path, document(person, box(9, 19, 31, 24))).instances
+    assert one.box.tolist() == [8.5, 18.5, 30.5, 23.5] and one.id == ""
+    assert one.status.tolist() == [VISIBLE, OCCLUDED]
+    # Of two people each has its own, in whatever order.
+    other = person.replace("22.00", "35.00").replace("20.50", "33.00")
+    boxes = box(9, 32, 31, 36), box(9, 19, 31, 24)
+    one, two = read(tmp_path, document(person, other, *boxes)).instances
+    assert (one.box[1], two.box[1]) == (18.5, 31.5)
+    # A group says it, wherever the box is.
+    groups = grouped(1, NOSE, TAIL), grouped(2, NOSE, TAIL)
+    boxes = box(9, 19, 31, 24, group_id=2), box(1, 1, 2, 2, group_id=1)
+    one, two = read(tmp_path, document(*groups, *boxes)).instances
+    assert one.box.tolist() == [0.5, 0.5, 1.5, 1.5] and two.box[1] == 18.5
+    assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        (box(40, 1, 59, 9),),  # of something else
+        (box(9, 19, 31, 24), box(5, 5, 50, 39)),  # which of them?
+        (box(9, 19, 31, 24, group_id=3),),  # of another group
+    ],
+)
+def test_boxes_that_are_nobodys_are_left_out_and_told(tmp_path, caplog, boxes):
+    found = read(tmp_path, document(skeleton(NOSE, TAIL), *boxes))
+    (one,) = found.instances
+    assert one.box is None and one.labelled
+    assert f"{len(boxes)} boxes are left out" in caplog.text
+
+
+def test_a_box_round_two_people_is_neithers(tmp_path, caplog):
+    people = skeleton(NOSE, TAIL), skeleton(NOSE, TAIL)
+    one, two = read(tmp_path, document(*people, box(1, 1, 59, 39))).instances
+    assert one.box is None and two.box is None
+    assert "1 boxes are left out" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

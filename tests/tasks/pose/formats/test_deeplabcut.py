@@ -56,6 +56,34 @@ def test_one_animal(path, text):
     assert not second.labelled and second.file == files[1]
 
 
+PROJECT = """# as DeepLabCut writes it
+bodyparts:
+- snout
+- tail base
+skeleton:
+- - tail base
+  - snout
+- - objectA
+  - snout
+"""
+
+
+@pytest.mark.parametrize("above", ["", "labeled-data", "labeled-data/day 1"])
+def test_links_are_those_of_the_project(tmp_path, above):
+    folder = tmp_path / above
+    folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "config.yaml").write_text(PROJECT)
+    found = read(folder / "CollectedData_Ann.csv", ONE)
+    assert found.skeleton.limbs == ((1, 0),)
+
+
+@pytest.mark.parametrize("text", ["", "skeleton: []", "skeleton: [[a]]", "a: [", "[1]"])
+def test_a_project_without_links_or_that_cannot_be_read(path, text, caplog):
+    (path.parent / "config.yaml").write_text(text)
+    assert read(path, ONE).skeleton.limbs == ()
+    assert ("cannot be read" in caplog.text) == (text not in ("", "skeleton: []"))
+
+
 def test_several_animals(path):
     found = read(path, SEVERAL)
     places = [(i.file[-5:], i.id, i.joints[0].tolist()) for i in found.instances]
