@@ -55,6 +55,9 @@ class Dataset:
       holds_out: whether a tenth of all examples is never trained on, see `held_out`.
       groups: N names; examples of one group (frames of a video, people in an image) are
         held out together. None: each by itself.
+      videos: N names of the video or sequence each example is a frame of, "" of none,
+        for records of what was chosen of which; what is held out goes by `groups`.
+        None: the set does not say.
       pool_labelled: the truth of the pool is known, and handed out when it is bought;
         else all that `truth` says of its labels is that there are none.
     """
@@ -70,6 +73,7 @@ class Dataset:
     packed: Kept | None = None
     holds_out: bool = True
     groups: tuple[str, ...] | None = None
+    videos: tuple[str, ...] | None = None
     pool_labelled: bool = True
 
     def image(self, example: int) -> np.ndarray:
@@ -221,6 +225,19 @@ def join_sources(
         windows=windows,
         keys=tuple(key for a in annotations for key in a.keys),
         files=tuple(file for a in annotations for file in a.files),
+        videos=_videos(annotations),
+    )
+
+
+def _videos(annotations) -> tuple[str, ...] | None:
+    """Videos of examples laid end to end; None where no source says."""
+    said = [getattr(a, "videos", None) for a in annotations]
+    if all(videos is None for videos in said):
+        return None
+    return tuple(
+        name
+        for a, videos in zip(annotations, said, strict=True)
+        for name in (("",) * len(a) if videos is None else videos)
     )
 
 

@@ -66,6 +66,9 @@ BOUGHT_SQUARED_NORMS = _declare("bought_squared_norms", "B", "float32", "trained
 IDS = _declare("ids", "M", "int64", "selected")  # of what was scored, rising
 SCORES = _declare("scores", "M", "float32", "selected")  # NaN without a score
 SELECTED = _declare("selected", "b", "int64", "selected")  # ids, the first pick first
+# Place of each one's group among the names in the cycle's record, `acquisition.groups`;
+# -1 of one that is in none. Of sets with videos, sequences or groups alone.
+GROUP_NUMBERS = _declare("group_numbers", "M", "int32", "selected")
 
 # What is measured of a choice once it is made.
 EMBEDDINGS = _declare("embeddings", "M C", "float32", "measured")
