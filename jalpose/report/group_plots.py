@@ -74,11 +74,13 @@ def _draw(panels) -> Figure:
     ):
         own = np.array([names[n] if n >= 0 else "" for n in numbers.tolist()])
         other = ~np.isin(own, coloured)
-        axes.scatter(*places[other].T, s=8, color=GREY, linewidths=0, label="others")
+        x, y = places.T
+        axes.scatter(x[other], y[other], s=8, color=GREY, linewidths=0, label="others")
         for place, name in enumerate(coloured):
             rows = own == name
             axes.scatter(
-                *places[rows].T,
+                x[rows],
+                y[rows],
                 s=16,
                 color=COLOURS[place],
                 marker="osD^vP"[place],
@@ -86,7 +88,8 @@ def _draw(panels) -> Figure:
                 label=name,
             )
         axes.scatter(
-            *places[selected].T,
+            x[selected],
+            y[selected],
             s=42,
             facecolors="none",
             edgecolors=INK,
