@@ -48,6 +48,7 @@ class PoseTask:
     refine: str = "parabola"
     name = "pose"
     posteriors = heatmaps.POSTERIORS
+    pixels = True
     measures = MEASURES
 
     @property

@@ -69,13 +69,13 @@ def test_rows_that_are_there_twice_get_jitter_and_nan_an_error():
 
 def test_the_marginal_likelihood_finds_length_and_noise():
     draws = np.random.default_rng(0)
-    inputs = draws.uniform(0, 10, (80, 1))
-    matrix = lm.covariance(inputs, inputs, Kernel(length=1.5)) + 0.01 * np.eye(80)
-    targets = np.linalg.cholesky(matrix) @ draws.normal(size=80)
+    inputs = draws.uniform(0, 5, (40, 1))
+    matrix = lm.covariance(inputs, inputs, Kernel(length=1.5)) + 0.01 * np.eye(40)
+    targets = np.linalg.cholesky(matrix) @ draws.normal(size=40)
     found = lm.fitted(inputs, targets)
     assert found.length == pytest.approx(1.5, rel=0.3)
     assert found.noise == pytest.approx(0.01, rel=0.5)
-    assert lm.fitted(inputs, np.zeros(80)) == Kernel()
+    assert lm.fitted(inputs, np.zeros(40)) == Kernel()
 
 
 def test_bootstraps_are_fitted_one_by_one_and_never_singular():
