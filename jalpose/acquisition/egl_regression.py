@@ -111,7 +111,7 @@ def number(task):
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """NaN where one of the two orders nothing."""
+    """0 where one of the two orders nothing."""
     if len(first) < 2 or not (np.ptp(first) > 0 and np.ptp(second) > 0):
-        return float("nan")
+        return 0.0
     return float(stats.spearmanr(first, second).statistic)

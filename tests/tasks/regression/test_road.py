@@ -153,8 +153,8 @@ def test_the_loss_is_half_the_square_and_with_a_variance_the_likelihood():
     assert float(decoded["deviation"]) == pytest.approx(4 * np.exp(0.35))
     unknown = both.target({"value": np.array(np.nan, np.float32)})
     assert both.loss(said, unknown) == 0 and not both.known(unknown)
-    assert TASK.disagreement(jnp.array([[1.0], [3]]), "prediction") == [1.0]
-    assert both.disagreement(jnp.array([[1.0, 0], [3, 0]]), "decoded") == [16.0]
+    assert TASK.disagreement(jnp.array([[1.0], [3]]), "prediction")[0] == 1.0
+    assert both.disagreement(jnp.array([[1.0, 0], [3, 0]]), "decoded")[0] == 16.0
 
 
 # What is chosen by.
