@@ -30,8 +30,10 @@ class Task(Protocol):
     `example`, a `ShapeDtypeStruct`; where the contract says image it then gets a row,
     and `size` is 1.
 
-    A task with `posterior` lists its kinds in `posteriors`, one with `disagreement` its
-    measures in `measures`.
+    A task with `posterior` lists its kinds in `posteriors`, and those that `candidates`
+    knows, where they are others, in `candidate_posteriors`; one with `disagreement` its
+    measures in `measures`. One whose predictions have a height that is chosen, not
+    learnt, has it in `peak`.
     """
 
     @property
