@@ -59,6 +59,7 @@ class MlpOptions:
     dropout: float = 0.0
 
     last_layer: ClassVar[str] = "out"
+    output_layers: ClassVar[tuple[str, ...]] = ("out",)
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": {"hidden": (8,)}}
 
     def check(self, size: int) -> None:
