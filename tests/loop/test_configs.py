@@ -215,9 +215,7 @@ def test_bad_arguments_of_a_benchmark(arg, message):
 
 
 def test_unknown_keys_of_a_delta_list_the_known_ones():
-    message = (
-        r"unknown config key 'modell\.channels'.* mean 'model\.channels'\?$"
-    )
+    message = r"unknown config key 'modell\.channels'.* mean 'model\.channels'\?$"
     with pytest.raises(ConfigError, match=message):
         make(delta={"modell.channels": 1})
     with pytest.raises(ConfigError, match="unknown config key 'training'"):
