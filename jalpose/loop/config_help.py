@@ -102,7 +102,7 @@ def _overview(known: list[str]) -> str:
 
 
 def _sections(known: list[str], deepest: bool = False) -> list[str]:
-    found = {}
+    found: dict[str, None] = {}
     for key in known:
         parts = key.split(".")[:-1]
         for depth in [len(parts)] if deepest else range(1, len(parts) + 1):
