@@ -297,7 +297,7 @@ OTHERS = [
     ("model.depth", 7, "data.size=256 must be a multiple of 512"),
     # The common keys are checked too; see tests/settings/test_validation.py.
     ("training.batch", 0, "training.batch=0 must be above 0"),
-    ("loop.compare", ("coreset", "eglp"), "unknown value of loop.compare: 'eglp'. Known"),
+    ("loop.compare", ("coreset", "eglp"), "value of loop.compare: 'eglp'. Known"),
     ("experiment.methods", ("eglp",), "unknown value of experiment.methods: 'eglp'."),
 ]
 TABLE = (
