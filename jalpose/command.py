@@ -17,11 +17,15 @@ _HELP = {HELP, "help", "h", "?", "helpfull", "helpshort", "helpxml"}
 AWAITING_LABELS = 3  # exit code: what was chosen is to be labelled by people
 
 
-def prepare(config: ConfigDict) -> None:
-    """Set the platform up; before anything has asked JAX for devices."""
-    # Which backends JAX has not found is no news to a user, nor are matplotlib's fonts.
+def quiet() -> None:
+    """Say nothing of backends that JAX has not found, nor of matplotlib's fonts."""
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def prepare(config: ConfigDict) -> None:
+    """Set the platform up; before anything has asked JAX for devices."""
+    quiet()
     if config.deterministic:
         # Read when the GPU backend starts; the CPU is deterministic anyway.
         flag = "--xla_gpu_deterministic_ops=true"
@@ -73,6 +77,15 @@ def join_cluster() -> None:
     hosts.join(hosts.Address(*by_hand), given.join_seconds)
 
 
+def define_model_flags() -> None:
+    """Flags of a command that takes a trained run by its workdir."""
+    flags.DEFINE_string("model", None, "Workdir of the run whose model is taken")
+    flags.DEFINE_integer("cycle", -1, "Whose model: 0 is the base model; -1 the newest")
+    flags.DEFINE_string(
+        "data_dir", "", "Where the run's data are now; default: as recorded"
+    )
+
+
 def attempt(work: Callable[[], None]) -> int:
     """Do the work of a command.
 
@@ -115,13 +128,17 @@ def attempt(work: Callable[[], None]) -> int:
     return 0
 
 
-def cli(main: Callable[[list[str]], int]) -> None:
+def cli(main: Callable[[list[str]], int], required: str = "config") -> None:
     """Check the command line, then hand it and `main` to absl.
 
     Whatever is wrong with it is one line and exit code 2.
+
+    Args:
+      main: of the command.
+      required: the flag that it cannot do without.
     """
     try:
-        sys.argv[1:] = with_config_files(sys.argv[1:])
+        sys.argv[1:] = with_config_files(sys.argv[1:], required)
         section = help_asked_for(sys.argv[1:])
         if section is not None:
             print(config_help(sys.argv, section))
@@ -164,13 +181,13 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise found or ConfigError(str(error).partition("\n")[0]) from None
 
 
-def with_config_files(arguments: list[str]) -> list[str]:
+def with_config_files(arguments: list[str], required: str = "config") -> list[str]:
     """The arguments, the file that `--config` names by its path.
 
     Raises:
-      ConfigError: no config is named, or there is none of that name.
+      ConfigError: there is no config of that name, or the flag `required` is missing.
     """
-    found, named = list(arguments), False
+    found = list(arguments)
     for number, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag not in ("--config", "-config"):
@@ -180,13 +197,14 @@ def with_config_files(arguments: list[str]) -> list[str]:
             value = arguments[place] if place < len(arguments) else ""
         if not value or value.startswith("-"):
             raise ConfigError("--config names no file, e.g. --config=quickstart")
-        start, named = f"{flag}=" if equals else "", True
+        start = f"{flag}=" if equals else ""
         found[place] = start + config_files.resolve(value)
-    asks = {argument.lstrip("-").partition("=")[0] for argument in arguments}
-    if not named and not asks & _HELP:
+    named = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    if required not in named and not named & _HELP:
+        listed = ", ".join(config_files.shipped())
+        more = f", e.g. --config=quickstart. There are: {listed}"
         raise ConfigError(
-            "--config is missing, e.g. --config=quickstart. There are: "
-            + ", ".join(config_files.shipped())
+            f"--{required} is missing{more if required == 'config' else ''}"
         )
     return found
 
@@ -220,6 +238,11 @@ def check_overrides(arguments: list[str]) -> None:
         for argument in arguments
         if argument.startswith("-") and argument.lstrip("-").startswith("config.")
     ]
+    if "papers" in names:
+        raise ConfigError(
+            "papers is an argument of the config file, so that --config.key=value can "
+            "change what it sets: --config=FILE:papers=NAME"
+        )
     if names:
         from jalpose.loop import configs
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jalpose.data.crops import crop_image
-from jalpose.data.packed import PackedCrops
+from jalpose.data.packed import Kept, PackedCrops
 from jalpose.data.source import DataError, Source
 
 
@@ -67,7 +67,7 @@ class Dataset:
     windows: np.ndarray | None
     keys: tuple[str, ...]
     files: tuple[str, ...]
-    packed: PackedCrops | None = None
+    packed: Kept | None = None
     holds_out: bool = True
     groups: tuple[str, ...] | None = None
     pool_labelled: bool = True

@@ -131,6 +131,8 @@ CAPABILITIES = {
     "predicted_target": "(prediction, label) -> target: what the network says in the "
     "place of a label",
     "predicted_label": "(prediction) -> label: what the network would answer",
+    "predicted_point": "(prediction) -> [C]: what it would answer as a point, near "
+    "that of another example where the answers are alike",
     "illustrate": "(prediction) -> arrays: what is kept of a few examples for pictures",
     "skeleton": "named joints and the links between them",
 }

@@ -205,7 +205,7 @@ def test_bad_arguments(arg, message):
         ("method=", "unknown value of the config argument method: ''. Known: random"),
         (
             "metod=eglpp",
-            "Known: method=NAME, scale=tiny|small|paper, seed=N, separated",
+            "Known: method=NAME, scale=tiny|small|paper, seed=N, papers=PRESET",
         ),
     ],
 )

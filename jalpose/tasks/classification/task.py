@@ -136,6 +136,10 @@ class ClassTask:
         """The likeliest class."""
         return {"class": jnp.argmax(prediction).astype(jnp.int32)}
 
+    def predicted_point(self, prediction: Logits) -> Float[AnyArray, " c"]:
+        """The probabilities of the classes: [C]."""
+        return jax.nn.softmax(prediction.astype(jnp.float32))
+
 
 @functools.cache
 def candidates_of(task: ClassTask, options: CandidateOptions) -> Candidates:

@@ -182,6 +182,14 @@ class PoseTask:
         status = jnp.full(len(joints), VISIBLE, jnp.int8)
         return {"joints": joints, "status": status}
 
+    def predicted_point(self, prediction: Prediction) -> Float[AnyArray, " c"]:
+        """The decoded joints about their mean, in crop widths: [2 J].
+
+        Poses are compared, not where in its crop a body stands.
+        """
+        joints, _ = self.decode_maps(prediction[-1], self.refine)
+        return jnp.ravel(joints - joints.mean(axis=0, keepdims=True)) / self.size
+
     # What the methods of poses alone ask for.
 
     def in_map(self, xy: Float[AnyArray, "*n 2"]) -> Float[AnyArray, "*n 2"]:
