@@ -77,7 +77,7 @@ class Dataset:
     pool_labelled: bool = True
 
     def image(self, example: int) -> np.ndarray:
-        """Original image of an example id: uint8 [H, W, 3]."""
+        """Original image of an example id, uint8 [H, W, 3], or row, float32 [F]."""
         position = int(example)
         for source in self.sources:
             if position < len(source.annotations):
@@ -121,13 +121,13 @@ class Dataset:
         return np.array(sums, np.uint32)
 
     def crop(self, example: int, size: int) -> np.ndarray:
-        """Crop of an example id: uint8 [size, size, 3]."""
+        """Crop of an example id, uint8 [size, size, 3]; a row is taken as it is."""
 
         def cut():
             image = self.image(example)
             if self.windows is not None:
                 return crop_image(image, self.windows[example], size)
-            if image.shape[:2] != (size, size):
+            if image.ndim > 1 and image.shape[:2] != (size, size):
                 raise DataError(
                     f"{self.files[example]} has {image.shape[1]} x {image.shape[0]} "
                     f"pixels, but images of this set are taken whole: data.size={size}"
