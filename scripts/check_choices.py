@@ -3,9 +3,9 @@
     python scripts/check_choices.py runs/figures/seed_0/base --budget=30 --images=1000
 
 The model of a run on drawn figures (`data.name=figures`) chooses once from a part of
-its pool by the highest scores and by distances; beside them what would be chosen with the
-true labels at hand. Rare poses, different sequences, and the mean true loss of the
-chosen are printed; AUC is of telling rare from everyday poses by the score.
+its pool, by the highest scores and by distances, and with the true losses at hand. Rare
+poses, different sequences, and the mean true loss of the chosen are printed; AUC is of
+telling rare from everyday poses by the score.
 """
 
 import argparse
