@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 # Keys that came after the first records, and the values that do what was done before.
 SINCE: dict[str, Any] = {
     "task": "pose",
+    "papers": "",
     "transfer": "",
     "evaluation.train_score": False,
     "evaluation.test_scores": False,

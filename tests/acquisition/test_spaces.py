@@ -182,7 +182,7 @@ def test_badge_begins_with_the_longest_gradient_whatever_is_labelled():
 
 
 def test_what_cannot_be_projected_is_refused():
-    with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'. Did you mean"):
+    with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'.*Did you mean"):
         Lcmd(space="gradient")
     with pytest.raises(ConfigError, match=r"lcmd\.size=0 must be above 0"):
         Lcmd(size=0)

@@ -13,6 +13,7 @@ moved a little: a pool that is as redundant as people's are. With `spread` too i
 unbalanced: few long sequences hold most of the frames, many short ones the others.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,7 +91,11 @@ class FigureSource:
         self._occluders = _occluders(self._bodies.points, camera, image_size)
         self.rare = bodies.rare
         keys = tuple(f"{name}/{number:06d}" for number in numbers)
-        self.annotations = _label(self._bodies, self._occluders, keys, image_size)
+        labels = _label(self._bodies, self._occluders, keys, image_size)
+        if frames > 1:
+            videos = tuple(f"{name}/{first:06d}" for first in self._firsts)
+            labels = dataclasses.replace(labels, videos=videos)
+        self.annotations = labels
 
     def _draw_numbers(self, numbers):
         normals, uniforms, camera = [], [], []
