@@ -9,7 +9,6 @@ telling rare from everyday poses by the score.
 """
 
 import argparse
-import json
 
 import jax
 import numpy as np
@@ -19,7 +18,7 @@ from scipy.stats import rankdata
 from jalpose.acquisition import registry
 from jalpose.acquisition.lcmd import Lcmd
 from jalpose.acquisition.method import Pool
-from jalpose.loop import checkpoints, run
+from jalpose.loop import checkpoints, configs, run
 from jalpose.loop.context import make_context
 from jalpose.loop.finished import cycle_of, state_of
 from jalpose.loop.programs import Programs
@@ -96,12 +95,7 @@ def _config_of(workdir) -> ConfigDict:
     record = records.read_config(workdir)
     if record is None or record["config"]["data"]["name"] != "figures":
         raise SystemExit(f"{workdir} is not the workdir of a run on drawn figures")
-    return ConfigDict(json.loads(json.dumps(record["config"]), object_hook=_tuples))
-
-
-def _tuples(section: dict) -> dict:
-    """JSON has lists where a config has tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
+    return configs.of_record(record["config"])
 
 
 def _auc(scores, positive) -> float:
