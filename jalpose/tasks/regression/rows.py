@@ -126,10 +126,10 @@ def curve(count: int = 1000, seed: int = 0) -> Rows:
 def arm(count: int = 4000, tests: int = 1000, seed: int = 0) -> Rows:
     """How far an arm of four joints reaches, in a stream as people's footage is.
 
-    Nine sequences of ten are of everyday postures, near the stretched arm, the tenth of
-    any posture; frames of a sequence are near copies, and a few long sequences hold
-    most of them (their lengths are log-normal, of a deviation of 1.5). The test rows are
-    no sequences, and half of them are of any posture.
+    Nine sequences of ten are of everyday postures, near the stretched arm, the tenth
+    is of any posture; frames of a sequence are near copies, and a few long sequences
+    hold most of them (their lengths are log-normal, of a deviation of 1.5). The test
+    rows are no sequences, and half of them are of any posture.
     """
     draws = np.random.default_rng(seed)
     lengths = np.exp(1.5 * draws.normal(size=count) + 1.6)

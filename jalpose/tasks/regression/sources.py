@@ -65,9 +65,9 @@ class RowSource:
 def load_dataset(data, seed: int) -> Dataset:
     """Open the set `data.name`; `data` is the config section of that name.
 
-    The test rows are drawn by `data.test_seed`, unless the set has its own; of the others those labelled at the
-    start by the seed; what is left is the pool. Inputs are standardised by all rows but
-    the test's.
+    The test rows are the set's own, or drawn by `data.test_seed`, of the others those
+    labelled at the start by the seed; what is left is the pool. Inputs are standardised
+    by all rows but the test's.
 
     Raises:
       DataError: see `rows`; an input, or the target of what is labelled at the start,
