@@ -29,7 +29,7 @@ from jalpose.pergrad.norms import (
     expected_squared_norm,
     squared_norms,
 )
-from jalpose.pergrad.taps import Route
+from jalpose.pergrad.plan import Route
 from jalpose.pergrad.trainable import Trainable, select
 
 __all__ = [
