@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     # Imported late: --help need not wait for the plots.
     from jalpose.report.gather import gather
+    from jalpose.report.text_formats import counted
     from jalpose.report.write import Options, Report
 
     options = Options(
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for line in (*found.missing, *report.warnings):
         print(f"note: {line}", file=sys.stderr)
-    print(f"{len(found.runs)} runs; the report is {path}")
+    print(f"{counted(len(found.runs), 'run')}; the report is {path}")
     return 0
 
 

@@ -10,6 +10,7 @@ from jalpose.report.gather import Gathered
 from jalpose.report.grid import Grid, controls, full_level, reference_first
 from jalpose.report.scoring import Scoring
 from jalpose.report.statistics import LEVEL, Comparison
+from jalpose.report.text_formats import counted
 
 
 def legend(
@@ -111,7 +112,7 @@ def shares_of_full(gathered: Gathered, grid: Grid, reference: str) -> list[str]:
         parts = [f"{method} {share:.2f}" for method, share in shares.items()]
     return [
         f"All {full.labelled} labels reach {full.score:{scoring.digits(2)}} "
-        f"({count_runs(full.runs)}). {said} at {grid.labelled[-1]} labels: "
+        f"({counted(full.runs, 'run')}). {said} at {grid.labelled[-1]} labels: "
         f"{', '.join(parts)}."
     ]
 
@@ -120,8 +121,3 @@ def _where(row: Mapping[str, Any]) -> str:
     return (
         f"{row['method']} at {row['labelled']}" if "labelled" in row else row["method"]
     )
-
-
-def count_runs(count: int) -> str:
-    """A number of runs in words."""
-    return "1 run" if count == 1 else f"{count} runs"

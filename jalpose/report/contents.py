@@ -3,6 +3,7 @@
 from jalpose.report import (
     comparison_tables,
     gradnorm_tables,
+    group_tables,
     measures,
     paper_tables,
     selection_tables,
@@ -52,6 +53,7 @@ def make_tables(
         gradnorm_tables.gap_table(gathered),
         gradnorm_tables.fallen_table(gathered),
         selection_tables.parts_table(gathered),
+        group_tables.groups_table(gathered),
         measures.measures_table(gathered),
     ]
     if compared:

@@ -194,8 +194,8 @@ def details(summary: Any, *content: Any) -> Markup:
     return element("details", element("summary", summary), *content)
 
 
-def render(title: str, lead: Any, sections: Sequence[Section]) -> str:
-    """The page: heading, table of contents and sections."""
+def render(title: str, lead: Any, sections: Sequence[Section], top: Any = "") -> str:
+    """The page: heading, what stands on top, table of contents and sections."""
     style, script = (_resource(name) for name in ("page_style.css", "page_script.js"))
     entries = [
         element("li", element("a", part.title, href=f"#{part.anchor}"))
@@ -214,7 +214,7 @@ def render(title: str, lead: Any, sections: Sequence[Section]) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         '<meta name="referrer" content="no-referrer">\n'
         f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"{element('header', element('h1', title), lead)}\n{contents}\n"
+        f"{element('header', element('h1', title), lead, top)}\n{contents}\n"
         f"{element('main', *parts)}\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
 

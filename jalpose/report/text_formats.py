@@ -56,6 +56,17 @@ def p_value(value: float | None) -> PValue | None:
     return None if value is None else PValue(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: "1 run", "2 runs"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: "a, b and c"."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table of a report, ready to be written in any format.

@@ -21,11 +21,13 @@ from jalpose.report import (
     page_tables,
     pictured,
     text_formats,
+    verdict,
 )
 from jalpose.report.evidence import Plot
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import choose_reference
 from jalpose.report.page import Markup, Section
+from jalpose.report.text_formats import counted
 from jalpose.storage import records
 from jalpose.storage.arrays import EMBEDDINGS, LABELLED_EMBEDDINGS
 from jalpose.tasks import registry
@@ -84,19 +86,18 @@ class Report:
         # In this order: what cannot be read comes to light on the way.
         runs = (*self.found.runs, *self.found.full, *self.found.bases)
         parts = [
-            self._runs(),
             self._results(),
             self._tables(),
             self._scores(),
             self._engines(),
             *self._interpretation(),
             self._label_check(),
+            self._runs(),
             None if self.pictured is None else self.pictured.terms(),
             Section("provenance", "Provenance", origins.provenance(runs)),
         ]
         sections = [part for part in parts if part is not None]
-        sections.insert(0, self._state())
-        html = page.render(self._title(), self._lead(), sections)
+        html = page.render(self._title(), self._lead(), sections, self._top())
         path = self.out / PAGE
         records.atomic_write_text(path, html)
         return path
@@ -133,17 +134,31 @@ class Report:
             else ""
         )
         return page.paragraph(
-            f"{_count(len(methods), 'method')}, {_count(len(seeds), 'seed')}, "
-            f"{_count(len(self.found.runs), 'run')}; written by jalpose.report from "
+            f"{counted(len(methods), 'method')}, {counted(len(seeds), 'seed')}, "
+            f"{counted(len(self.found.runs), 'run')}; written by jalpose.report from "
             f"the records of these runs alone.{bare}",
             class_="lead",
         )
 
-    def _state(self) -> Section:
+    def _top(self) -> Markup:
+        """The verdict beside the learning curves, and below what is amiss."""
+        found = verdict.judge(self.found, self.reference)
+        said = [
+            page.paragraph(found.sentence, class_="sentence"),
+            page.paragraph(found.saved) if found.saved else "",
+            *(page.paragraph(line, class_="caution") for line in found.warnings),
+            *(page.paragraph(line, class_="note") for line in found.notes),
+        ]
+        card = page.element("div", *said, class_="verdict")
+        curves, *_ = evidence.learning(self.found, self.reference)
+        first = page.element("div", card, self._plot(curves), class_="first")
+        return page.join([first, self._amiss()])
+
+    def _amiss(self) -> Markup:
         warnings = list(self.warnings)
         if self.pictured is not None:
             warnings += self.pictured.problems()
-        boxes = [
+        return page.join(
             page.element(
                 "div", page.element("h3", title), page.bullets(lines), class_="warnings"
             )
@@ -152,10 +167,7 @@ class Report:
                 ("Warnings", warnings),
             )
             if lines
-        ]
-        if not boxes:
-            boxes = [page.paragraph("All runs are finished and nothing is amiss.")]
-        return Section("state", "What is missing", page.join(boxes))
+        )
 
     # Results
 
@@ -166,7 +178,7 @@ class Report:
     def _results(self) -> Section | None:
         found, reference = self.found, self.reference
         plots = [
-            *evidence.learning(found, reference),
+            *evidence.learning(found, reference)[1:],
             *evidence.matrices(found, reference),
             *evidence.costs(found, reference),
         ]
@@ -262,7 +274,8 @@ class Report:
             "Examples whose labels were bought, ranked by the norm of the gradient "
             "and by the loss that their labels gave the model which chose them. "
             f"A wrong label makes both high, and so does {what} the model does not "
-            f"know: look before correcting. All {_count(len(rows), 'example')} are in ",
+            f"know: look before correcting. All {counted(len(rows), 'example')} are "
+            "in ",
             page.element("code", LABEL_CHECK),
             ", for annotators.",
         )
@@ -319,7 +332,3 @@ class _Reading:
         except records.WorkdirError as error:
             self.report.warn(f"{error}: left out")
             return []
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

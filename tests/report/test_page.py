@@ -15,8 +15,8 @@ from jalpose.tasks.pose import pictures
 from tests.support import fake_runs, recorded_runs
 
 SECTIONS = [
-    "state", "runs", "results", "tables", "scores", "chosen", "neighbours", "peaks",
-    "confidence", "labels", "terms", "provenance",
+    "results", "tables", "scores", "chosen", "neighbours", "peaks", "confidence",
+    "labels", "runs", "terms", "provenance",
 ]  # fmt: skip
 METHODS = ("random", "eglpp", "multipeak_entropy")
 _VOID = {"meta", "img", "br", "hr", "input", "link"}

@@ -1,0 +1,374 @@
+"""What runs show about their methods, in a sentence that a statistician would sign.
+
+    for line in verdict.lines(["runs/figures"]):
+        print(line)
+
+One number a run is compared: the mean height of its learning curve, from the first
+budget to the last that most pairs of runs have reached (the area table's number). So
+there is one test a method, by paired seeds, and Holm's correction is over the methods.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from jalpose.report import budgets, statistics
+from jalpose.report.gather import Gathered, gather
+from jalpose.report.grid import (
+    Grid,
+    choose_reference,
+    controls,
+    make_grid,
+    reference_first,
+    score_grid,
+)
+from jalpose.report.scoring import Scoring
+from jalpose.report.statistics import FEW, FEWEST, LEVEL, Comparison
+from jalpose.report.text_formats import PValue, counted, listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What is shown, and what puts it in doubt.
+
+    Attributes:
+      sentence: which method is best, its difference to the reference with the 95 %
+        interval and Holm's p, or why there is no test.
+      saved: labels it saves at the reference's final score; "" where there is nothing
+        to compare.
+      warnings: sentences: networks below the mean pose, few seeds, unfinished runs.
+      notes: sentences: what was tested, and which difference could have been found.
+      method: the method that the sentence is about; None without one.
+    """
+
+    sentence: str
+    saved: str = ""
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    method: str | None = None
+
+
+def lines(
+    folders: Iterable[str | os.PathLike[str]], reference: str | None = None
+) -> list[str]:
+    """The verdict on the runs in folders as lines of a screen.
+
+    Args:
+      folders: as `gather` takes them: a run with its comparisons, an experiment.
+      reference: the method that others are compared with; random, else the first.
+
+    Raises:
+      WorkdirError: there are no runs, or they cannot be compared.
+    """
+    found = judge(gather(folders), reference)
+    said = [found.sentence, *([found.saved] if found.saved else [])]
+    return [*said, *(f"warning: {line}" for line in found.warnings)]
+
+
+def judge(gathered: Gathered, reference: str | None = None) -> Verdict:
+    """The verdict on runs.
+
+    Args:
+      gathered: the runs.
+      reference: label of a method; by default random, else the first.
+
+    Raises:
+      GatherError: there is no method of that label.
+    """
+    grid, scoring = score_grid(gathered), gathered.scoring
+    reference = choose_reference(grid.methods, reference)
+    others = reference_first(grid.methods, reference)[1:]
+    last = _last_shared(grid, reference)
+    warnings = _doubts(gathered, grid, len(grid.labelled) - 1 if last is None else last)
+    if not others:
+        return Verdict(_alone(grid, scoring), warnings=warnings)
+    if last is None:
+        sentence = f"There is nothing to compare with {reference} yet."
+        return Verdict(sentence, warnings=warnings)
+    found = _compare(grid, scoring, reference, others, last)
+    judged = _Judged(
+        scoring,
+        reference,
+        found,
+        dict(zip(found, _holm(found.values()), strict=True)),
+        f"{grid.labelled[0]} to {grid.labelled[last]} labels",
+        controls(gathered),
+    )
+    method = judged.method
+    if method is None:
+        return Verdict(f"Only {reference} buys labels.", warnings=warnings)
+    pairs = found[method].num_pairs
+    if FEWEST <= pairs < FEW:
+        warnings = (*warnings, f"p-values of {pairs} seeds are fragile.")
+    return Verdict(
+        judged.sentence(),
+        _saved(grid, scoring, reference, method, last),
+        warnings,
+        judged.notes(),
+        method,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    """Comparisons of all methods with the reference, put into words."""
+
+    scoring: Scoring
+    reference: str
+    found: Mapping[str, Comparison]
+    holm: Mapping[str, float | None]
+    over: str
+    controls: Sequence[str]
+
+    @property
+    def method(self) -> str | None:
+        """The best of those that are significantly better, else the best of all."""
+        known = [m for m in self._falling() if m not in self.controls]
+        better = [m for m in known if self._shown(m, 1)]
+        return next(iter([*better, *known]), None)
+
+    def sentence(self) -> str:
+        """The sentence of the verdict."""
+        method = self.method
+        assert method is not None
+        found, several = self.found[method], len(self.found) > 1
+        difference = found.difference or 0.0
+        if found.two_tailed is None:
+            return self._untested(method)
+        claim = f"{self._how_far(method)} ({self._evidence(method)})"
+        mean = f"mean {self.scoring.name} over {self.over}"
+        if self._shown(method, 1):
+            text = f"{method} is significantly better than {self.reference}: its {mean}"
+        elif several and difference > 0:
+            text = (
+                f"No method is shown to be better than {self.reference}: the best is "
+                f"{method}, whose {mean}"
+            )
+        elif several:
+            text = (
+                f"No method is ahead of {self.reference}: the nearest is {method}, "
+                f"whose {mean}"
+            )
+        elif self._shown(method, -1):
+            text = f"{method} is significantly worse than {self.reference}: its {mean}"
+        else:
+            text = f"{method} is not shown to differ from {self.reference}: its {mean}"
+        text += f" is {claim}"
+        more = [m for m in self._falling() if m != method and self._shown(m, 1)]
+        worse = [m for m in self._falling() if self._shown(m, -1) and several]
+        if more:
+            text += f"; significantly better too: {listed(more)}"
+        if worse:
+            text += f"; significantly worse: {listed(worse)}"
+        return f"{text}."
+
+    def notes(self) -> tuple[str, ...]:
+        """What was tested."""
+        method = self.method
+        assert method is not None
+        found = self.found[method]
+        if found.two_tailed is None:
+            return ()
+        notes = [
+            "Two-tailed paired t-test of the curves' mean heights, seed by seed, at "
+            f"the level {LEVEL}."
+        ]
+        if found.detectable is not None and not self._shown(method, 1):
+            notes.append(
+                f"With these {counted(found.num_pairs, 'seed')} a true difference of "
+                f"{self._number(found.detectable)} would have been found with "
+                f"{100 * statistics.POWER:.0f} % power by one such test."
+            )
+        return tuple(notes)
+
+    def _untested(self, method: str) -> str:
+        found = self.found[method]
+        if found.num_pairs < FEWEST:
+            few = "One seed" if found.num_pairs == 1 else f"{found.num_pairs} seeds"
+            why = f"{few}: no test is possible."
+        else:
+            why = f"No test is possible: {found.reason}."
+        mean = f"mean {self.scoring.name} over {self.over}"
+        difference = found.difference or 0.0
+        if abs(difference) < 1e-12:
+            return f"{why} {method} and {self.reference} have the same {mean}."
+        if difference > 0:
+            best = "the best " if len(self.found) > 1 else "a better "
+            return (
+                f"{why} {method} has {best}{mean}, {self._how_far(method)}, which may "
+                "be chance."
+            )
+        return (
+            f"{why} {self.reference} has the best {mean}; {method}'s is "
+            f"{self._how_far(method)}, which may be chance."
+        )
+
+    def _how_far(self, method: str) -> str:
+        difference = self.found[method].difference or 0.0
+        higher = difference * self.scoring.sign >= 0
+        side = "above" if higher else "below"
+        return f"{self._number(abs(difference))} {side} {self.reference}'s"
+
+    def _number(self, difference: float) -> str:
+        unit = " points" if self.scoring.keys.percent else ""
+        return f"{difference:{self.scoring.digits(2)}}{unit}"
+
+    def _evidence(self, method: str) -> str:
+        found, holm = self.found[method], self.holm[method]
+        assert found.interval is not None and holm is not None
+        # As a difference of scores, whichever of them is the better.
+        ends = sorted(self.scoring.sign * end for end in found.interval)
+        low, high = (f"{end:{self.scoring.digits(2, '+')}}" for end in ends)
+        tests = sum(p is not None for p in self.holm.values())
+        over = f" after Holm's correction over {tests} methods" if tests > 1 else ""
+        alone = ", uncorrected" if tests > 1 else ""
+        return (
+            f"95 % interval {low} to {high}{alone}; p {_p_text(holm)}{over}; "
+            f"{counted(found.num_pairs, 'paired seed')}"
+        )
+
+    def _falling(self) -> list[str]:
+        """Methods, the one farthest ahead of the reference first."""
+        known = [m for m, found in self.found.items() if found.difference is not None]
+        return sorted(known, key=lambda m: -(self.found[m].difference or 0.0))
+
+    def _shown(self, method: str, sign: int) -> bool:
+        holm, difference = self.holm[method], self.found[method].difference or 0.0
+        return holm is not None and holm < LEVEL and sign * difference > 0
+
+
+def _alone(grid: Grid, scoring: Scoring) -> str:
+    """What there is to say of one method."""
+    known = np.flatnonzero(np.isfinite(grid.means[0]))
+    if not known.size:
+        return f"{grid.methods[0]} has no score yet."
+    first, last = int(known[0]), int(known[-1])
+    scores = [f"{grid.means[0][i]:{scoring.digits(1)}}" for i in (first, last)]
+    unit = " %" if scoring.keys.percent else ""
+    seeds = int(np.isfinite(grid.values[0, :, last]).sum())
+    whose = f"{grid.methods[0]} alone, {counted(seeds, 'seed')}"
+    if first == last:
+        return (
+            f"{whose}: {scoring.name} {scores[0]}{unit} with {grid.labelled[0]} labels."
+        )
+    return (
+        f"{whose}: {scoring.name} {scores[0]}{unit} with {grid.labelled[first]} "
+        f"labels, {scores[1]}{unit} with {grid.labelled[last]}; there is no method to "
+        "compare with."
+    )
+
+
+def _last_shared(grid: Grid, reference: str) -> int | None:
+    """The last cycle of those up to which most pairs of runs are whole; or None.
+
+    Of unfinished runs the last cycle would show the few that are ahead.
+    """
+    whole = np.cumprod(np.isfinite(grid.values), axis=2).astype(bool)
+    theirs = whole[grid.methods.index(reference)]
+    ours = np.delete(whole, grid.methods.index(reference), axis=0)
+    counts = (ours & theirs).sum(axis=(0, 1))[1:]
+    if not counts.size or counts.max() == 0:
+        return None
+    return 1 + int(np.flatnonzero(counts == counts.max())[-1])
+
+
+def _compare(
+    grid: Grid, scoring: Scoring, reference: str, others: Sequence[str], last: int
+) -> dict[str, Comparison]:
+    labelled, values = grid.labelled[: last + 1], grid.values[:, :, : last + 1]
+    if (np.diff(labelled) > 0).all():
+        heights = budgets.area_under_curve(labelled, values)
+    else:  # labels ran out: what is left are the scores
+        heights = values.mean(axis=2)
+    signed = scoring.sign * heights
+    theirs = signed[grid.methods.index(reference)]
+    return {
+        method: statistics.compare(signed[grid.methods.index(method)], theirs)
+        for method in others
+    }
+
+
+def _holm(found: Iterable[Comparison]) -> list[float | None]:
+    return statistics.holm([comparison.two_tailed for comparison in found])
+
+
+def _saved(grid: Grid, scoring: Scoring, reference: str, method: str, last: int) -> str:
+    """Labels saved at the reference's final score, as a sentence."""
+    labelled = grid.labelled[: last + 1]
+    if not (np.diff(labelled) > 0).all():
+        return ""
+    found = budgets.labels_saved(
+        labelled,
+        scoring.sign * grid.of(method)[:, : last + 1],
+        scoring.sign * grid.of(reference)[:, : last + 1],
+    )
+    if found is None:
+        return ""
+    target = f"{scoring.sign * found.target:{scoring.digits(1)}}"
+    target += " %" if scoring.keys.percent else ""
+    where = f"{reference}'s final {scoring.name} ({target} with {labelled[-1]} labels)"
+    if found.method is None:
+        return f"{method} does not reach {where}: no labels are saved."
+    if found.reference == labelled[0]:
+        return f"{where} is reached before any choice: there is nothing to save."
+    return f"Labels saved at {where}: {_whole(found.saved)}{_resampled(found, method)}."
+
+
+def _resampled(found: budgets.Saved, method: str) -> str:
+    if found.interval is None:
+        return ""
+    low, high = (_whole(end) for end in found.interval)
+    if np.isinf(found.interval.high):
+        return (
+            f" (no interval: in most resamples of the seeds {method} never reaches it)"
+        )
+    if np.isinf(found.interval.low):
+        return (
+            f" (95 % interval up to {high}; in some resamples of the seeds {method} "
+            "never reaches it)"
+        )
+    return f" (95 % interval {low} to {high}, seeds resampled)"
+
+
+def _whole(number: float | None) -> str:
+    return f"{number or 0.0:z.0f}"
+
+
+def _doubts(gathered: Gathered, grid: Grid, last: int) -> tuple[str, ...]:
+    """Sentences on networks below the baseline and on runs that are not finished."""
+    scoring, found = gathered.scoring, []
+    floor = make_grid(gathered, scoring.baseline)
+    below = [
+        method
+        for method, score, level in zip(
+            grid.methods, grid.means[:, last], floor.means[:, last], strict=True
+        )
+        if scoring.sign * score < scoring.sign * level  # NaN is not
+    ]
+    if below:
+        who = (
+            "All networks are"
+            if len(below) == len(grid.methods)
+            else (f"The networks of {listed(below)} are")
+        )
+        level = float(np.nanmax(floor.means[:, last]))
+        unit = " %" if scoring.keys.percent else ""
+        name = scoring.keys.baseline_name
+        found.append(
+            f"{who} worse than the {name} ({level:{scoring.digits(1)}}{unit}), which "
+            f"looks at no image, at {grid.labelled[last]} labels: what they choose "
+            "means little. Train longer or with more labels."
+        )
+    if gathered.missing:
+        found.append(
+            "Not all runs are finished: this is how it stands at "
+            f"{grid.labelled[last]} labels."
+        )
+    return tuple(found)
+
+
+def _p_text(p: float) -> str:
+    text = format(PValue(p))
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"

@@ -1,0 +1,136 @@
+"""The sentence on top of a report and at the end of a run."""
+
+import re
+
+import numpy as np
+import pytest
+
+from jalpose.report import comparison_tables, verdict
+from jalpose.report import gather as gathering
+from jalpose.report.gather import gather
+from jalpose.storage import records
+from tests.support.recorded_runs import write_experiment, write_run
+
+RISE = np.array([0.0, 0.05, 0.08])
+
+
+def paired(folder, seeds, gains, noise=0.002, **options):
+    """Random and methods so far above it at the end, from shared base models."""
+    rng = np.random.default_rng(0)
+    base = 0.5 + rng.normal(0, 0.01, (seeds, 1)) + RISE
+    share = np.array([0.0, 0.5, 1.0])
+    scores = {"random": base.tolist()}
+    for method, gain in gains.items():
+        own = base + gain * share + rng.normal(0, noise, base.shape) * (share > 0)
+        scores[method] = own.tolist()
+    return gather([write_experiment(folder, scores, **options)])
+
+
+def test_what_is_significant_is_said_with_its_evidence(tmp_path):
+    found = paired(tmp_path, 5, {"eglpp": 0.04, "coreset": 0.0, "lcmd": -0.04})
+    said = verdict.judge(found)
+    row = comparison_tables.area_table(found).rows
+    ours = next(r for r in row if r["method"] == "eglpp")
+    assert said.method == "eglpp"
+    assert said.sentence == (
+        "eglpp is significantly better than random: its mean PCK@0.2 over 1000 to 1200 "
+        f"labels is {ours['difference']:.2f} points above random's (95 % interval "
+        f"{ours['interval'].low:+.2f} to {ours['interval'].high:+.2f}, uncorrected; "
+        f"p = {ours['holm']} after Holm's correction over 3 methods; 5 paired seeds); "
+        "significantly worse: lcmd."
+    ).replace(f"p = {ours['holm']}", _p(ours["holm"]))
+    saved = comparison_tables.saved_table(found).rows
+    ours = next(r for r in saved if r["method"] == "eglpp")
+    assert said.saved == (
+        f"Labels saved at random's final PCK@0.2 ({ours['target']:.1f} % with 1200 "
+        f"labels): {ours['saved']:.0f} (95 % interval {ours['interval'].low:.0f} to "
+        f"{ours['interval'].high:.0f}, seeds resampled)."
+    )
+    assert said.warnings == ()
+
+
+def _p(value):
+    text = format(value)
+    return f"p {'< 0.001' if text.startswith('<') else f'= {text}'}"
+
+
+def test_what_is_not_shown_is_not_claimed(tmp_path):
+    noisy = {"eglpp": 0.004, "coreset": 0.0}
+    said = verdict.judge(paired(tmp_path, 6, noisy, noise=0.02))
+    assert re.match("No method is (shown to be better than|ahead of)", said.sentence)
+    assert "would have been found with 80 % power" in said.notes[-1]
+
+
+def test_one_method_needs_no_correction(tmp_path):
+    sentence = verdict.judge(paired(tmp_path, 5, {"eglpp": -0.04})).sentence
+    assert sentence.startswith("eglpp is significantly worse than random: its mean")
+    assert "below random's (95 % interval -" in sentence and "Holm" not in sentence
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "One seed"), (2, "2 seeds")])
+def test_of_few_seeds_there_is_no_test(tmp_path, seeds, words):
+    said = verdict.judge(paired(tmp_path, seeds, {"eglpp": 0.04, "coreset": 0.0}))
+    assert said.sentence.startswith(
+        f"{words}: no test is possible. eglpp has the best mean PCK@0.2 over 1000 to "
+        "1200 labels, "
+    )
+    assert said.sentence.endswith(" points above random's, which may be chance.")
+    assert "significant" not in " ".join((said.sentence, *said.notes))
+    assert "interval" not in said.saved
+
+
+def test_p_values_of_three_seeds_are_called_fragile(tmp_path):
+    said = verdict.judge(paired(tmp_path, 3, {"eglpp": 0.04}))
+    assert "p-values of 3 seeds are fragile." in said.warnings
+
+
+def test_a_single_run_is_compared_with_nothing(tmp_path):
+    write_run(tmp_path, "eglpp", 0, (0.5, 0.55, 0.62))
+    said = verdict.judge(gather([tmp_path]))
+    assert said.sentence == (
+        "eglpp alone, 1 seed: PCK@0.2 50.0 % with 1000 labels, 62.0 % with 1200; there "
+        "is no method to compare with."
+    )
+    assert said.saved == "" and said.notes == ()
+
+
+def test_a_network_below_the_mean_pose_is_warned_of(tmp_path):
+    scores = {"random": [(0.1, 0.12, 0.15)], "eglpp": [(0.1, 0.15, 0.25)]}
+    said = verdict.judge(gather([write_experiment(tmp_path, scores)]))
+    # The mean pose of made-up records has 20 %.
+    (line,) = said.warnings
+    assert line.startswith("The networks of random are worse than the mean pose (20.0")
+    both = {"random": [(0.1, 0.12)], "eglpp": [(0.1, 0.15)]}
+    said = verdict.judge(gather([write_experiment(tmp_path / "all", both)]))
+    assert said.warnings[0].startswith("All networks are worse than the mean pose")
+
+
+def test_unfinished_runs_are_compared_where_most_pairs_are(tmp_path):
+    scores = {
+        "random": [(0.5, 0.55, 0.6), (0.5, 0.55)],
+        "eglpp": [(0.5, 0.56, 0.62), (0.5, 0.57)],
+    }
+    said = verdict.judge(gather([write_experiment(tmp_path, scores, cycles=2)]))
+    assert "over 1000 to 1100 labels" in said.sentence
+    assert said.sentence.startswith("2 seeds: no test is possible.")
+    assert any("this is how it stands at 1100 labels" in w for w in said.warnings)
+    first = {"random": [(0.5,)], "eglpp": [(0.5,)]}
+    said = verdict.judge(
+        gather([write_experiment(tmp_path / "first", first, cycles=2)])
+    )
+    assert said.sentence == "There is nothing to compare with random yet."
+
+
+def test_a_lead_that_never_reaches_the_target_has_no_number(tmp_path):
+    found = paired(tmp_path, 4, {"eglpp": -0.04})
+    assert verdict.judge(found).saved.startswith("eglpp does not reach random's final")
+
+
+def test_the_lines_of_a_screen(tmp_path):
+    paired(tmp_path, 1, {"eglpp": 0.04})
+    first, saved = verdict.lines([tmp_path])
+    assert first.startswith("One seed") and saved.startswith("Labels saved at random's")
+    with pytest.raises(records.WorkdirError):
+        verdict.lines([tmp_path / "none"])
+    with pytest.raises(gathering.GatherError, match="unknown reference"):
+        verdict.lines([tmp_path], "egl")
