@@ -101,7 +101,8 @@ def paired(
 def checked(norms: Float[AnyArray, " k"], sizes: Float[AnyArray, " k"]) -> Doubted:
     """Squared norms that are sums of terms, of the sums of their absolute values."""
     # Of NaN nothing is true.
-    return Doubted(jnp.maximum(norms, 0), ~(norms >= _CANCELLED * sizes))
+    trusted = jnp.asarray(norms >= _CANCELLED * sizes)
+    return Doubted(jnp.maximum(norms, 0), ~trusted)
 
 
 def scaled(square: Square) -> Square:

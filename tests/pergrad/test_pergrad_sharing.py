@@ -4,12 +4,16 @@ Each network is compared with autodiff in float64, where nothing but a wrong for
 shows; three of them in float32 too.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jalpose.pergrad import api
 from tests.support.networks import (
@@ -116,6 +120,14 @@ class Layer(nn.Module):
     def __call__(self, x, _):
         x = x + nn.MultiHeadDotProductAttention(1)(nn.LayerNorm()(x))
         return x + nn.Dense(3)(nn.gelu(nn.Dense(4)(nn.LayerNorm()(x)))), None
+
+
+class Plain(nn.Module):
+    """A layer."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        return jnp.tanh(nn.Dense(3)(x)), None
 
 
 class DeepCell(nn.Module):
@@ -308,3 +320,41 @@ def test_norms_and_sums_are_those_of_autodiff(name):
     matrices = {r.way for r in found if len(r.shape) > 1 and r.way != "vector"}
     assert matrices == CASES[name][2]
     assert all(bool(route.reason) == (route.way == "autodiff") for route in found)
+
+
+def test_a_scan_within_a_shard_map_of_ones_own():
+    network, inputs = layers(Plain), SEQUENCES
+    apply_fn, variables = network.apply, variables_of(network, inputs)
+    targets = targets_for(apply_fn, variables, inputs, K)
+    mesh, whole, part = Mesh(np.array(jax.devices()[:2]), ("d",)), P(), P("d")
+
+    def norms(*arrays):
+        return api.squared_norms("ghost", apply_fn, square_loss, *arrays).total
+
+    split = jax.shard_map(
+        norms, mesh=mesh, in_specs=(whole, part, part), out_specs=part
+    )
+    found = jax.jit(split)(variables, inputs, targets)
+    wanted = jax.jit(norms)(variables, inputs, targets)
+    np.testing.assert_allclose(found, wanted, 1e-5)
+
+
+def test_norms_are_differentiated_through_what_was_kept():
+    apply_fn, *arrays = computed("in and outside")
+
+    def penalty(engine, variables, inputs, targets):
+        return jnp.sum(
+            api.squared_norms(
+                engine, apply_fn, square_loss, variables, inputs, targets
+            ).total
+        )
+
+    with jax.enable_x64(True):
+        ghost, exact = (
+            jax.jit(jax.grad(functools.partial(penalty, engine), argnums=(0, 1)))(
+                *wide(arrays)
+            )
+            for engine in ("ghost", "exact")
+        )
+        for found, wanted in zip(*map(jax.tree.leaves, (ghost, exact)), strict=True):
+            np.testing.assert_allclose(found, wanted, 1e-9, 1e-12)
