@@ -6,6 +6,7 @@ from jalpose.report import (
     group_tables,
     measures,
     paper_tables,
+    printed_tables,
     selection_tables,
 )
 from jalpose.report.gather import Gathered
@@ -49,6 +50,7 @@ def make_tables(
         paper_tables.eglpp_table(gathered, proposed),
         paper_tables.llpp_selected_table(gathered),
         paper_tables.llpp_test_table(gathered),
+        *printed_tables.printed_tables(gathered),
         gradnorm_tables.overlap_table(gathered),
         gradnorm_tables.gap_table(gathered),
         gradnorm_tables.fallen_table(gathered),
