@@ -210,7 +210,7 @@ def test_badge_takes_the_last_layer_alone_as_the_paper_does():
 
 
 def test_what_cannot_be_projected_is_refused():
-    with pytest.raises(ConfigError, match=r"badge\.layers: 'lats'. Did you mean"):
+    with pytest.raises(ConfigError, match=r"badge\.layers: 'lats'.*Did you mean"):
         Badge(layers="lats")
     with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'.*Did you mean"):
         Lcmd(space="gradient")
