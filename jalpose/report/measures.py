@@ -130,9 +130,9 @@ def measures_table(gathered: Gathered) -> Table:
         (
             f"{in_unit} of the images selected and of all scored, before training "
             "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
-            "with the true losses, of all scored and, where asked for, of the test "
-            "set. Top losses and norms: share of the selected among as many of truly "
-            "highest loss or gradient norm. Distances: between embeddings of the "
+            "with the losses of the labels, of all scored and, where asked for, of the "
+            "test set. Top losses and norms: share of the selected among as many of "
+            "truly highest loss or gradient norm. Distances: between embeddings of the "
             "selected.",
         ),
     )
