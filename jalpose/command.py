@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jalpose.settings.checks import ConfigError, did_you_mean
 
+INTERRUPTED = "interrupted: what was saved before stays"
 AWAITING_LABELS = 3  # exit code: what was chosen is to be labelled by people
 
 
@@ -73,8 +74,8 @@ def attempt(work: Callable[[], None]) -> int:
 
     Returns:
       0; 2, with the message, where it cannot be done; `AWAITING_LABELS` where people
-      are to label something first; `hosts.PREEMPTED` where the machine was asked for
-      and all is saved.
+      are to label something first; `hosts.PREEMPTED` where the run was asked to end
+      and all is saved; 130 where it was not waited for that.
     """
     from jalpose.data.source import DataError
     from jalpose.loop.checkpoints import CheckpointError
@@ -97,8 +98,11 @@ def attempt(work: Callable[[], None]) -> int:
         with explain_full_disk("a file"):
             work()
     except hosts.Preempted as notice:
-        print(f"preempted: {notice}", file=sys.stderr)
+        print(f"ended as asked: {notice}", file=sys.stderr)
         return hosts.PREEMPTED
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
     except LabelsAwaited:  # the run has said of what, and what to do
         return AWAITING_LABELS
     except told as error:

@@ -4,13 +4,15 @@ import time
 from collections.abc import Sequence
 
 from jalpose.data.dataset import Dataset
-from jalpose.experiments import locks, outlook
+from jalpose.experiments import outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
-from jalpose.loop import checkpoints, configs, run
+from jalpose.loop import checkpoints, configs, run, transfer
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
+from jalpose.loop.workdirs import explain_lost
 from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
+from jalpose.storage import locks
 
 WAIT = 5.0  # seconds between two looks at a base model that another process trains
 
@@ -117,16 +119,16 @@ class Worker:
     def _attempt(self, unit: Unit) -> bool:
         """Run a unit to its end; False where another process is at it."""
         folder = self._plan.folder(unit)
-        with locks.hold(folder) as mine:
+        with locks.hold(folder) as lock, explain_lost(lock):
             # Asked again under the lock: another process may just have finished it.
-            if mine and not self._settled(unit):
+            if lock is not None and not self._settled(unit):
                 self._screen.line(f"{unit}, into {folder}")
                 try:
-                    run.run_one(self._context_of(unit), folder, self._screen)
+                    run.run_one(self._context_of(unit), folder, self._screen, lock)
                 except FloatingPointError as error:
                     self.failures[unit] = str(error)
                     self._screen.line(f"error: {error}")
-        return mine
+        return lock is not None
 
     def _context_of(self, unit: Unit) -> RunContext:
         config = self._plan.config_of(unit)
@@ -138,7 +140,8 @@ class Worker:
             base = checkpoints.load_model(place, 0)
         if unit.name == FULL:
             dataset = run.load_dataset(config)
-        return make_context(config, dataset, self._programs, base=base)
+        initial = transfer.initial_weights(config, self._plan.folder(unit))
+        return make_context(config, dataset, self._programs, base=base, initial=initial)
 
     def _dataset_of(self, seed: int) -> Dataset:
         """The dataset of this seed, on which all methods can work."""

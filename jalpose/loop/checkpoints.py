@@ -1,7 +1,8 @@
 """Orbax behind one door: the state of a run, and the model of each cycle.
 
 `<workdir>/checkpoints/state/<n>` holds the newest states, `.../models/<cycle>` the
-variables each cycle was finished with. Orbax writes beside and renames, so a killed
+variables each cycle was finished with, `.../initial_weights` those of another network
+that the run began with, if any. Orbax writes beside and renames, so a killed
 save leaves no half checkpoint behind. `.../journal/cycle_NN` is not Orbax's: the blocks
 of a cycle's passes, from their first on, whatever state was saved last.
 """
@@ -275,9 +276,7 @@ def _journal_path(workdir, cycle: int) -> Path:
 
 def save_model(workdir, cycle: int, variables) -> None:
     """Write the variables a cycle was finished with, over those of a killed run."""
-    path = _model_path(workdir, cycle)
-    with _explain_full_disk(path), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, sharding.to_host(variables), force=True)
+    _save(_model_path(workdir, cycle), variables)
 
 
 def load_model(workdir, cycle: int) -> dict:
@@ -292,8 +291,41 @@ def load_model(workdir, cycle: int) -> dict:
             f"no model of cycle {cycle} at {path}: has the run in {workdir} got that "
             "far?"
         )
-    with ocp.StandardCheckpointer() as checkpointer:
-        return sharding.to_host(checkpointer.restore(path))
+    return _load(path)
+
+
+def newest_model(workdir) -> int:
+    """The last cycle of the run in `workdir` whose model is saved.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    there = saved_models(workdir)
+    if not there:
+        raise CheckpointError(
+            f"no model is saved in {workdir} yet: let the run finish its base training"
+        )
+    return there[-1]
+
+
+def save_initial_weights(workdir, variables) -> None:
+    """Write the layers of another network that the run in `workdir` begins with."""
+    _save(_initial_path(workdir), variables)
+
+
+def load_initial_weights(workdir) -> dict:
+    """The layers of another network that the run in `workdir` began with, as numpy.
+
+    Raises:
+      CheckpointError: they are not there.
+    """
+    path = _initial_path(workdir)
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path}, the weights that the run began with, is not there: bring it back "
+            "or start in another --workdir"
+        )
+    return _load(path)
 
 
 def saved_models(workdir) -> list[int]:
@@ -315,6 +347,20 @@ def _explain_full_disk(path) -> Iterator[None]:
                 if f"os_error_code='{code}'" in str(error):
                     raise OSError(code, os.strerror(code)) from error
             raise
+
+
+def _save(path: Path, variables) -> None:
+    with _explain_full_disk(path), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, sharding.to_host(variables), force=True)
+
+
+def _load(path: Path) -> dict:
+    with ocp.StandardCheckpointer() as checkpointer:
+        return sharding.to_host(checkpointer.restore(path))
+
+
+def _initial_path(workdir) -> Path:
+    return Path(workdir).absolute() / "checkpoints" / "initial_weights"
 
 
 def _model_path(workdir, cycle: int) -> Path:

@@ -32,6 +32,7 @@ from jalpose.storage.journal import Journal
 from jalpose.tasks import registry as tasks
 from jalpose.tasks.labels import Labels, Truth
 from jalpose.tasks.task import Task
+from jalpose.training.initial_weights import InitialWeights
 from jalpose.training.needs import Needs
 from jalpose.training.optimisation import Optimisation
 from jalpose.training.plan import TrainingPlan
@@ -236,6 +237,7 @@ def make_context(
     programs: Programs,
     *,
     base=None,
+    initial: InitialWeights | None = None,
     journals: Journals | None = None,
     oracle: Oracle | None = None,
     network: Any = None,
@@ -248,6 +250,7 @@ def make_context(
       programs: to share what is compiled with.
       base: variables of another run's base model, or None to train one; of them the
         network is used, what a method needs beside it is trained anew.
+      initial: layers that trainings from scratch begin with; None: all are new.
       journals: see `RunContext`; None: in memory.
       oracle: None: the data set's own labels.
       network: a Linen module to take instead of the config's.
@@ -305,6 +308,7 @@ def make_context(
             needs,
             None if base is None else network_of(base),
             companion,
+            initial,
         ),
         trainer=trainer,
         passes=programs.passes(

@@ -6,7 +6,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from jalpose.loop import configs, run
+from jalpose.loop import configs, run, transfer
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
 from jalpose.pergrad.memory import compiled_bytes
@@ -23,9 +23,12 @@ def show(config: ConfigDict, workdir: str) -> None:
     programs = Programs(sharding.make_mesh())
     dataset = run.load_dataset(config)
     base = run.load_base(config, dataset)
-    context = make_context(config, dataset, programs, base=base)
+    initial = transfer.initial_weights(config, workdir)
+    context = make_context(config, dataset, programs, base=base, initial=initial)
     state = jax.eval_shape(context.trainer.init, jax.random.key(0))
     print(parameter_table(state.params))
+    if initial is not None:
+        print(initial)
     _print_data(context)
     _print_steps(context)
     compiled = context.trainer.lower_step(config.training.batch).compile()

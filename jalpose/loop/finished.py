@@ -36,15 +36,11 @@ def refuse_another_model(config: ConfigDict, workdir) -> None:
 
 def cycle_of(workdir, wanted: int) -> int:
     """The cycle whose model is asked for: of the newest where `wanted` is below 0."""
-    there = checkpoints.saved_models(workdir)
-    if not there:
-        raise checkpoints.CheckpointError(
-            f"no model is saved in {workdir} yet: let the run finish its base training"
-        )
+    newest, there = checkpoints.newest_model(workdir), checkpoints.saved_models(workdir)
     if wanted >= 0 and wanted not in there:
         listed = ", ".join(map(str, there))
         raise ConfigError(f"--cycle={wanted}: {workdir} has models of cycles {listed}")
-    return there[-1] if wanted < 0 else wanted
+    return newest if wanted < 0 else wanted
 
 
 def state_of(dataset: Dataset, workdir, cycle: int) -> CycleState:

@@ -1,5 +1,6 @@
 """What a run writes of its events: records, pictures, TensorBoard and the screen."""
 
+import collections
 import contextlib
 import io
 import logging
@@ -173,6 +174,9 @@ class Recorder:
         rows = selection_rows(self._context.dataset, event.arrays)
         records.write_selection(self._workdir, event.cycle, rows)
         acquisition = {**event.acquisition, "seconds": clock["acquisition"]}
+        groups = groups_chosen(self._context.dataset, event.arrays["selected"])
+        if groups:
+            acquisition["groups"] = groups
         self._add_to_record(event.cycle, acquisition=acquisition)
         self._screen.end()
         self._screen.line(
@@ -251,6 +255,20 @@ class Recorder:
         records.atomic_write_bytes(path, buffer.getvalue())
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats="HWC")
+
+
+def groups_chosen(dataset: Dataset, selected: np.ndarray) -> dict[str, dict[str, int]]:
+    """Examples of each group in the whole pool, and of it chosen, by the group's name.
+
+    {} of a set without groups, and where each image is its own.
+    """
+    if dataset.groups is None or dataset.groups == dataset.files:
+        return {}
+    pool, chosen = (
+        collections.Counter(dataset.groups[i] for i in ids.tolist())
+        for ids in (dataset.pool, selected)
+    )
+    return {name: {"pool": pool[name], "chosen": chosen[name]} for name in sorted(pool)}
 
 
 def selection_rows(dataset: Dataset, arrays: dict) -> list[dict]:

@@ -231,6 +231,7 @@ class HourglassOptions:
     convolution: str = "auto"
     dropout: float = 0.0
     last_layer: ClassVar[str] = "heatmaps"
+    output_layers: ClassVar[tuple[str, ...]] = ("heatmaps", "merge_maps")
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {"stacks": 1, "channels": 16, "depth": 2},
         "small": {"stacks": 1, "channels": 96},

@@ -19,9 +19,12 @@ class Options(Protocol):
     Attributes:
       scales: what the scales tiny and small change of the fields.
       last_layer: what the names of the modules begin with that predictions come out of.
+      output_layers: what the names of the modules begin with that read or write
+        outputs: other outputs need others.
     """
 
     last_layer: ClassVar[str]
+    output_layers: ClassVar[tuple[str, ...]]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     def check(self, size: int) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jalpose.report import (
     comparison_tables,
     gradnorm_tables,
+    group_tables,
     measures,
     paper_tables,
     selection_tables,
@@ -49,7 +50,10 @@ def make_groups(
     compared = len(gathered.methods) > 1
     tested = compared and len(gathered.seeds) >= FEWEST
     results = [comparison_tables.scores_table(gathered, reference)]
-    choices = [measures.measures_table(gathered)]
+    choices = [
+        measures.measures_table(gathered),
+        group_tables.groups_table(gathered),
+    ]
     pairs, layouts = [], []
     if compared:
         saved = comparison_tables.saved_table(gathered, reference, target)

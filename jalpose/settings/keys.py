@@ -32,6 +32,9 @@ def common() -> ConfigDict:
     seeds.acquire = -1  # draws of the methods, subset of the pool
     # Workdir of another run: start from its base model instead of training one.
     config.base = ""
+    # Workdir of another run, of any skeleton or classes: trainings from scratch begin
+    # with the weights of its newest network, all but the last layers.
+    config.transfer = ""
     # On a GPU: deterministic operations (slower), so that reruns agree to the bit.
     config.deterministic = True
 
@@ -62,7 +65,7 @@ def common() -> ConfigDict:
     training.base_steps = 0  # exactly one of the two above 0
     training.cycle_epochs = 100  # length of the training in each later cycle:
     training.cycle_steps = 0  # exactly one of the two above 0
-    training.optimizer = "adam"  # adam | sgd
+    training.optimizer = "adam"  # adam | rmsprop | sgd
     training.learning_rate = 3e-4  # of the optimiser
     training.momentum = 0.9  # of sgd; 0: none
     training.nesterov = False  # of sgd: the gradient at the point momentum leads to
@@ -79,6 +82,9 @@ def common() -> ConfigDict:
     training.warmup_steps = 0  # linear warm-up at the start of each training
     training.plateau_factor = 0.5  # learning rate factor where the loss stalls
     training.plateau_patience = 5  # held-out evaluations without a better loss
+    # Where that reduces it: beyond (at the 6th of a patience of 5, as PyTorch does) |
+    # at (at the 5th, as optax does)
+    training.plateau_reduces = "beyond"
     training.plateau_cooldown = 2  # held-out evaluations after a reduction
     training.plateau_min = 0.01  # smallest learning rate, of learning_rate
     training.clip_norm = 0.0  # global gradient norm; 0: no clipping
@@ -180,6 +186,7 @@ RUNTIME_KEYS = (
     # What they let in is part of the state, and of its journal's fingerprint.
     "oracle.allow_partial",
     "oracle.corrected",
+    "loop.cycles",  # a run can be given more; fewer are refused (`loop.run`)
     "loop.checkpoint_seconds",
     "loop.compare",
     "output",

@@ -25,8 +25,10 @@ class Task(Protocol):
       num_outputs: of the network: joints, classes, numbers.
       label_shapes: of one label as the network's training sees it, by name.
 
-    A task with `posterior` lists its kinds in `posteriors`, one with `disagreement` its
-    measures in `measures`.
+    A task with `posterior` lists its kinds in `posteriors`, and those that `candidates`
+    knows, where they are others, in `candidate_posteriors`; one with `disagreement` its
+    measures in `measures`. One whose predictions have a height that is chosen, not
+    learnt, has it in `peak`.
     """
 
     @property

@@ -14,11 +14,14 @@ from jalpose.runtime.throughput import Flow
 from jalpose.settings.keys import seed_of
 from jalpose.training import lengths
 from jalpose.training.companion import CompanionTrainer
+from jalpose.training.initial_weights import InitialWeights
 from jalpose.training.needs import Needs
 from jalpose.training.trainer import Trainer, network_of
 
 NETWORK = "network"  # the stage of the network itself
 COMPANION = "companion"  # the stage of a model beside it
+# Stages of what chooses alone: not in the last cycle, after which nothing is chosen.
+FOR_CHOOSING = ("member", COMPANION)
 
 
 class Stage(NamedTuple):
@@ -59,6 +62,7 @@ class TrainingPlan:
       needs: of the run's method.
       base: variables of a base model, or None to train one.
       companion: the compiled steps of the companion that is needed, or None.
+      initial: layers that trainings from scratch begin with, or None: all are new.
     """
 
     def __init__(
@@ -69,9 +73,11 @@ class TrainingPlan:
         needs: Needs,
         base,
         companion: CompanionTrainer | None = None,
+        initial: InitialWeights | None = None,
     ):
         self.config, self.dataset, self.trainer = config, dataset, trainer
         self.needs, self.base, self.companion = needs, base, companion
+        self.initial = initial
         self._batches: tuple | None = None
 
     def steps_per_epoch(self, cycle: int) -> int:
@@ -123,7 +129,7 @@ class TrainingPlan:
             members = self.needs.members
             if members is not None and members.start == "fresh":
                 key = random_streams.stream(seed, "init", *_names(cycle, stage))
-                variables = trainer.init(key).variables
+                variables = self._from_scratch(key).variables
             return trainer.restart(network_of(variables))
         if stage.kind == COMPANION:
             key = random_streams.stream(seed, "init", *_names(cycle, stage))
@@ -131,11 +137,18 @@ class TrainingPlan:
         if cycle == 0 and self.base is not None:
             return trainer.restart(self.base)
         if cycle == 0 or self.config.training.start == "fresh":
-            return trainer.init(random_streams.stream(seed, "init", cycle))
+            return self._from_scratch(random_streams.stream(seed, "init", cycle))
         for_choosing = ("members", COMPANION)
         return trainer.restart(
             {k: v for k, v in variables.items() if k not in for_choosing}
         )
+
+    def _from_scratch(self, key):
+        """A training state of new weights, but for the layers of `initial`."""
+        state = self.trainer.init(key)
+        if self.initial is None:
+            return state
+        return self.trainer.restart(self.initial.laid_over(state.variables))
 
     @property
     def _companion(self) -> CompanionTrainer:

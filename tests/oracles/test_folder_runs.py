@@ -242,16 +242,16 @@ def test_guesses_lie_where_the_model_said(waiting):
 # What comes back.
 
 
-@pytest.mark.parametrize("form", ["CVAT", "DeepLabCut", "Label Studio"])
-def test_every_format_is_read_back(waiting, form):
-    answer(waiting, 0, annotator.FORMATS[form])
+@pytest.mark.parametrize("tool", ["cvat", "deeplabcut", "label_studio"])
+def test_every_format_is_read_back(waiting, tool):
+    answer(waiting, 0, annotator.TOOLS[tool])
     assert "8 of 8 labels came" in perform(waiting)
     found = read_answers(waiting / "labels_taken/cycle_00/answers.npz")
     truth = DATA.truth_of(found.ids)
     off = np.abs(found.labels["joints"] - truth["joints"])
-    assert np.nanmax(off) < (0.006 if form == "CVAT" else 1e-4)
+    assert np.nanmax(off) < (0.006 if tool == "cvat" else 1e-4)
     np.testing.assert_array_equal(np.isnan(off).any(-1), truth["status"] == -1)
-    if form != "DeepLabCut":  # it does not tell hidden joints
+    if tool != "deeplabcut":  # it does not tell hidden joints
         np.testing.assert_array_equal(found.labels["status"], truth["status"])
 
 

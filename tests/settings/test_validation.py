@@ -20,7 +20,7 @@ CHOICES = [
     ("training.schedule", "cosin", "Did you mean 'cosine'?"),
     ("training.start", "cold", "Known: warm, fresh"),
     ("training.keep", "first", "Known: best, last"),
-    ("training.optimizer", "rmsprop", "Known: adam, sgd"),
+    ("training.optimizer", "lion", "Known: adam, rmsprop, sgd"),
     ("training.heldout", "half", "Known: tenth, none"),
     ("acquisition.products", "float16", "Did you mean 'bfloat16'? Known: float32"),
 ]

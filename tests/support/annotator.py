@@ -1,15 +1,26 @@
 """Plays the people who label: reads what is handed out, writes what tools export."""
 
-import csv
-import dataclasses
-import io
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 
-from jalpose.tasks.pose.formats import coco, cvat, deeplabcut, label_studio
 from jalpose.tasks.pose.formats.poses import Image, Instance, Poses
 from jalpose.tasks.pose.skeletons import LSP
+
+
+def _script():
+    path = Path(__file__).parents[2] / "scripts" / "play_annotator.py"
+    about = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(about)
+    about.loader.exec_module(module)
+    return module
+
+
+SCRIPT = _script()
+TOOLS = SCRIPT.TOOLS  # by name, what gives name and text of a file
+as_coco, as_cvat = SCRIPT.as_coco, SCRIPT.as_cvat
 
 
 def handed_out(workdir, cycle):
@@ -42,49 +53,6 @@ def labelled(entries, truth, changes=None):
             for one in entries
         ),
     )
-
-
-def as_coco(found):
-    return "coco.json", json.dumps(coco.content_of(found))
-
-
-def as_cvat(found):
-    return "annotations.xml", cvat.xml_of(found)
-
-
-def as_deeplabcut(found):
-    def moved(file):
-        return f"labeled-data/frames/{file}"
-
-    found = Poses(
-        skeleton=found.skeleton,
-        images=tuple(
-            dataclasses.replace(one, file=moved(one.file)) for one in found.images
-        ),
-        instances=tuple(
-            dataclasses.replace(one, file=moved(one.file)) for one in found.instances
-        ),
-    )
-    text = io.StringIO()
-    csv.writer(text).writerows(deeplabcut.rows_of(found, scorer="somebody"))
-    return "CollectedData_somebody.csv", text.getvalue()
-
-
-def as_label_studio(found):
-    tasks = label_studio.content_of(found, lambda file: f"/data/upload/3/{file}")
-    for number, task in enumerate(tasks):
-        result = task.pop("predictions")[0]["result"]
-        task["id"] = number
-        task["annotations"] = [{"id": 900 + number, "result": result}]
-    return "project-1.json", json.dumps(tasks)
-
-
-FORMATS = {
-    "COCO": as_coco,
-    "CVAT": as_cvat,
-    "DeepLabCut": as_deeplabcut,
-    "Label Studio": as_label_studio,
-}
 
 
 def bring(workdir, name, text):

@@ -64,6 +64,9 @@ def add_keys(config: ConfigDict) -> None:
 
     augment = config.augment = ConfigDict()
     augment.scale = (0.75, 1.25)  # factor, uniform
+    # Besides: as if the crop's side were drawn from here, in longer sides of its box,
+    # instead of `data.window`; (): it is not. The published code's is (1.5, 2.0).
+    augment.window = ()
     augment.rotate = 45.0  # degrees either way, uniform
     augment.shift = 0.2  # of the crop side either way, uniform
     augment.flip = 0.5  # probability
@@ -87,6 +90,9 @@ def add_keys(config: ConfigDict) -> None:
     # pelvis and thorax left out)
     evaluation.joints = "all"
     evaluation.occluded = True  # occluded joints are evaluated
+    # Of PCK: a joint whose heatmap is nowhere as high, in `heatmap.peak`, is not found
+    # (the earlier commit of the published code: 0.25).
+    evaluation.least_peak = 0.0
     evaluation.refine = "parabola"  # sub-pixel decoding: parabola | mass | none
 
 
@@ -218,9 +224,16 @@ def check(config: ConfigDict) -> None:
         between("data.rare_test", data.rare_test, 0, 1)
     above(0, data__frames=data.frames)
     between("data.mpii.head_shift", data.mpii.head_shift, 0, 1)
-    scale = tuple(config.augment.scale)
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise ConfigError(f"augment.scale={scale} must be two factors, 0 < low <= high")
+    between("evaluation.least_peak", evaluation.least_peak, 0, 1)
+    for key, empty in (("scale", False), ("window", True)):
+        pair = tuple(config.augment[key])
+        if pair == () and empty:
+            continue
+        if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+            raise ConfigError(
+                f"augment.{key}={pair} must be two factors, 0 < low <= high"
+                + (", or ()" if empty else "")
+            )
     if data.size % 4:
         raise ConfigError(
             f"data.size={data.size} must be a multiple of 4: heatmaps have a quarter "

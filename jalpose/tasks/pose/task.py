@@ -48,12 +48,18 @@ class PoseTask:
     refine: str = "parabola"
     name = "pose"
     posteriors = heatmaps.POSTERIORS
+    candidate_posteriors = peaks.POSTERIORS
     measures = MEASURES
 
     @property
     def size(self) -> int:
         """Side of the crop, pixels."""
         return self.spec.crop_size
+
+    @property
+    def peak(self) -> float:
+        """Height of a label's heatmap: the unit that predictions come in."""
+        return self.spec.peak
 
     @property
     def num_outputs(self) -> int:
@@ -136,7 +142,7 @@ class PoseTask:
         if log and kind == "softmax":
             found = jax.nn.log_softmax(maps / temperature, axis=(0, 1))
         else:
-            shares = heatmaps.posterior(maps, kind, temperature)
+            shares = heatmaps.posterior(maps, kind, temperature, self.spec.sigma)
             found = jnp.log(shares) if log else jnp.asarray(shares)
         return jnp.moveaxis(found.reshape(-1, found.shape[-1]), -1, 0)
 
@@ -202,7 +208,11 @@ class PoseTask:
 def make_task(config: ConfigDict, dataset: Dataset) -> PoseTask:
     """The task that a config describes, of the skeleton of its data set."""
     size = config.data.size
-    augmented = {**config.augment, "scale": tuple(config.augment.scale)}
+    augmented = {
+        **config.augment,
+        "scale": tuple(config.augment.scale),
+        "window": tuple(side / config.data.window for side in config.augment.window),
+    }
     return PoseTask(
         skeleton=skeleton_of(dataset),
         spec=HeatmapSpec(size, size // 4, config.heatmap.sigma, config.heatmap.peak),
