@@ -14,10 +14,14 @@ INTERRUPTED = "interrupted: what was saved before stays"
 AWAITING_LABELS = 3  # exit code: what was chosen is to be labelled by people
 
 
+def quiet() -> None:
+    """Say nothing of backends that JAX has not found: it is no news to a user."""
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+
+
 def prepare(config: ConfigDict) -> None:
     """Set the platform up; before anything has asked JAX for devices."""
-    # Which backends JAX has not found is no news to a user.
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    quiet()
     if config.deterministic:
         # Read when the GPU backend starts; the CPU is deterministic anyway.
         flag = "--xla_gpu_deterministic_ops=true"
@@ -69,6 +73,15 @@ def join_cluster() -> None:
     hosts.join(hosts.Address(*by_hand), given.join_seconds)
 
 
+def define_model_flags() -> None:
+    """Flags of a command that takes a trained run by its workdir."""
+    flags.DEFINE_string("model", None, "Workdir of the run whose model is taken")
+    flags.DEFINE_integer("cycle", -1, "Whose model: 0 is the base model; -1 the newest")
+    flags.DEFINE_string(
+        "data_dir", "", "Where the run's data are now; default: as recorded"
+    )
+
+
 def attempt(work: Callable[[], None]) -> int:
     """Do the work of a command.
 
@@ -111,9 +124,14 @@ def attempt(work: Callable[[], None]) -> int:
     return 0
 
 
-def cli(main: Callable[[list[str]], int]) -> None:
-    """Check the command line, then hand it and `main` to absl."""
-    flags.mark_flag_as_required("config")
+def cli(main: Callable[[list[str]], int], required: str = "config") -> None:
+    """Check the command line, then hand it and `main` to absl.
+
+    Args:
+      main: of the command.
+      required: the flag that it cannot do without.
+    """
+    flags.mark_flag_as_required(required)
     try:
         check_config_file(sys.argv[1:])
         check_overrides(sys.argv[1:])

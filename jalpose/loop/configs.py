@@ -19,6 +19,7 @@ from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad.api import ENGINES
 from jalpose.settings import validation
 from jalpose.settings.checks import ConfigError, one_of
+from jalpose.settings.differences import modern
 from jalpose.settings.keys import (
     check_key,
     common,
@@ -100,6 +101,36 @@ def assemble(
         check_key(config, key)
         section, _, last = key.rpartition(".")
         (lookup(config, section) if section else config)[last] = value
+    return config.lock()
+
+
+def of_record(record: Mapping[str, Any]) -> ConfigDict:
+    """Today's config of a recorded one of any age.
+
+    Keys that came since have the values that do what was done then; sections of methods
+    that are not here are left out.
+
+    Args:
+      record: what `config.json` holds under `config`.
+
+    Raises:
+      ConfigError: it has a value that no key takes today.
+    """
+    model = record.get("model", {}).get("name", "")
+    config = default(tasks.recorded_in(record), model)
+    known = set(known_keys(config))
+    for key, value in modern(record).items():
+        if key not in known:
+            continue
+        section, _, last = key.rpartition(".")
+        place = lookup(config, section) if section else config
+        try:
+            place[last] = _as_before(value, place[last])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the run was recorded by another version: {key}={value!r} is no value "
+                f"of today ({error})"
+            ) from error
     return config.lock()
 
 
@@ -279,6 +310,19 @@ def _merged(*tables: Mapping[str, Changes]) -> dict[str, Changes]:
         scale: {k: v for table in tables for k, v in table.get(scale, {}).items()}
         for scale in SCALES
     }
+
+
+def _as_before(value: Any, usual: Any) -> Any:
+    """A value read from JSON in the kind of the key's usual one."""
+    if isinstance(usual, tuple) and isinstance(value, list):
+        return _tuples(value)
+    if isinstance(usual, float) and isinstance(value, str):
+        return float(value)  # "inf", "nan"
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _usual(method: type[Method], scale: str) -> dict[str, Any]:

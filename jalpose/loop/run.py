@@ -257,6 +257,9 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
         about[transfer.RECORD] = initial.about
         screen.line(str(initial))
     if hosts.lead():
+        inference = tasks.inference_of(context.config.task)
+        if inference is not None:  # so that the network is of use without its data
+            about["outputs"] = inference.outputs_of(context.dataset)
         records.write_config(workdir, about)
     return 0, state, clock.new_clock()
 

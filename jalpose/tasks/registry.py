@@ -70,6 +70,14 @@ def exchange_of(name: str) -> ModuleType | None:
     return _part_if_there(name, "exchange")
 
 
+def inference_of(name: str) -> ModuleType | None:
+    """Module of a trained network's use on new images; None where there is none.
+
+    See `jalpose.tasks.inference`.
+    """
+    return _part_if_there(name, "inference")
+
+
 def recorded_in(config: Mapping) -> str:
     """The task of a recorded config of any age."""
     return config.get("task", USUAL)
