@@ -194,6 +194,11 @@ def check_overrides(arguments: list[str]) -> None:
         for argument in arguments
         if argument.startswith("-") and argument.lstrip("-").startswith("config.")
     ]
+    if "papers" in names:
+        raise ConfigError(
+            "papers is an argument of the config file, so that --config.key=value can "
+            "change what it sets: --config=FILE:papers=NAME"
+        )
     if names:
         from jalpose.loop import configs
 

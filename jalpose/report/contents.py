@@ -11,6 +11,7 @@ from jalpose.report import (
     group_tables,
     measures,
     paper_tables,
+    printed_tables,
     selection_tables,
 )
 from jalpose.report.gather import Gathered
@@ -75,6 +76,7 @@ def make_groups(
             comparison_tables.penalty_table(gathered, reference, every_budget=True),
         ]
     layouts += [
+        *printed_tables.printed_tables(gathered),
         gradnorm_tables.overlap_table(gathered),
         gradnorm_tables.gap_table(gathered),
         gradnorm_tables.fallen_table(gathered),

@@ -20,6 +20,9 @@ def common() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # of the config file; set by it
     config.scale = "paper"  # tiny | small | paper; set by it
+    # Preset of what a paper's published code does, see a task's `published.py`; set by
+    # papers= after the colon, before any --config.key.
+    config.papers = ""
     config.task = ""  # what is predicted, see jalpose/tasks/registry.py; set by it
     config.seed = 0  # of everything that is drawn
     # Seeds of a part of it, where only that part is to vary or to stay; -1: `seed`.
@@ -48,7 +51,8 @@ def common() -> ConfigDict:
     # initial | all (the pool's too: the level that choosing can reach, without choices)
     data.labelled = "initial"
     data.size = 256  # crop height and width, pixels
-    # Keep the crops of image files in cache_dir, cut once: 3 size^2 bytes an example.
+    # Keep the crops of image files in cache_dir, of drawn images in memory, cut once:
+    # 3 size^2 bytes an example.
     data.packed = True
     data.threads = 4  # reading and cropping threads
     # Images that cannot be decoded to their end: refuse | leave_out (and their labels).

@@ -37,6 +37,7 @@ USUAL = {
     "caltech101": "entropy_gradnorm",
     "imagenet": "entropy_gradnorm",
     "shapes": "entropy_gradnorm",
+    "regression": "egl_regression",
 }
 BENCHMARKS = [ROOT / "configs" / f"{name}.py" for name in USUAL]
 SCALES = ("tiny", "small", "paper")
@@ -205,7 +206,7 @@ def test_bad_arguments(arg, message):
         ("method=", "unknown value of the config argument method: ''. Known: random"),
         (
             "metod=eglpp",
-            "Known: method=NAME, scale=tiny|small|paper, seed=N, separated",
+            "Known: method=NAME, scale=tiny|small|paper, seed=N, papers=PRESET",
         ),
     ],
 )
@@ -425,7 +426,7 @@ PACKAGE = ROOT / "jalpose"
 # hands itself to.
 SHARED = tuple(
     f"acquisition/parts/{name}.py"
-    for name in ("heads", "committees", "spaces", "adversarial")
+    for name in ("heads", "committees", "spaces", "adversarial", "number_labels")
 )
 OPTIONS = {"model": MODELS["hourglass"]} | {
     f"acquisition.{name}": method for name, method in methods.METHODS.items()
