@@ -37,6 +37,7 @@ USUAL = {
     "caltech101": "entropy_gradnorm",
     "imagenet": "entropy_gradnorm",
     "shapes": "entropy_gradnorm",
+    "regression": "egl_regression",
 }
 BENCHMARKS = [ROOT / "configs" / f"{name}.py" for name in USUAL]
 SCALES = ("tiny", "small", "paper")
@@ -423,7 +424,7 @@ PACKAGE = ROOT / "jalpose"
 # hands itself to.
 SHARED = tuple(
     f"acquisition/parts/{name}.py"
-    for name in ("heads", "committees", "spaces", "adversarial")
+    for name in ("heads", "committees", "spaces", "adversarial", "number_labels")
 )
 OPTIONS = {"model": MODELS["hourglass"]} | {
     f"acquisition.{name}": method for name, method in methods.METHODS.items()

@@ -46,6 +46,7 @@ class ClassTask:
     name = "classification"
     posteriors = POSTERIORS
     measures = MEASURES
+    pixels = True
 
     @property
     def num_outputs(self) -> int:

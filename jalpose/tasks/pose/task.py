@@ -48,6 +48,7 @@ class PoseTask:
     refine: str = "parabola"
     name = "pose"
     posteriors = heatmaps.POSTERIORS
+    pixels = True
     candidate_posteriors = peaks.POSTERIORS
     measures = MEASURES
 
