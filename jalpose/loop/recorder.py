@@ -285,13 +285,13 @@ def groups_chosen(dataset: Dataset, selected: np.ndarray) -> dict[str, dict[str,
     return {name: {"pool": pool[name], "chosen": chosen[name]} for name in sorted(pool)}
 
 
-<<<<<<< HEAD
 def score_of(arrays: dict, row: int) -> float:
     """The score of a row; without one, the distance at which it was picked."""
     score = arrays["scores"][row]
     picked = arrays.get("pick_distance")
     return score if picked is None or np.isfinite(score) else picked[row]
-=======
+
+
 def group_numbers(dataset: Dataset, ids: np.ndarray) -> np.ndarray | None:
     """Place of each id's group in `groups_chosen`: int32 [M], -1 of none.
 
@@ -309,7 +309,6 @@ def _group_names(dataset: Dataset) -> tuple[str, ...] | None:
     if dataset.videos is not None:
         return dataset.videos
     return None if dataset.groups == dataset.files else dataset.groups
->>>>>>> main
 
 
 def selection_rows(dataset: Dataset, arrays: dict) -> list[dict]:
