@@ -85,7 +85,8 @@ def assemble(
         number.
     """
     given = _parse_argument(arg, scale, method)
-    config, scale = default(task, model), given["scale"]
+    config, scale = default(task, given["model"] or model), given["scale"]
+    about, usual_model = tasks.settings_of(task), model or tasks.settings_of(task).MODEL
     config.scale, config.seed = scale, given["seed"]
     chosen: dict[str, Any] = {}
     if method is not None:
@@ -96,7 +97,14 @@ def assemble(
         chosen["loop.compare"] = tuple(m for m in compared if m != given["method"])
     config.name = name.format(method=given.get("method", ""))
     usual, own = scale_changes(config, scale), (scales or {}).get(scale, {})
-    for key, value in {**usual, **(delta or {}), **chosen, **own}.items():
+    protocol = {**usual, **(delta or {}), **chosen, **own}
+    if config.model.name != usual_model:
+        # What the benchmark sets of its own network is not for another.
+        theirs = getattr(about, "MODEL_OPTIONS", {}).get(config.model.name, {})
+        ours = {k: v for k, v in {**usual, **chosen}.items() if k.startswith("model.")}
+        rest = {k: v for k, v in protocol.items() if not k.startswith("model.")}
+        protocol = {**rest, **ours, **theirs}
+    for key, value in protocol.items():
         check_key(config, key)
         section, _, last = key.rpartition(".")
         (lookup(config, section) if section else config)[last] = value
@@ -238,13 +246,25 @@ def check(config: ConfigDict) -> None:
                 methods.check_name(key, name)
                 used.add(name)
     tasks.settings_of(config.task).check(config)
-    options_of(dict(config.model)).check(config.data.size)
+    _check_model(config)
     for name, method in methods.methods().items():
         options = dict(config.acquisition.get(name, {}))
         # Others as they are by default are nobody's concern: another package's may
         # refuse its own.
         if name in used or options != _usual(method, config.scale):
             methods.method_of(name, options)
+
+
+def _check_model(config: ConfigDict) -> None:
+    options = options_of(dict(config.model))
+    learnt = getattr(tasks.settings_of(config.task), "PREDICTS", options.predicts)
+    if options.predicts != learnt:
+        raise ConfigError(
+            f"model.name={config.model.name!r} predicts {options.predicts}, and the "
+            f"task {config.task} learns {learnt}: choose a network by --config="
+            f"file.py:model=NAME (known: {', '.join(MODELS)})"
+        )
+    options.check(config.data.size)
 
 
 def _check_variants(config: ConfigDict) -> Collection[str]:
@@ -260,11 +280,13 @@ def _check_variants(config: ConfigDict) -> Collection[str]:
 
 
 def check_keys(names: Sequence[str]) -> None:
-    """Raise ConfigError for a dotted key that no task knows."""
+    """Raise ConfigError for a dotted key that no task and no network knows."""
     known = [default(task) for task in tasks.TASKS]
+    options = {f"model.{key}" for one in MODELS.values() for key in _fields(one)}
     for name in names:
-        if not any(name in known_keys(config) for config in known):
-            check_key(known[0], name)
+        if name in options or any(name in known_keys(config) for config in known):
+            continue
+        check_key(known[0], name)
 
 
 def _benchmark(task: str, name: str) -> Benchmark:
@@ -302,8 +324,8 @@ def _fields(options: type) -> dict[str, Any]:
 
 
 def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = {"scale": scale, "seed": 0}
-    known = "scale=tiny|small|paper, seed=N"
+    given: dict[str, Any] = {"scale": scale, "seed": 0, "model": ""}
+    known = "scale=tiny|small|paper, seed=N, model=NAME"
     if method is not None:
         given["method"], known = method, f"method=NAME, {known}"
     for part in filter(None, (arg or "").split(",")):
@@ -314,6 +336,8 @@ def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
             )
         given[key] = value
     one_of("the config argument scale", given["scale"], SCALES)
+    if given["model"]:
+        one_of("the config argument model", given["model"], MODELS)
     if method is not None:
         methods.check_name("the config argument method", given["method"])
     try:

@@ -1,8 +1,10 @@
 """Networks by name: the fields of their options are the keys of `config.model`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from jalpose.models import efficientnet
+from jalpose.models.efficientnet import EfficientNetLite0Options
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.models.options import Options
 from jalpose.models.resnet import ResNetOptions
@@ -10,9 +12,16 @@ from jalpose.models.vgg import VggOptions
 from jalpose.settings.checks import one_of
 
 MODELS: dict[str, type[Options]] = {
+    "efficientnet_lite0": EfficientNetLite0Options,
     "hourglass": HourglassOptions,
     "resnet": ResNetOptions,
     "vgg": VggOptions,
+}
+
+# Published weights by network and value of its option `weights`: a function that reads
+# variables of some of its layers, and says what they are.
+WEIGHTS: dict[str, dict[str, Callable[[], tuple[dict, str]]]] = {
+    "efficientnet_lite0": {"imagenet": efficientnet.imagenet_weights},
 }
 
 

@@ -12,6 +12,7 @@ from jalpose.tasks.pose.scores import SCORES
 from jalpose.tasks.pose.windows import CROPS
 
 MODEL = "hourglass"  # of a config that names no other
+PREDICTS = "heatmaps"  # of its network
 # Sections of these keys that make a trained model what it is.
 MODEL_SECTIONS = ("heatmap",)
 
