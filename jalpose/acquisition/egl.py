@@ -16,8 +16,7 @@ import functools
 from typing import ClassVar
 
 from jalpose.acquisition.method import Method, Pool, Selection, by_score
-from jalpose.acquisition.parts import gradnorm
-from jalpose.settings.checks import above, at_least
+from jalpose.settings.checks import above, at_least, one_of
 from jalpose.tasks.task import CandidateOptions
 
 SECTION = "acquisition.egl"
@@ -55,7 +54,8 @@ class Egl(Method):
     def check(self, task, *, num_trained, budget) -> None:
         """Refuse a posterior that the task does not have."""
         del num_trained, budget
-        gradnorm.check_posterior(SECTION, self.posterior, task)
+        known = getattr(task, "candidate_posteriors", task.posteriors)
+        one_of(f"{SECTION}.posterior", self.posterior, known)
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose the `budget` examples of the highest expected squared gradient norm.

@@ -1,26 +1,32 @@
 """Learning Loss and LL++: choose the examples whose predicted loss is largest.
 
 Yoo & Kweon, "Learning Loss for Active Learning", CVPR 2019: a head learns to order
-examples by their loss, objective=margin. For poses head=stacks, weight=1e-4,
-detach_after=75, sub_pool=5000; for classes head=blocks, weight=1, detach_after=120, and
-one sub-pool for all methods, acquisition.pool_subset=10000. Their variant without pairs
-is objective=mse with weight=0.1. Shukla & Ahmed, "A Mathematical Analysis of Learning
-Loss for Active Learning in Regression", CVPR workshops 2021: objective=kl, with
-head=average LL++, with head=conv LL++conv, never reaching the network, no sub-pool.
+examples by their loss, objective=margin. For poses head=stacks, detach_after=75; for
+classes head=blocks, weight=1, detach_after=120. What they score, a sub-pool, is the
+protocol's, for all methods: acquisition.pool_subset=5000 for poses, 10000 for classes.
+Their variant without pairs is objective=mse with weight=0.1. Shukla & Ahmed, "A
+Mathematical Analysis of Learning Loss for Active Learning in Regression", CVPR
+workshops 2021: objective=kl, with head=average LL++, with head=conv LL++conv, never
+reaching the network, no sub-pool; their Learning Loss too has head=average and
+detach_after=0 in the published code, and differs from LL++ in the objective alone.
 Objective and head are free to be combined.
+
+**The weight for poses.** The paper's is 1e-4, beside a squared error of heatmaps; how
+high theirs are it does not say, the usual code's have a peak of 1 and a sigma of 1. The
+error, and with it the part of the head that a weight stands for, grows by (peak
+sigma)^2: an empty answer has a mean squared error of pi (peak sigma)^2 / 64^2, 0.00077
+there and 2.11 at the published code's 30 and 1.75, where 1e-4 would let the head move
+nothing. So the paper's weight is 1e-4 (heatmap.peak heatmap.sigma)^2 here: 0.28 with
+the defaults of `heatmap`.
 """
 
 import dataclasses
 import functools
 from typing import ClassVar
 
-import jax
-import numpy as np
-
-from jalpose.acquisition.method import Method, Pool, Selection, by_score, highest
+from jalpose.acquisition.method import Method, Pool, Selection, by_score
 from jalpose.acquisition.parts.heads import check_head, needs_head
-from jalpose.scoring.passes import example_keys
-from jalpose.settings.checks import ConfigError, above, one_of
+from jalpose.settings.checks import above, one_of
 from jalpose.training import objectives
 from jalpose.training.needs import Needs
 
@@ -39,13 +45,11 @@ class LearningLoss(Method):
         Loss for poses) | blocks (for classes) | average (LL++) | conv (LL++conv).
       margin: of objective=margin, in units of the prediction; above 0. The paper's is
         1.
-      weight: of the head's objective beside the task's loss (Learning Loss's lambda).
+      weight: of the head's objective beside the task's loss (Learning Loss's lambda,
+        see above for poses). Without `detach_after` it matters only to clipping.
       detach_after: epochs of each training after which the objective no longer reaches
         the network; 0: it never does.
       steps: of training the head alone on a finished model that has none.
-      sub_pool: how many of the unlabelled are scored, drawn at random; 0: all. The
-        others have the score NaN. (Neighbouring examples tend to have the same loss;
-        a sub-pool keeps the choice from being all alike.)
     """
 
     objective: str = "kl"
@@ -54,7 +58,6 @@ class LearningLoss(Method):
     weight: float = 1.0
     detach_after: float = 0.0
     steps: int = 5000
-    sub_pool: int = 0
 
     scales: ClassVar = {"tiny": {"steps": 6}, "small": {"steps": 800}}
 
@@ -64,19 +67,6 @@ class LearningLoss(Method):
         one_of(f"{SECTION}.objective", self.objective, OBJECTIVES)
         # With a margin of 0, equal predictions for all would be perfect.
         above(0, **{f"{SECTION}.margin": self.margin})
-        if self.sub_pool < 0:
-            raise ConfigError(
-                f"{SECTION}.sub_pool={self.sub_pool} must not be negative"
-            )
-
-    def check(self, task, *, num_trained, budget) -> None:
-        """Refuse a sub-pool smaller than the budget."""
-        del task, num_trained
-        if 0 < self.sub_pool < budget:
-            raise ConfigError(
-                f"{SECTION}.sub_pool={self.sub_pool} is smaller than the budget, "
-                f"{budget}: take 0, for all of the unlabelled, or more than the budget"
-            )
 
     def needs(self, task) -> Needs:
         """A head of one output, trained to rank."""
@@ -87,22 +77,15 @@ class LearningLoss(Method):
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose the `budget` examples of the largest predicted loss.
 
-        Of a sub-pool each example draws with the key folded with its id, so being in
-        it does not depend on the order of the others.
+        Nothing is drawn.
 
         Raises:
           FloatingPointError: a prediction is not finite; names the example ids.
         """
-        chosen = unlabelled = pool.unlabelled
-        if 0 < self.sub_pool < len(unlabelled):
-            draws = jax.vmap(jax.random.uniform)(example_keys(key, unlabelled))
-            drawn = highest(unlabelled, np.asarray(draws), self.sub_pool)
-            chosen = unlabelled[np.isin(unlabelled, drawn)]
-        found = probe.reduce(_predicted_loss, chosen)["loss"]
-        selection = by_score(chosen, found, budget, summary={"scored": len(chosen)})
-        scores = np.full(len(unlabelled), np.nan, np.float32)
-        scores[np.isin(unlabelled, chosen)] = found
-        return selection._replace(scores=scores)
+        del key
+        ids = pool.unlabelled
+        found = probe.reduce(_predicted_loss, ids)["loss"]
+        return by_score(ids, found, budget, summary={"scored": len(ids)})
 
 
 @functools.cache

@@ -70,7 +70,8 @@ class Sraal(Method):
       adversarial: weight of misleading the discriminator.
       learning_rate: of both Adams.
       posterior: of the indicator: over each site's values, of poses the pixels of a
-        joint's heatmap: softmax (at a temperature) | normalised (its positive part).
+        joint's heatmap: softmax (at a temperature) | normalised (its positive part) |
+        window (that round its peak).
       temperature: of a softmax posterior, in units of the prediction.
     """
 
@@ -89,7 +90,7 @@ class Sraal(Method):
     posterior: str = "softmax"
     temperature: float = 1.0
 
-    capabilities: ClassVar = ("posterior",)
+    capabilities: ClassVar = ("posterior", "pixels")
     scales: ClassVar = {
         scale: {**changes, "label_latents": changes["latents"]}
         for scale, changes in SCALES.items()

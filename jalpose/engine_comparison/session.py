@@ -27,7 +27,7 @@ from jalpose.runtime.screen import Screen
 from jalpose.scoring.probe import Paused
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import plain
-from jalpose.storage import records
+from jalpose.storage import locks, records
 from jalpose.storage.journal import Journal
 
 
@@ -64,7 +64,16 @@ def compare(
     cycle = cycle_of(workdir, options.cycle)
     out = free_folder(Path(options.out or Path(workdir) / FOLDER))
     records.check_workdir(out)
+    with locks.alone_in(out, screen.line):
+        return _compare_into(
+            out, config, ours, workdir, cycle, options, chosen, screen, programs
+        )
 
+
+def _compare_into(
+    out, config, ours, workdir, cycle, options, chosen, screen, programs
+) -> Path:
+    """Compare engines on the model of `cycle`, by the config `ours`."""
     dataset = run.load_dataset(ours)
     run.refuse_model_of_other_data(workdir, dataset, "--workdir")
     programs = programs or Programs(sharding.make_mesh())

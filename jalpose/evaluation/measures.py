@@ -196,6 +196,7 @@ def summarise(
     if losses is not None:
         found |= {name: rank(scores, losses) for name, rank in _RANKINGS.items()}
         found["loss_overlap"] = overlap_with_top(selected, ids, losses).share
+        found |= _losses(losses, np.isin(ids, selected))
     if sq_norms is not None:
         found["sq_norm_overlap"] = overlap_with_top(selected, ids, sq_norms).share
     if embeddings is not None:
@@ -206,6 +207,27 @@ def summarise(
     for name, value in (more or {}).items():
         found[name] = math.nan if value is None else value
     return {name: _finite_or_none(value) for name, value in found.items()}
+
+
+def _losses(losses: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
+    """Mean and spread of the true losses of the chosen, and the mean of all scored.
+
+    LL++ (Shukla & Ahmed, CVPR workshops 2021, section 5) judges by them what is found:
+    a choice that finds failures has a high mean. Losses that are not known are left
+    out.
+
+    Args:
+      losses: [M], true.
+      chosen: bool [M].
+    """
+    values = np.asarray(losses, np.float64)
+    known = np.isfinite(values)
+    some, every = values[known & chosen], values[known]
+    return {
+        "selected_loss": float(some.mean()) if len(some) else math.nan,
+        "selected_loss_sd": float(some.std(ddof=1)) if len(some) > 1 else math.nan,
+        "pool_loss": float(every.mean()) if len(every) else math.nan,
+    }
 
 
 def ranking(scores: np.ndarray, losses: np.ndarray) -> dict[str, float | None]:
@@ -251,6 +273,9 @@ OF_LABELS = (
     "pearson",
     "spearman",
     "loss_overlap",
+    "selected_loss",
+    "selected_loss_sd",
+    "pool_loss",
     "sq_norm_overlap",
 )
 _NAMES = (

@@ -4,13 +4,15 @@ import time
 from collections.abc import Sequence
 
 from jalpose.data.dataset import Dataset
-from jalpose.experiments import locks, outlook
+from jalpose.experiments import outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
-from jalpose.loop import checkpoints, configs, run, transfer
+from jalpose.loop import checkpoints, configs, papers, run, transfer
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
+from jalpose.loop.workdirs import explain_lost
 from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
+from jalpose.storage import locks
 
 WAIT = 5.0  # seconds between two looks at a base model that another process trains
 
@@ -51,6 +53,8 @@ def experiment(
 def dry_run(config, workdir: str, shard: Shard | None = None) -> None:
     """Print what would be done; the checks are those of `experiment`, but of data."""
     shard = shard or Shard()
+    for line in papers.told(config):
+        print(line)
     print(outlook.show(_checked(config, workdir, shard), shard), end="")
 
 
@@ -117,16 +121,16 @@ class Worker:
     def _attempt(self, unit: Unit) -> bool:
         """Run a unit to its end; False where another process is at it."""
         folder = self._plan.folder(unit)
-        with locks.hold(folder) as mine:
+        with locks.hold(folder) as lock, explain_lost(lock):
             # Asked again under the lock: another process may just have finished it.
-            if mine and not self._settled(unit):
+            if lock is not None and not self._settled(unit):
                 self._screen.line(f"{unit}, into {folder}")
                 try:
-                    run.run_one(self._context_of(unit), folder, self._screen)
+                    run.run_one(self._context_of(unit), folder, self._screen, lock)
                 except FloatingPointError as error:
                     self.failures[unit] = str(error)
                     self._screen.line(f"error: {error}")
-        return mine
+        return lock is not None
 
     def _context_of(self, unit: Unit) -> RunContext:
         config = self._plan.config_of(unit)

@@ -6,11 +6,10 @@ Read from records and locks alone; nothing here imports JAX.
 import statistics
 from collections.abc import Sequence
 
-from jalpose.experiments import locks
 from jalpose.experiments.plan import Plan, Shard, Unit, with_bases
 from jalpose.report import tables
 from jalpose.runtime.screen import duration
-from jalpose.storage import cycles, records
+from jalpose.storage import cycles, locks, records
 
 
 def show(plan: Plan, shard: Shard) -> str:

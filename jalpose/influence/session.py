@@ -29,7 +29,7 @@ from jalpose.scoring.passes import Examples, collect
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import plain
 from jalpose.settings.keys import seed_of
-from jalpose.storage import records
+from jalpose.storage import locks, records
 from jalpose.storage.journal import Journal
 from jalpose.tasks.task import lacking
 from jalpose.training.trainer import network_of, scale_images
@@ -77,6 +77,16 @@ def bounds(
     wanted = cycles_of(workdir, options.cycles)
     out = free_folder(Path(options.out or Path(workdir) / FOLDER))
     records.check_workdir(out)
+    with locks.alone_in(out, screen.line):
+        return _bounds_into(
+            out, config, workdir, wanted, options, screen, programs, **given
+        )
+
+
+def _bounds_into(
+    out, config, workdir, wanted, options, screen, programs, **given
+) -> Path:
+    """Take the bounds of the cycles `wanted`."""
     ours = _without_method(config)
     dataset = given.pop("dataset", None) or run.load_dataset(ours)
     run.refuse_model_of_other_data(workdir, dataset, "--workdir")

@@ -40,7 +40,7 @@ from jalpose.runtime.throughput import Meter
 from jalpose.scoring.probe import Paused, Probe
 from jalpose.settings.keys import seed_of
 from jalpose.storage.journal import Journal
-from jalpose.training.plan import COMPANION
+from jalpose.training.plan import COMPANION, FOR_CHOOSING
 
 
 def start(context: RunContext) -> CycleState:
@@ -48,6 +48,26 @@ def start(context: RunContext) -> CycleState:
     first = context.plan.of(0)[0]
     phase = Training(train=context.plan.begin(0, first))
     return CycleState(cycle=0, labelled=context.dataset.initial, phase=phase)
+
+
+def reopened(state: CycleState, context: RunContext) -> CycleState:
+    """A state that goes on where the run was finished and has more cycles now.
+
+    What is trained for choosing alone (members, a companion), and was not in what was
+    the last cycle, comes first. Of any other state it is the same.
+    """
+    if not isinstance(state.phase, Done):
+        return state
+    variables = state.phase.variables
+    following = _after_training(state, variables, context)
+    if isinstance(following, Scoring):
+        stages = context.plan.of(state.cycle)
+        for number, stage in enumerate(stages):
+            if stage.kind in FOR_CHOOSING:
+                train = context.plan.begin(state.cycle, stage, variables)
+                following = Training(train=train, stage=number, variables=variables)
+                break
+    return dataclasses.replace(state, phase=following)
 
 
 def advance(state: CycleState, context: RunContext) -> tuple[CycleState, Event]:
@@ -154,10 +174,7 @@ def _finish_training(state, phase: Training, context: RunContext):
             context.labelled_set(state),
             context.labelled_truth(state),
         )
-    following: Phase = Done(variables=variables)
-    if state.cycle < context.config.loop.cycles and _chooses(state, context):
-        journal = context.journal(state, variables)
-        following = Scoring(variables=variables, journal=journal)
+    following = _after_training(state, variables, context)
     event = Trained(
         cycle=state.cycle,
         meter=meter,
@@ -167,6 +184,14 @@ def _finish_training(state, phase: Training, context: RunContext):
         variables=variables,
     )
     return dataclasses.replace(state, phase=following), event
+
+
+def _after_training(state, variables, context: RunContext) -> Phase:
+    """The phase of a model that is finished: it chooses, or all is done."""
+    if state.cycle < context.config.loop.cycles and _chooses(state, context):
+        journal = context.journal(state, variables)
+        return Scoring(variables=variables, journal=journal)
+    return Done(variables=variables)
 
 
 def _chooses(state: CycleState, context: RunContext) -> bool:

@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 
 from jalpose.acquisition import registry as methods
 from jalpose.acquisition.method import Method
+from jalpose.loop import papers
 from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad.api import ENGINES
 from jalpose.settings import validation
 from jalpose.settings.checks import ConfigError, one_of
+from jalpose.settings.differences import modern
 from jalpose.settings.keys import (
     check_key,
     common,
@@ -86,7 +88,7 @@ def assemble(
     """
     given = _parse_argument(arg, scale, method)
     config, scale = default(task, given["model"] or model), given["scale"]
-    about, usual_model = tasks.settings_of(task), model or tasks.settings_of(task).MODEL
+    about = tasks.settings_of(task)
     config.scale, config.seed = scale, given["seed"]
     chosen: dict[str, Any] = {}
     if method is not None:
@@ -97,17 +99,50 @@ def assemble(
         chosen["loop.compare"] = tuple(m for m in compared if m != given["method"])
     config.name = name.format(method=given.get("method", ""))
     usual, own = scale_changes(config, scale), (scales or {}).get(scale, {})
-    protocol = {**usual, **(delta or {}), **chosen, **own}
-    if config.model.name != usual_model:
+    changes = {**usual, **(delta or {}), **chosen, **own}
+    if config.model.name != (model or about.MODEL):
         # What the benchmark sets of its own network is not for another.
-        theirs = getattr(about, "MODEL_OPTIONS", {}).get(config.model.name, {})
-        ours = {k: v for k, v in {**usual, **chosen}.items() if k.startswith("model.")}
-        rest = {k: v for k, v in protocol.items() if not k.startswith("model.")}
-        protocol = {**rest, **ours, **theirs}
-    for key, value in protocol.items():
+        known = {key for key in changes if not key.startswith("model.")}
+        own = {**usual, **chosen, **about.MODEL_OPTIONS.get(config.model.name, {})}
+        changes = own | {key: changes[key] for key in known}
+    if given["papers"]:
+        data = str(changes.get("data.name", config.data.name))
+        changes |= papers.changes(task, given["papers"], data)
+        config.papers = given["papers"]
+    for key, value in changes.items():
         check_key(config, key)
         section, _, last = key.rpartition(".")
         (lookup(config, section) if section else config)[last] = value
+    return config.lock()
+
+
+def of_record(record: Mapping[str, Any]) -> ConfigDict:
+    """Today's config of a recorded one of any age.
+
+    Keys that came since have the values that do what was done then; sections of methods
+    that are not here are left out.
+
+    Args:
+      record: what `config.json` holds under `config`.
+
+    Raises:
+      ConfigError: it has a value that no key takes today.
+    """
+    model = record.get("model", {}).get("name", "")
+    config = default(tasks.recorded_in(record), model)
+    known = set(known_keys(config))
+    for key, value in modern(record).items():
+        if key not in known:
+            continue
+        section, _, last = key.rpartition(".")
+        place = lookup(config, section) if section else config
+        try:
+            place[last] = _as_before(value, place[last])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the run was recorded by another version: {key}={value!r} is no value "
+                f"of today ({error})"
+            ) from error
     return config.lock()
 
 
@@ -178,6 +213,7 @@ def experiment(
     scales: Mapping[str, Changes] | None = None,
     scale: str = "paper",
     variants: Mapping[str, Sequence[str]] | None = None,
+    full: bool = True,
 ) -> GetConfig:
     """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
 
@@ -196,6 +232,7 @@ def experiment(
       scale: the scale without `scale=`.
       variants: by a name of its own, a method and what it changes of `acquisition`:
         ("eglpp", "acquisition.diverse=lcmd").
+      full: with those runs on all labels.
     """
     own = variants or {}
     protocol = _benchmark(task, benchmark)
@@ -205,7 +242,7 @@ def experiment(
         "experiment.methods": tuple(chosen),
         "experiment.seeds": tuple(seeds),
         "experiment.variants": tuple((one, *rest) for one, rest in own.items()),
-        "experiment.full": True,
+        "experiment.full": full,
     }
     for one in chosen:
         method = own[one][0] if one in own else one
@@ -232,6 +269,7 @@ def check(config: ConfigDict) -> None:
       ConfigError: names the key, its value and what is allowed.
     """
     one_of("task", config.task, tasks.TASKS)
+    papers.check(config)
     one_of("data.name", config.data.name, tasks.sources_of(config.task).SOURCES)
     validation.check(config)
     one_of("acquisition.engine", config.acquisition.engine, ENGINES)
@@ -303,6 +341,19 @@ def _merged(*tables: Mapping[str, Changes]) -> dict[str, Changes]:
     }
 
 
+def _as_before(value: Any, usual: Any) -> Any:
+    """A value read from JSON in the kind of the key's usual one."""
+    if isinstance(usual, tuple) and isinstance(value, list):
+        return _tuples(value)
+    if isinstance(usual, float) and isinstance(value, str):
+        return float(value)  # "inf", "nan"
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def _usual(method: type[Method], scale: str) -> dict[str, Any]:
     """The options of a method where nobody has changed them."""
     fields = _fields(method)
@@ -324,8 +375,8 @@ def _fields(options: type) -> dict[str, Any]:
 
 
 def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = {"scale": scale, "seed": 0, "model": ""}
-    known = "scale=tiny|small|paper, seed=N, model=NAME"
+    given: dict[str, Any] = {"scale": scale, "seed": 0, "model": "", "papers": ""}
+    known = "scale=tiny|small|paper, seed=N, model=NAME, papers=PRESET"
     if method is not None:
         given["method"], known = method, f"method=NAME, {known}"
     for part in filter(None, (arg or "").split(",")):

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Collection
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
 from jalpose.loop import advance, checkpoints, clock, configs, identity, transfer
+from jalpose.loop.cautions import another_device, cautions
 from jalpose.loop.conclusion import conclude
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.events import (
@@ -29,10 +29,12 @@ from jalpose.loop.recorder import Recorder, Silence
 from jalpose.loop.state import (
     AwaitingLabels,
     CycleState,
+    Done,
     Measuring,
     Scoring,
     Training,
 )
+from jalpose.loop.workdirs import alone_in, write_extension
 from jalpose.oracles import registry as oracles
 from jalpose.oracles.oracle import LabelsAwaited
 from jalpose.runtime import hosts, provenance, sharding
@@ -41,8 +43,9 @@ from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import differences, leaves, plain
 from jalpose.settings.keys import HOST_KEYS, RUNTIME_KEYS, from_base, seed_of
-from jalpose.settings.validation import refuse_experiment, uneven_splits
+from jalpose.settings.validation import refuse_experiment
 from jalpose.storage import records
+from jalpose.storage.locks import Lock
 from jalpose.tasks import registry as tasks
 
 IMAGES_COMPARED = 64  # between hosts, spread over the dataset
@@ -60,13 +63,17 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
       MemoryError: a device is too small.
       LabelsError: labels that people gave cannot be taken.
       LabelsAwaited: people are to label what was chosen; everything is saved.
-      Preempted: the machine was asked for; everything is saved.
+      Preempted: it was asked to end; everything is saved.
     """
     screen = (screen or Screen()) if hosts.lead() else Screen(silent=True)
     refuse_experiment(config)
     configs.check(config)
     _check_hosts(config, workdir)
-    records.check_workdir(workdir)
+    with alone_in(workdir, screen) as lock:
+        _run_all(config, workdir, screen, lock)
+
+
+def _run_all(config, workdir, screen: Screen, lock):
     refuse_another_config(config, workdir)
     dataset = load_on_all_hosts(config)
     programs = Programs(sharding.make_mesh())
@@ -79,12 +86,10 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
         initial=initial,
         oracle=oracles.make_oracle(config, dataset, workdir),
     )
-    for line in uneven_splits(config, programs.mesh.size):
-        screen.line(f"warning: {line}")
-    for line in large_picks(config, dataset):
+    for line in cautions(config, dataset, programs.mesh.size):
         screen.line(f"warning: {line}")
     runs = {config.acquisition.method: workdir}
-    if isinstance(run_one(context, workdir, screen), Waiting):
+    if isinstance(run_one(context, workdir, screen, lock), Waiting):
         raise LabelsAwaited
     for method in config.loop.compare:
         other = from_base(config, method, workdir)
@@ -93,7 +98,8 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
         screen.line(f"{method}, from the same base model, into {runs[method]}")
         base = checkpoints.load_model(workdir, 0)
         compared = make_context(other, dataset, programs, base=base, initial=initial)
-        run_one(compared, runs[method], screen)
+        with alone_in(runs[method], screen) as other_lock:
+            run_one(compared, runs[method], screen, other_lock)
     if hosts.lead():
         conclude(config, workdir, runs, screen)
     hosts.barrier("concluded")
@@ -153,13 +159,16 @@ def load_on_all_hosts(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def run_one(context: RunContext, workdir, screen: Screen) -> Finished | Waiting:
+def run_one(
+    context: RunContext, workdir, screen: Screen, lock: Lock | None = None
+) -> Finished | Waiting:
     """Run, or resume, one method in `workdir` until it is done or waits for labels.
 
     Args:
       context: of the run; its journals are taken from `workdir`.
       workdir: of the run.
       screen: for progress and lines.
+      lock: of the workdir, held by whoever calls; None: on a host that does not write.
 
     Returns:
       Why it ended.
@@ -193,6 +202,8 @@ def run_one(context: RunContext, workdir, screen: Screen) -> Finished | Waiting:
             if isinstance(event, Finished | Waiting):
                 break
             _agree(event)
+            if lock is not None:
+                lock.check()
             if isinstance(event, Trained):
                 checkpoints.save_model(workdir, event.cycle, event.variables)
             recorder.take(event, account)
@@ -229,9 +240,16 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
     if hosts.lead() and (restored is None or not identity.written(workdir)):
         identity.write(workdir, context.dataset)
     if restored is not None:
-        screen.line(f"resuming {workdir} in cycle {restored[1].cycle}")
-        _warn_of_another_device(workdir, screen)
-        return restored
+        write_extension(context.config, workdir)
+        number, state, account = restored
+        for line in another_device(workdir):
+            screen.line(f"warning: {line}")
+        going_on = advance.reopened(state, context)
+        if isinstance(going_on.phase, Done):
+            screen.line(f"{workdir}: already finished, in cycle {state.cycle}")
+        else:
+            screen.line(f"resuming {workdir} in cycle {state.cycle}")
+        return number, going_on, account
     state, initial = advance.start(context), context.plan.initial
     about = provenance.describe(plain(context.config))
     if initial is not None:
@@ -239,6 +257,9 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
         about[transfer.RECORD] = initial.about
         screen.line(str(initial))
     if hosts.lead():
+        inference = tasks.inference_of(context.config.task)
+        if inference is not None:  # so that the network is of use without its data
+            about["outputs"] = inference.outputs_of(context.dataset)
         records.write_config(workdir, about)
     return 0, state, clock.new_clock()
 
@@ -363,35 +384,15 @@ def refuse_another_config(
     found = differences(
         record["config"], plain(config), ignore=(*RUNTIME_KEYS, *ignore)
     )
+    began, cycles = record["config"]["loop"]["cycles"], config.loop.cycles
+    if not found and cycles < began:
+        raise records.WorkdirError(
+            f"{workdir} holds a run of loop.cycles={began}: it can be given more, not "
+            f"fewer ({cycles}). What it has finished is whole, whenever it is stopped"
+        )
     if found:
         raise records.WorkdirError(
             f"{workdir} holds a run of another config; choose another --workdir, or "
             "repeat that run's config. Differences (there -> now):\n  "
             + "\n  ".join(found)
         )
-
-
-def _warn_of_another_device(workdir, screen):
-    record, kind = records.read_config(workdir), jax.devices()[0].device_kind
-    if record and record["device"]["kind"] != kind:
-        screen.line(
-            f"warning: this run was begun on {record['device']['kind']} and goes on on "
-            f"{kind}: it will not be the same to the bit"
-        )
-
-
-def large_picks(config: ConfigDict, dataset: Dataset) -> list[str]:
-    """A line where so much is chosen that methods choose much the same."""
-    if not config.loop.cycles:
-        return []
-    acquisition, pool = config.acquisition, len(dataset.pool)
-    scored = acquisition.pool_subset or pool
-    return [
-        f"{what} are {part} of {whole} images, above 40 %: methods then choose much "
-        "the same"
-        for what, part, whole in (
-            ("a cycle's picks", acquisition.budget, scored),
-            ("all cycles' picks", acquisition.budget * config.loop.cycles, pool),
-        )
-        if part > 0.4 * whole
-    ]

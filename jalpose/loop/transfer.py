@@ -81,9 +81,14 @@ def transferred(config: ConfigDict) -> InitialWeights:
             f"config.transfer={workdir!r} holds another network; give this run the "
             "same (there -> this run):\n  " + "\n  ".join(found)
         )
+    options = options_of(dict(config.model))
+    if options.predicts == "numbers":
+        raise ConfigError(
+            f"config.transfer={workdir!r}: networks of rows are not transferred, whose "
+            "columns are others; train it from scratch"
+        )
     cycle = checkpoints.newest_model(workdir)
     theirs = network_of(checkpoints.load_model(workdir, cycle))
-    options = options_of(dict(config.model))
     wanted = shapes_of(config)
     names = {*layers_of(theirs), *layers_of(wanted)}
     layers = {n for n in names if not n.startswith(options.output_layers)}

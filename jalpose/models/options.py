@@ -28,7 +28,7 @@ class Options(Protocol):
 
     @property
     def predicts(self) -> str:
-        """What the task's loss is given: heatmaps | logits."""
+        """What the task's loss is given: heatmaps | logits | numbers."""
         ...
 
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]

@@ -6,6 +6,7 @@ from typing import Any
 from jalpose.models import efficientnet
 from jalpose.models.efficientnet import EfficientNetLite0Options
 from jalpose.models.hourglass import HourglassOptions
+from jalpose.models.mlp import MlpOptions
 from jalpose.models.options import Options
 from jalpose.models.resnet import ResNetOptions
 from jalpose.models.vgg import VggOptions
@@ -16,6 +17,7 @@ MODELS: dict[str, type[Options]] = {
     "hourglass": HourglassOptions,
     "resnet": ResNetOptions,
     "vgg": VggOptions,
+    "mlp": MlpOptions,
 }
 
 # Published weights by network and value of its option `weights`: a function that reads

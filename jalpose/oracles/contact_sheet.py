@@ -24,8 +24,18 @@ img.legend { max-width: 100%; height: auto; }
 """
 
 
+_OF_A_RUN = """\
+<li>Put what the tool exports into the folder <code>labels</code> of the run, two
+folders up. Pictures that nobody can label: a text file there that begins with the line
+<code>rejected</code>, and then has their names, one a line.</li>
+<li>Run the same command again.</li>"""
+_ONCE = """\
+<li>What the tool exports are labels of the pictures in this folder, by their
+names; <code>selection.csv</code> says which file of yours each is.</li>"""
+
+
 def page(
-    cycle: int,
+    cycle: int | None,
     method: str,
     requests: Sequence[Request],
     tiles: Sequence[str],
@@ -35,7 +45,7 @@ def page(
     """The page of a cycle.
 
     Args:
-      cycle: whose choice it is.
+      cycle: whose choice it is; None: of no run.
       method: that chose.
       requests: by rank.
       tiles: file of each one's picture, in `TILES`.
@@ -47,7 +57,9 @@ def page(
         f"</b><span>{_text(one.key)}</span><span>{_text(one.why)}</span></li>"
         for one, tile in zip(requests, tiles, strict=True)
     )
-    title = f"{len(requests)} images to label, cycle {cycle}"
+    title = f"{len(requests)} images to label"
+    if cycle is not None:
+        title += f", cycle {cycle}"
     beside = ", ".join(f"<code>{_text(name)}</code>" for name in files)
     where = (
         f"the images are in <code>{images}/</code>"
@@ -64,10 +76,7 @@ these yet.</p>
 <ol>
 <li>Label them in the tool you use: {where}; files for tools are {beside}. Keep the
 names of the pictures: labels are known again by them.</li>
-<li>Put what the tool exports into the folder <code>labels</code> of the run, two
-folders up. Pictures that nobody can label: a text file there that begins with the line
-<code>rejected</code>, and then has their names, one a line.</li>
-<li>Run the same command again.</li>
+{_ONCE if cycle is None else _OF_A_RUN}
 </ol>
 <p><img class="legend" src="{TILES}/{LEGEND}" alt="what lines and colours mean"></p>
 <ul class="sheet">

@@ -18,8 +18,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -43,6 +44,23 @@ FOLDER, INDEX, SELECTION, IMAGES = (
     "images",
 )
 _SHOWN = (".jpg", ".jpeg", ".png")  # as every annotation tool shows them
+
+
+class Choice(NamedTuple):
+    """What was chosen, and by what.
+
+    Attributes:
+      ids: of the examples, the first pick first.
+      arrays: see `storage.arrays`: `ids` of all that was scored, their `scores`, the
+        method's explanation, and the predictions of those chosen.
+      method: that chose.
+      cycle: of the run; None: chosen once, outside a run.
+    """
+
+    ids: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    method: str
+    cycle: int | None = None
 
 
 class Handout:
@@ -91,18 +109,24 @@ class Handout:
                     "away, and start the same command again"
                 )
             return
-        with atomic_folder(folder) as temporary:
-            self._fill(temporary, cycle, ids)
-
-    def _fill(self, folder: Path, cycle: int, ids: np.ndarray) -> None:
         arrays = records.read_arrays(self._workdir, cycle)
         method = records.read_cycles(self._workdir)[cycle]["acquisition"]["method"]
+        with atomic_folder(folder) as temporary:
+            self.fill(temporary, Choice(ids, arrays, method, cycle))
+
+    def fill(self, folder: Path, choice: Choice) -> None:
+        """Write what was chosen into a folder that is empty.
+
+        Raises:
+          ConfigError: see `write`.
+        """
+        arrays, method = choice.arrays, choice.method
         within = "" if self._copy == "none" else IMAGES
         if within:
             (folder / IMAGES).mkdir()
         requests, tiles, pictures = [], [], folder / contact_sheet.TILES
         pictures.mkdir()
-        for rank, example in enumerate(ids.tolist(), start=1):
+        for rank, example in enumerate(choice.ids.tolist(), start=1):
             image = self._dataset.image(example)
             row = int(np.searchsorted(arrays[IDS], example))
             score = float(arrays[SCORES][row])
@@ -135,7 +159,7 @@ class Handout:
             requests.append(one)
         self._refuse_same_names(requests)
         (pictures / contact_sheet.LEGEND).write_bytes(_png(self._labels.legend(640)))
-        _write_index(folder, cycle, requests)
+        _write_index(folder, choice.cycle, requests)
         _write_selection(folder, requests)
         self._exchange.write(folder, requests, within)
         files = sorted(
@@ -143,7 +167,7 @@ class Handout:
             for path in folder.iterdir()
             if path.is_file() and path.name != INDEX
         )
-        page = contact_sheet.page(cycle, method, requests, tiles, files, within)
+        page = contact_sheet.page(choice.cycle, method, requests, tiles, files, within)
         (folder / contact_sheet.PAGE).write_text(page, encoding="utf-8", newline="")
 
     def _hand_out(self, example: int, image: np.ndarray, folder: Path) -> str:
@@ -244,7 +268,7 @@ def box_within(
     return tuple(round(value, 2) for value in found.tolist())
 
 
-def _write_index(folder: Path, cycle: int, requests: Sequence[Request]) -> None:
+def _write_index(folder: Path, cycle: int | None, requests: Sequence[Request]) -> None:
     entries = []
     for one in requests:
         entry = one._asdict()

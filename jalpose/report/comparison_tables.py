@@ -168,13 +168,11 @@ def penalty_table(
         f"column's: its mean is {better} and a two-tailed paired t-test has p < "
         f"{LEVEL}. The lower a column's mean, the better the method (Ash et al., "
         "ICLR 2020). Not corrected for the number of comparisons.",
-        f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images.",
+        f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images. The "
+        "start, which all methods share, is left out.",
     ]
-    if cycles == [0]:
-        notes.append(
-            f"{reference} is {stop} at once: the "
-            "rule compares before any choice alone. See the matrix at every budget."
-        )
+    if not cycles:
+        notes.append("Nothing has been chosen yet: there is nothing to compare.")
     if len(grid.seeds) < statistics.FEWEST:
         notes.append(
             f"With {counted(len(grid.seeds), 'run')} a method there is no "

@@ -3,8 +3,10 @@
 from jalpose.report import (
     comparison_tables,
     gradnorm_tables,
+    group_tables,
     measures,
     paper_tables,
+    printed_tables,
     selection_tables,
 )
 from jalpose.report.gather import Gathered
@@ -48,10 +50,12 @@ def make_tables(
         paper_tables.eglpp_table(gathered, proposed),
         paper_tables.llpp_selected_table(gathered),
         paper_tables.llpp_test_table(gathered),
+        *printed_tables.printed_tables(gathered),
         gradnorm_tables.overlap_table(gathered),
         gradnorm_tables.gap_table(gathered),
         gradnorm_tables.fallen_table(gathered),
         selection_tables.parts_table(gathered),
+        group_tables.groups_table(gathered),
         measures.measures_table(gathered),
     ]
     if compared:

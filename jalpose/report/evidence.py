@@ -222,8 +222,8 @@ def embeddings(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     caption = (
         "First two principal components of the embeddings of what was scored and of "
         "what was labelled before, the first choice of each method's first seed "
-        "marked. The papers draw t-SNE, which needs a package more; here distances "
-        "keep their meaning. Methods that start from one base model share one map."
+        "marked. Unlike in the papers' t-SNE, distances keep their meaning. Methods "
+        "that start from one base model share one map."
     )
     figure = plots.embedding_maps(panels)
     return [Plot("embedding_map", figure, "Map of the embeddings", caption)]

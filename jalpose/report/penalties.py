@@ -17,20 +17,27 @@ STOP = 0.99  # of the reference's final score
 def checkpoints(reference: np.ndarray, *, lowest_best: bool = False) -> list[int]:
     """The cycles BADGE's rule compares at.
 
-    Cycle 0, then cycles 1, 2, 4, 8, ... (labels of the start plus 2^k budgets) until
-    the reference's mean score is above 0.99 of its last: later ones would count the
-    plateau again and again. Of scores whose lowest is the best, until it is below 1.01
-    of its last.
+    Cycles 1, 2, 4, 8, ... (labels of the start plus 2^k budgets) until the reference's
+    mean score is above 0.99 of its last: later ones would count the plateau again and
+    again. Of scores whose lowest is the best, until it is below 1.01 of its last.
+
+    We differ: the script compares at cycle 0 too, before any choice. Here all methods
+    of a seed share that base model, so nobody can win there, and a method better at all
+    others would get (n - 1) / n instead of 1. The first choice is always compared.
 
     Args:
       reference: [cycles], mean scores of random selection.
       lowest_best: the lowest score is the best.
     """
-    found, cycle = [0], 1
+    found: list[int] = []
+    cycle = 1
     while cycle < len(reference) and (
-        reference[cycle] >= (2 - STOP) * reference[-1]
-        if lowest_best
-        else reference[cycle] <= STOP * reference[-1]
+        not found
+        or (
+            reference[cycle] >= (2 - STOP) * reference[-1]
+            if lowest_best
+            else reference[cycle] <= STOP * reference[-1]
+        )
     ):
         found.append(cycle)
         cycle *= 2

@@ -15,6 +15,7 @@ from jalpose.report import (
     contents,
     engine_plots,
     evidence,
+    group_plots,
     interpret,
     origins,
     page,
@@ -197,6 +198,7 @@ class Report:
         plots = [
             *evidence.score_and_loss(self.found, self.arrays),
             *evidence.embeddings(self.found, self.arrays),
+            *group_plots.group_maps(self.found, self.arrays),
         ]
         return self._section("scores", "Scores and embeddings", map(self._plot, plots))
 

@@ -29,7 +29,7 @@ class ClusterError(RuntimeError):
 
 
 class Preempted(Exception):
-    """The machine is asked for (SIGTERM); everything is saved."""
+    """The run was asked to end (SIGTERM, Ctrl-C); everything is saved."""
 
 
 class Address(NamedTuple):
@@ -265,28 +265,39 @@ _steps = itertools.count()
 
 
 class Notice(AbstractContextManager):
-    """Is the machine asked for? SIGTERM to any host, seen by all at the same step.
+    """Is the run to end? SIGTERM or Ctrl-C to any host, seen by all at the same step.
 
-    Within it SIGTERM does not end the process.
+    Within it neither ends the process at once; but a second Ctrl-C does.
     """
 
     def __init__(self):
         self._asked = False
-        self._before = None
+        self._before: dict = {}
 
     def __enter__(self):
-        # Of several hosts JAX takes the signal, and its threads pass it on.
-        alone = size() == 1 and threading.current_thread() is threading.main_thread()
-        if alone:
-            self._before = signal.signal(signal.SIGTERM, self._take)
+        if threading.current_thread() is threading.main_thread():
+            take = {signal.SIGINT: self._interrupt}
+            # Of several hosts JAX takes SIGTERM, and its threads pass it on.
+            if size() == 1:
+                take[signal.SIGTERM] = self._take
+            self._before = {n: signal.signal(n, do) for n, do in take.items()}
         return self
 
     def __exit__(self, *exception):
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _take(self, number, frame):
         self._asked = True
+
+    def _interrupt(self, number, frame):
+        if self._asked:
+            raise KeyboardInterrupt
+        # Not `print`: a signal may have come while the stream is written to.
+        os.write(2, b"\nending: what is done is saved first; Ctrl-C again does not\n")
+        self._asked = True
+        if size() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(self) -> bool:
         """Called by all hosts at the same steps: True on all at the same one."""

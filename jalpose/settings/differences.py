@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 # Keys that came after the first records, and the values that do what was done before.
 SINCE: dict[str, Any] = {
     "task": "pose",
+    "papers": "",
     "transfer": "",
     "evaluation.train_score": False,
     "evaluation.test_scores": False,
@@ -20,12 +21,17 @@ SINCE: dict[str, Any] = {
     "training.drop_steps": [],
     "training.drop_factor": 0.1,
     "training.heldout": "tenth",
+    "training.plateau_reduces": "at",
+    "acquisition.multipeak_entropy.threshold": 0.0,
+    "acquisition.softmax_entropy.unit": "value",
+    "acquisition.egl_ensemble.variance": False,
     "acquisition.diverse": "",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
     "oracle.name": "simulated",
     "data.rare_test": -1.0,
     "data.frames": 1,
+    "data.frames_spread": 0.0,
     "data.groups": "none",
     "data.photos.labelled": "",
     "data.photos.pool": "",
@@ -36,6 +42,8 @@ SINCE: dict[str, Any] = {
     "data.photos.links": [],
     "data.photos.test_share": 0.2,
     "data.photos.test_seed": 0,
+    "augment.window": [],
+    "evaluation.least_peak": 0.0,
     "evaluation.score": "pck",
     "evaluation.sigmas": [],
     "acquisition.coreset.space": "embedding",
@@ -43,6 +51,14 @@ SINCE: dict[str, Any] = {
     "acquisition.coreset.directions": 4,
     "acquisition.coreset.candidates": 9,
     "acquisition.coreset.size": 512,
+}
+
+# Keys that went, and the values that did what is done now.
+GONE: dict[str, Any] = {
+    # Now acquisition.pool_subset, the same for all methods.
+    "acquisition.learning_loss.sub_pool": 0,
+    # Now `variance`, which leaves the blur of a perfect heatmap out.
+    "acquisition.egl_ensemble.covariance": False,
 }
 
 # Values that were spelled otherwise: key -> {then: now}.
@@ -79,6 +95,9 @@ def modern(record: Mapping) -> dict[str, Any]:
     for key, values in RESPELLED.items():
         if isinstance(found.get(key), str):
             found[key] = values.get(found[key], found[key])
+    for key, value in GONE.items():
+        if key in found and found[key] == value:
+            del found[key]
     return found
 
 
@@ -86,7 +105,8 @@ def differences(old: Mapping, new: Mapping, ignore: Iterable[str] = ()) -> list[
     """Lines `acquisition.budget: 100 -> 200` for every key that differs.
 
     Options of methods that neither side uses make no difference, so that a run goes on
-    where methods have come or gone since it began.
+    where methods have come or gone since it began; nor do those of a plateau where
+    neither's learning rate goes by one.
 
     Args:
       old: a recorded config, of any age.
@@ -104,7 +124,7 @@ def differences(old: Mapping, new: Mapping, ignore: Iterable[str] = ()) -> list[
 
 
 def _unused(old: Mapping, new: Mapping) -> tuple[str, ...]:
-    """Prefixes of the sections of methods that neither config runs."""
+    """Prefixes of what neither config uses: methods' sections, a plateau's keys."""
     names: set[str] = set()
     used: set[Any] = {"sketch"}  # the engine's section, not a method's
     for config in (old, new):
@@ -114,7 +134,9 @@ def _unused(old: Mapping, new: Mapping) -> tuple[str, ...]:
         compared = (config.get("loop") or {}).get("compare") or ()
         used |= {acquisition.get("method"), *compared}
         used |= set(experiment.get("methods") or ())
-    return tuple(f"acquisition.{name}." for name in sorted(names - used))
+    schedules = {(c.get("training") or {}).get("schedule") for c in (old, new)}
+    plateau = () if "plateau" in schedules else ("training.plateau_",)
+    return (*(f"acquisition.{name}." for name in sorted(names - used)), *plateau)
 
 
 def _text(value) -> str:

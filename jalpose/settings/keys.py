@@ -20,6 +20,9 @@ def common() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # of the config file; set by it
     config.scale = "paper"  # tiny | small | paper; set by it
+    # Preset of what a paper's published code does, see a task's `published.py`; set by
+    # papers= after the colon, before any --config.key.
+    config.papers = ""
     config.task = ""  # what is predicted, see jalpose/tasks/registry.py; set by it
     config.seed = 0  # of everything that is drawn
     # Seeds of a part of it, where only that part is to vary or to stay; -1: `seed`.
@@ -48,7 +51,8 @@ def common() -> ConfigDict:
     # initial | all (the pool's too: the level that choosing can reach, without choices)
     data.labelled = "initial"
     data.size = 256  # crop height and width, pixels
-    # Keep the crops of image files in cache_dir, cut once: 3 size^2 bytes an example.
+    # Keep the crops of image files in cache_dir, of drawn images in memory, cut once:
+    # 3 size^2 bytes an example.
     data.packed = True
     data.threads = 4  # reading and cropping threads
     # Images that cannot be decoded to their end: refuse | leave_out (and their labels).
@@ -65,7 +69,7 @@ def common() -> ConfigDict:
     training.base_steps = 0  # exactly one of the two above 0
     training.cycle_epochs = 100  # length of the training in each later cycle:
     training.cycle_steps = 0  # exactly one of the two above 0
-    training.optimizer = "adam"  # adam | sgd
+    training.optimizer = "adam"  # adam | rmsprop | sgd
     training.learning_rate = 3e-4  # of the optimiser
     training.momentum = 0.9  # of sgd; 0: none
     training.nesterov = False  # of sgd: the gradient at the point momentum leads to
@@ -82,6 +86,9 @@ def common() -> ConfigDict:
     training.warmup_steps = 0  # linear warm-up at the start of each training
     training.plateau_factor = 0.5  # learning rate factor where the loss stalls
     training.plateau_patience = 5  # held-out evaluations without a better loss
+    # Where that reduces it: beyond (at the 6th of a patience of 5, as PyTorch does) |
+    # at (at the 5th, as optax does)
+    training.plateau_reduces = "beyond"
     training.plateau_cooldown = 2  # held-out evaluations after a reduction
     training.plateau_min = 0.01  # smallest learning rate, of learning_rate
     training.clip_norm = 0.0  # global gradient norm; 0: no clipping
@@ -163,7 +170,7 @@ def common() -> ConfigDict:
     experiment.full = False  # each seed also once on all labels, without choices
 
     output = config.output = ConfigDict()
-    output.tensorboard = True
+    output.tensorboard = True  # scalars and pictures for TensorBoard
     output.images = 16  # pictures drawn a cycle
     output.report = True  # with loop.compare: end with the report of all methods
     output.trace = 0  # pieces of each kind of work traced by JAX's profiler
@@ -183,6 +190,7 @@ RUNTIME_KEYS = (
     # What they let in is part of the state, and of its journal's fingerprint.
     "oracle.allow_partial",
     "oracle.corrected",
+    "loop.cycles",  # a run can be given more; fewer are refused (`loop.run`)
     "loop.checkpoint_seconds",
     "loop.compare",
     "output",
@@ -288,14 +296,19 @@ def known_keys(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def check_key(config: ConfigDict, key: str) -> None:
-    """Raise ConfigError with the known keys of its section unless `key` exists.
-
-    A key of no known section is answered with all there are.
-    """
+    """Raise ConfigError unless `key` exists, with those of its section, or sections."""
     known = known_keys(config)
     if key in known:
         return
-    beside = [k for k in known if k.startswith(key.partition(".")[0] + ".")]
-    listed = "\n  ".join(beside or known)
-    hint = did_you_mean(key, known)
-    raise ConfigError(f"unknown config key {key!r}.{hint} Known keys:\n  {listed}")
+    section, _, _ = key.rpartition(".")
+    while section and not any(k.startswith(f"{section}.") for k in known):
+        section = section.rpartition(".")[0]
+    start = f"{section}." if section else ""
+    below = [k.removeprefix(start) for k in known if k.startswith(start)]
+    names = dict.fromkeys(name.partition(".")[0] for name in below)
+    where = f"in {section}" if section else "at the top"
+    raise ConfigError(
+        f"unknown config key {key!r}. Known {where}: {', '.join(names)}; "
+        f"--config_help{'=' if section else ''}{section} says what they are."
+        f"{did_you_mean(key, known)}"
+    )

@@ -52,7 +52,8 @@ def _check_choices(config):
 
 def _check_optimisation(training):
     schedules = ("plateau", "cosine", "steps", "constant")
-    one_of("training.optimizer", training.optimizer, ("adam", "sgd"))
+    one_of("training.optimizer", training.optimizer, ("adam", "rmsprop", "sgd"))
+    one_of("training.plateau_reduces", training.plateau_reduces, ("beyond", "at"))
     one_of("training.schedule", training.schedule, schedules)
     one_of("training.heldout", training.heldout, ("tenth", "none"))
     one_of("training.keep", training.keep, ("best", "last"))

@@ -7,7 +7,8 @@ A record is a line of `cycles.jsonl`, a dict:
                  where asked for or known, train_<score> and train_loss of the images
                  trained on, norms_fallen of those bought last
     acquisition  method, budget, num_scored, seconds, peak_bytes, engine, ...; None
-                 where nothing was chosen
+                 where nothing was chosen; groups, where the set has them: by name
+                 {"pool", "chosen"}, examples of the whole pool and of the choice
     measures     of the choice, by the labels of all that was scored; seconds
     throughput   how fast training and scoring went
 
@@ -52,6 +53,11 @@ def chose(record: Record) -> bool:
 def choices(cycles: Sequence[Record]) -> list[Mapping[str, Any]]:
     """The acquisitions of a run, in its order."""
     return [acquisition(record) for record in cycles if chose(record)]
+
+
+def groups(record: Record) -> Mapping[str, Mapping[str, int]]:
+    """Examples of each group in the `pool` and `chosen`; {} of a set without groups."""
+    return acquisition(record).get("groups") or {}
 
 
 def training_seconds(record: Record) -> float | None:

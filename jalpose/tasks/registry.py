@@ -17,6 +17,7 @@ from jalpose.settings.checks import one_of
 TASKS = {
     "pose": "jalpose.tasks.pose",
     "classification": "jalpose.tasks.classification",
+    "regression": "jalpose.tasks.regression",
 }
 
 USUAL = "pose"  # of configs written before tasks had names
@@ -68,6 +69,14 @@ def exchange_of(name: str) -> ModuleType | None:
     See `jalpose.tasks.exchange`.
     """
     return _part_if_there(name, "exchange")
+
+
+def inference_of(name: str) -> ModuleType | None:
+    """Module of a trained network's use on new images; None where there is none.
+
+    See `jalpose.tasks.inference`.
+    """
+    return _part_if_there(name, "inference")
 
 
 def recorded_in(config: Mapping) -> str:

@@ -13,7 +13,7 @@ class Optimisation:
 
     Attributes:
       batch: examples a step, over all devices.
-      optimizer: adam | sgd.
+      optimizer: adam | rmsprop | sgd.
       learning_rate: of the optimiser.
       momentum: of sgd.
       nesterov: of sgd.
@@ -23,6 +23,7 @@ class Optimisation:
       drop_factor: learning rate factor of a drop.
       plateau_factor: learning rate factor where the loss stalls.
       plateau_patience: held-out evaluations without a better loss.
+      plateau_reduces: beyond (that patience, as PyTorch's) | at (it, as optax's).
       plateau_cooldown: held-out evaluations after a reduction.
       plateau_min: smallest learning rate, of `learning_rate`.
       clip_norm: global gradient norm; 0: no clipping.
@@ -40,6 +41,7 @@ class Optimisation:
     drop_factor: float
     plateau_factor: float
     plateau_patience: int
+    plateau_reduces: str
     plateau_cooldown: int
     plateau_min: float
     clip_norm: float
@@ -53,11 +55,12 @@ class Optimisation:
     def optimiser(self) -> optax.GradientTransformation:
         """What becomes of a gradient before it is taken times the learning rate.
 
-        Clipping, then weight decay, then Adam or momentum. All of it is as in
-        `torch.optim`: the decay is added to the gradient, of all parameters, before
-        anything is averaged; with g the gradient so far the momentum is b <- m b + g
-        from b = 0, and the step is b, with Nesterov g + m b. The learning rate is not
-        in the momentum: where it drops, what is gathered drops with it.
+        Clipping, then weight decay, then Adam, RMSprop (the mean square decays by
+        0.99; no momentum) or momentum. All of it is as in `torch.optim`: the decay is
+        added to the gradient, of all parameters, before anything is averaged; with g
+        the gradient so far the momentum is b <- m b + g from b = 0, and the step is b,
+        with Nesterov g + m b. The learning rate is not in the momentum: where it drops,
+        what is gathered drops with it.
         """
         parts = []
         if self.clip_norm:
@@ -66,15 +69,24 @@ class Optimisation:
             parts.append(optax.add_decayed_weights(self.weight_decay))
         if self.optimizer == "adam":
             parts.append(optax.scale_by_adam())
+        elif self.optimizer == "rmsprop":
+            # The square root first, then eps: as in torch, not as in TensorFlow.
+            parts.append(optax.scale_by_rms(decay=0.99, eps=1e-8, eps_in_sqrt=False))
         else:
             parts.append(optax.trace(decay=self.momentum, nesterov=self.nesterov))
         return optax.chain(*parts)
 
     def plateau(self) -> optax.GradientTransformationExtraArgs:
-        """What reduces the learning rate where the held-out loss stalls."""
+        """What reduces the learning rate where the held-out loss stalls.
+
+        With a patience of 5, PyTorch's `ReduceLROnPlateau`, which the papers' code
+        uses, reduces it at the sixth evaluation in a row that is no better, optax at
+        the fifth. Better is lower by one part in 10,000, in both.
+        """
+        borne = self.plateau_reduces == "beyond"
         return optax.contrib.reduce_on_plateau(
             factor=self.plateau_factor,
-            patience=self.plateau_patience,
+            patience=self.plateau_patience + borne,
             cooldown=self.plateau_cooldown,
             min_scale=self.plateau_min,
         )

@@ -20,6 +20,8 @@ from jalpose.training.trainer import Trainer, network_of
 
 NETWORK = "network"  # the stage of the network itself
 COMPANION = "companion"  # the stage of a model beside it
+# Stages of what chooses alone: not in the last cycle, after which nothing is chosen.
+FOR_CHOOSING = ("member", COMPANION)
 
 
 class Stage(NamedTuple):

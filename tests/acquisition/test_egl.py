@@ -222,5 +222,7 @@ def test_options_that_cannot_work_are_refused(changes, message):
 
 def test_a_posterior_that_the_task_does_not_have_is_refused():
     Egl(posterior="softmax").check(TASK, num_trained=36, budget=2)
-    with pytest.raises(ConfigError, match=r"egl\.posterior: 'max'\. .*: normalised, "):
-        Egl(posterior="max").check(TASK, num_trained=36, budget=2)
+    for posterior in ("max", "window"):  # a window round a peak has the one
+        message = rf"egl\.posterior: '{posterior}'\. .*: normalised, softmax"
+        with pytest.raises(ConfigError, match=message):
+            Egl(posterior=posterior).check(TASK, num_trained=36, budget=2)

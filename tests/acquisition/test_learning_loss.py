@@ -1,6 +1,9 @@
-"""Learning Loss and LL++: the largest predicted losses, of a sub-pool too."""
+"""Learning Loss and LL++: the largest predicted losses, the weight for poses."""
+
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +13,8 @@ from jalpose.loop.context import make_context
 from jalpose.loop.events import Finished, StepsTaken
 from jalpose.models.heads import BlocksHead, LevelsHead, StackHead
 from jalpose.settings.checks import ConfigError
+from jalpose.tasks.pose.heatmaps import HeatmapSpec
+from jalpose.tasks.pose.losses import heatmap_loss
 from jalpose.training import objectives
 from tests.support import small
 from tests.support.probes import GivenOutputs
@@ -41,54 +46,21 @@ def test_the_largest_predicted_losses_are_chosen_ties_by_id():
     assert found.summary == {"scored": 5}
 
 
-def draw_sub_pool(ids, key=KEY, budget=10, sub_pool=40):
-    """Which of `ids` are scored, and the selection."""
-    probe = predicting(np.arange(200.0))
-    found = acquire(LearningLoss(sub_pool=sub_pool), probe, ids, budget, key)
-    (asked,) = probe.asked
-    return asked, found
-
-
-def test_only_the_sub_pool_is_scored():
-    ids = np.random.default_rng(0).permutation(200) + FIRST
-    asked, found = draw_sub_pool(ids)
-    assert len(set(asked.tolist())) == 40 and np.isin(asked, ids).all()
-    # The losses go up with the ids.
-    assert found.indices.tolist() == sorted(asked.tolist())[:-11:-1]
-    inside = np.isin(ids, asked)
-    np.testing.assert_array_equal(found.scores[inside], ids[inside] - FIRST)
-    assert found.scores.shape == (200,) and np.isnan(found.scores[~inside]).all()
-    assert found.summary == {"scored": 40}
-
-
-def test_the_sub_pool_goes_by_key_and_id_alone():
-    ids = np.arange(200) + FIRST
-    asked, _ = draw_sub_pool(ids)
-    shuffled, _ = draw_sub_pool(np.random.default_rng(1).permutation(ids))
-    assert sorted(asked.tolist()) == sorted(shuffled.tolist())
-    other, _ = draw_sub_pool(ids, jax.random.key(1))
-    assert sorted(asked.tolist()) != sorted(other.tolist())
-    # Without an example outside it, the same are drawn.
-    outside = np.setdiff1d(ids, asked)
-    fewer, _ = draw_sub_pool(np.setdiff1d(ids, outside[:5]))
-    assert sorted(asked.tolist()) == sorted(fewer.tolist())
-
-
-@pytest.mark.parametrize("sub_pool", [0, 200, 500])
-def test_a_sub_pool_of_all_is_all(sub_pool):
-    asked, found = draw_sub_pool(np.arange(200) + FIRST, sub_pool=sub_pool)
-    assert len(asked) == 200 and not np.isnan(found.scores).any()
-
-
-def test_a_sub_pool_smaller_than_the_budget_is_refused_before_anything_compiles():
-    method = LearningLoss(sub_pool=9)
-    method.check(small.TASK, num_trained=30, budget=9)
-    message = r"learning_loss\.sub_pool=9 is smaller than the budget, 10"
-    with pytest.raises(ConfigError, match=message):
-        method.check(small.TASK, num_trained=30, budget=10)
-    changes = {"acquisition.learning_loss.sub_pool": 3}
-    with pytest.raises(ConfigError, match="sub_pool=3 is smaller than the budget, 8"):
-        small.flat_context({"acquisition.method": "learning_loss", **changes})
+def test_the_papers_weight_for_poses_keeps_its_share_of_an_empty_answer():
+    # As the module says: pi (peak sigma)^2 / 64^2 is what answering nothing costs.
+    shares = []
+    for peak, sigma, weight in ((1.0, 1.0, 1e-4), (30.0, 1.75, 0.28)):
+        spec = HeatmapSpec(256, 64, sigma, peak)
+        joint = jnp.full((1, 2), 127.0)  # in the middle
+        present = jnp.ones(1, bool)
+        target = spec.render(joint, present)
+        empty = float(heatmap_loss(jnp.zeros((2, 64, 64, 1)), target, present))
+        assert empty == pytest.approx(math.pi * (peak * sigma) ** 2 / 64**2, rel=1e-3)
+        shares.append(weight / empty)
+        assert weight == pytest.approx(1e-4 * (peak * sigma) ** 2, rel=0.02)
+    assert shares[0] == pytest.approx(shares[1], rel=0.02)
+    config = configs.default()
+    assert (config.heatmap.peak, config.heatmap.sigma) == (30.0, 1.75)
 
 
 def test_learning_loss_needs_what_its_options_name():
@@ -109,7 +81,6 @@ def test_learning_loss_needs_what_its_options_name():
     [
         ({"objective": "mae"}, "objective: 'mae'. .*Known: margin, kl, mse"),
         ({"margin": 0.0}, "margin=0.0 must be above 0"),
-        ({"sub_pool": -1}, "sub_pool=-1 must not be negative"),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes, message):

@@ -133,6 +133,24 @@ def test_squared_lengths_of_neighbours_gradients_estimate_the_score_of_eglpp():
     np.testing.assert_allclose(np.mean(lengths / score), 1, rtol=0.1)
 
 
+def test_predicted_poses_are_compared_wherever_they_stand():
+    found = Lcmd(space="prediction").place(KEY, probe(), pool())
+    for place, ids in ((found.pool, POOL), (found.labelled, pool().labelled.ids)):
+        joints = np.asarray(probe().describe(ids)["joints"], np.float64)
+        centred = joints - joints.mean(axis=1, keepdims=True)
+        expected = centred.reshape(len(ids), -1) / task().size
+        np.testing.assert_allclose(place, expected, atol=1e-6)
+
+
+def test_a_task_without_points_is_refused_before_anything_compiles():
+    message = (
+        r"^acquisition\.lcmd\.space='prediction' does not work on the task bare, which "
+        r"lacks predicted_point .*: set it to 'embedding'$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        Lcmd(space="prediction").check(bare(), num_trained=8, budget=2)
+
+
 @pytest.mark.parametrize("cotangents", ["random", "predicted", "neighbours"])
 def test_places_do_not_depend_on_the_other_examples(cotangents):
     method = Lcmd(
@@ -164,7 +182,7 @@ def test_badge_begins_with_the_longest_gradient_whatever_is_labelled():
 
 
 def test_what_cannot_be_projected_is_refused():
-    with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'. Did you mean"):
+    with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'.*Did you mean"):
         Lcmd(space="gradient")
     with pytest.raises(ConfigError, match=r"lcmd\.size=0 must be above 0"):
         Lcmd(size=0)

@@ -17,6 +17,9 @@ SUMMARY = {
     "pearson",
     "spearman",
     "loss_overlap",
+    "selected_loss",
+    "selected_loss_sd",
+    "pool_loss",
     "sq_norm_overlap",
     "chance_overlap",
     "mean_distance",
@@ -299,6 +302,10 @@ def test_the_summary_has_each_measure_by_name():
     assert found["pearson"] == pytest.approx(0.8)
     assert found["spearman"] == pytest.approx(0.8)
     assert found["loss_overlap"] == 0.5  # 9 and 7 have the highest
+    # Of 9 and 2, and of all: true losses 4 and 2, and 1, 2, 3, 4.
+    assert found["selected_loss"] == 3
+    assert found["selected_loss_sd"] == pytest.approx(math.sqrt(2))
+    assert found["pool_loss"] == 2.5
     assert found["sq_norm_overlap"] == 0.5  # 7 and 9
     assert found["chance_overlap"] == 0.5
     assert found["mean_distance"] == found["smallest_distance"] == 5  # of 2 and 9
@@ -327,7 +334,8 @@ def test_what_is_not_known_is_none():
     # A core-set gives no scores, yet what it selected has losses.
     found = measures.summarise(ids, scores, ids[:1], -ids, more={"pck": NAN})
     known = {name: value for name, value in found.items() if value is not None}
-    assert known == {"chance_overlap": 0.2, "loss_overlap": 1}
+    losses = {"loss_overlap": 1, "selected_loss": 0, "pool_loss": -2}
+    assert known == {"chance_overlap": 0.2, **losses}
 
 
 # Ends of a ranking.

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jalpose.data.source import DataError
-from jalpose.experiments import locks, loop, outlook
+from jalpose.experiments import loop, outlook
 from jalpose.experiments.plan import (
     BASE,
     FULL,
@@ -33,7 +33,7 @@ from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import differences
-from jalpose.storage import records
+from jalpose.storage import locks, records
 from jalpose.tasks.pose import sources
 from tests.support import small
 
@@ -94,9 +94,9 @@ def finished(tmp_path_factory):
     workdir, order = tmp_path_factory.mktemp("runs") / "whole", []
     original = run.run_one
 
-    def noted(context, folder, screen):
+    def noted(context, folder, screen, lock):
         order.append(Path(folder))
-        original(context, folder, screen)
+        original(context, folder, screen, lock)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "run_one", noted)
@@ -213,7 +213,7 @@ def test_a_variant_is_a_unit_with_other_options():
     [
         (
             {"experiment.methods": ("random", "eglp")},
-            r"experiment\.methods: 'eglp'. Did you mean 'eglpp'\? Known: random, core",
+            r"experiment\.methods: 'eglp'. Known: random, core.*Did you mean 'eglpp'",
         ),
         ({"experiment.methods": ()}, r"experiment\.methods=\(\) must have one or more"),
         ({"experiment.seeds": ()}, r"experiment\.seeds=\(\) must have one or more"),
@@ -311,7 +311,7 @@ def test_a_moved_experiment_and_one_with_more_methods_go_on(finished, monkeypatc
     monkeypatch.chdir(finished[0].parent)
     more = {"experiment.methods": (*METHODS, "softmax_entropy")}
     begun = []
-    monkeypatch.setattr(run, "run_one", lambda c, folder, s: begun.append(folder))
+    monkeypatch.setattr(run, "run_one", lambda c, folder, *_: begun.append(folder))
     printed = perform("whole", more)
     # Nothing is finished here: each is tried a second time, as after a wait.
     assert begun == 2 * [Path(f"whole/seed_{s}/softmax_entropy") for s in SEEDS]
@@ -421,7 +421,7 @@ def test_it_does_not_wait_for_a_base_model_nor_for_one_that_diverged(
     changes = {**ON_ALL, "experiment.methods": ("random",), "experiment.seeds": (0,)}
     found, begun = plan(tmp_path, changes), []
 
-    def note(context, folder, screen):
+    def note(context, folder, screen, lock):
         begun.append(folder.name)
         if folder.name == BASE:
             raise FloatingPointError("nan in step 7")
@@ -502,10 +502,10 @@ def test_weights_that_diverge_end_their_run_alone(tmp_path, monkeypatch):
     found = plan(tmp_path, changes)
     run_one = run.run_one
 
-    def diverging(context, folder, screen):
+    def diverging(context, folder, screen, lock):
         if Path(folder) in (tmp_path / "seed_0/coreset", tmp_path / "seed_1/base"):
             raise FloatingPointError("nan in step 7")
-        run_one(context, folder, screen)
+        run_one(context, folder, screen, lock)
 
     monkeypatch.setattr(run, "run_one", diverging)
     with pytest.raises(FloatingPointError) as error:
@@ -543,7 +543,7 @@ def test_a_base_model_another_process_trains_is_waited_for(tmp_path, monkeypatch
     monkeypatch.setattr(
         run,
         "run_one",
-        lambda c, folder, s: [
+        lambda c, folder, *_: [
             order.append(folder),
             *(records.write_cycle(folder, {"cycle": k}) for k in range(2)),
         ],

@@ -394,7 +394,7 @@ def test_the_passes_of_a_probe_have_no_labels_to_look_at():
 def test_the_run_ends_as_others_do(finished):
     workdir, _, people = finished
     again = perform(workdir, people)
-    assert "resuming" in again and "waiting" not in again
+    assert "already finished" in again and "waiting" not in again
     store = checkpoints.StateStore(workdir)
     _, state, _ = store.restore(context(people))
     store.close()

@@ -15,7 +15,7 @@ from jalpose.loop.context import make_context
 from jalpose.loop.events import Finished, Waiting
 from jalpose.oracles.registry import make_oracle
 from jalpose.runtime.screen import Screen
-from jalpose.storage import records
+from jalpose.storage import cycles, records
 from jalpose.tasks.pose.skeletons import ABSENT
 from tests.support import annotator, lsp_as_coco, miniature, small
 
@@ -141,9 +141,9 @@ def drawn(tmp_path_factory):
             folder,
             small.FLAT,
             {**sizes, "boxes": boxes},
-            changes,
+            {**changes, "data.groups": groups},
         )
-        for boxes in (True, False)
+        for boxes, groups in ((True, "none"), (False, r"im00(\d)"))
     )
 
 
@@ -156,11 +156,18 @@ def test_labelled_in_any_tool_it_is_the_simulation(drawn, tool, tmp_path):
     images.is_the_simulation(tmp_path / "run", data)
 
 
-def test_so_it_is_with_a_bare_folder_of_whole_images(drawn, tmp_path):
+def test_so_it_is_with_a_bare_folder_of_whole_images_in_groups(drawn, tmp_path):
     _, images = drawn
     lsp_as_coco.cut(images.root, images.all)
     data, _ = images.people_label(tmp_path / "run", "label_studio", "images")
     images.is_the_simulation(tmp_path / "run", data)
+    ours, theirs = (
+        [cycles.groups(line) for line in records.read_cycles(folder)]
+        for folder in (tmp_path / "run", images.simulated)
+    )
+    assert ours == theirs and not ours[-1]
+    assert sum(one["pool"] for one in ours[0].values()) == len(data.pool)
+    assert sum(one["chosen"] for one in ours[0].values()) == 3
 
 
 @pytest.mark.slow

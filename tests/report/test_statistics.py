@@ -295,10 +295,24 @@ def test_the_interval_of_labels_saved_is_a_bootstrap(count):
 
 def test_the_checkpoints_of_badge():
     curve = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.0])
-    assert penalties.checkpoints(curve) == [0, 1, 2, 4]  # 8 is at the plateau
-    assert penalties.checkpoints(np.array([0.5, 0.7, 0.9, 0.899])) == [0, 1]
-    assert penalties.checkpoints(np.array([0.5, 0.7, 0.8, 0.81, 0.9])) == [0, 1, 2]
-    assert penalties.checkpoints(np.array([0.9, 0.9])) == [0]
+    assert penalties.checkpoints(curve) == [1, 2, 4]  # 8 is at the plateau
+    assert penalties.checkpoints(np.array([0.5, 0.7, 0.9, 0.899])) == [1]
+    assert penalties.checkpoints(np.array([0.5, 0.7, 0.8, 0.81, 0.9])) == [1, 2]
+    # The first choice is compared even on the plateau; the shared start never is.
+    assert penalties.checkpoints(np.array([0.9, 0.9])) == [1]
+    assert penalties.checkpoints(np.array([0.9])) == []
+
+
+def test_who_is_better_everywhere_has_the_penalty_one():
+    curve = np.array([0.5, 0.6, 0.7, 0.75, 0.8])
+    noise = np.random.default_rng(0).normal(0, 0.001, (2, 5, 5))
+    scores = curve + noise
+    scores[:, :, 0] = 0.5  # the base models, of both methods the same
+    scores[1, :, 1:] += 0.1
+    cycles = penalties.checkpoints(curve)
+    np.testing.assert_allclose(
+        penalties.penalty_matrix(scores, cycles), [[0, 0], [1, 0]]
+    )
 
 
 def test_a_penalty_matrix_by_hand():

@@ -49,11 +49,34 @@ def test_a_record_from_before_a_measure_is_of_one_without_it():
     assert found == ["evaluation.train_score: false -> true"]
 
 
+def test_a_key_that_went_makes_no_difference_where_it_did_what_is_done_now():
+    key = "acquisition.learning_loss.sub_pool"
+    used = {"method": "learning_loss"}
+    old = {"acquisition": {**used, "learning_loss": {"sub_pool": 0, "steps": 3}}}
+    now = {"acquisition": {**used, "learning_loss": {"steps": 3}}}
+    assert differences.differences(old, now) == []
+    old["acquisition"]["learning_loss"]["sub_pool"] = 50
+    assert differences.differences(old, now) == [f"{key}: 50 -> (absent)"]
+
+
+def test_a_plateau_makes_no_difference_where_none_is_used():
+    old = {"training": {"schedule": "cosine", "plateau_patience": 5}}
+    now = {"training": {"schedule": "cosine", "plateau_patience": 3}}
+    now["training"]["plateau_reduces"] = "beyond"
+    assert differences.differences(old, now) == []
+    for config in (old, now):
+        config["training"]["schedule"] = "plateau"
+    assert differences.differences(old, now) == [
+        "training.plateau_patience: 5 -> 3",
+        'training.plateau_reduces: "at" -> "beyond"',
+    ]
+
+
 def test_keys_that_came_later_have_the_values_they_stand_for():
     old = {"training": {"learning_rate": 1e-3}}
     now = differences.plain(common())
     same = {**old, "task": "pose", "training": dict(now["training"])}
-    same["training"]["learning_rate"] = 1e-3
+    same["training"] |= {"learning_rate": 1e-3, "plateau_reduces": "at"}
     known = {key for key in differences.SINCE if key.startswith("training.")}
     left_out = [f"training.{key}" for key in now["training"]]
     left_out = [key for key in left_out if key not in known]

@@ -101,6 +101,70 @@ def test_sgd_is_as_written_out(variant):
             np.testing.assert_allclose(params[name], value, rtol=1e-5, atol=1e-6)
 
 
+def test_rmsprop_is_as_written_out():
+    # `torch.optim.RMSprop` with its defaults; the weight decay joins the gradient.
+    rng = np.random.default_rng(1)
+    weights, mean = rng.normal(size=5), np.zeros(5)
+    optimizer = optimisation(optimizer="rmsprop", weight_decay=0.05).optimiser()
+    params = {"a": jnp.float32(weights)}
+    state = optimizer.init(params)
+    for rate in (2.5e-2, 2.5e-2, 2.5e-3):
+        gradient = rng.normal(size=5)
+        decayed = gradient + 0.05 * weights
+        mean = 0.99 * mean + 0.01 * decayed**2
+        weights = weights - rate * decayed / (np.sqrt(mean) + 1e-8)
+        updates, state = optimizer.update({"a": jnp.float32(gradient)}, state, params)
+        params = {"a": params["a"] - rate * updates["a"]}
+        np.testing.assert_allclose(params["a"], weights, rtol=1e-4, atol=1e-5)
+
+
+def torch_plateau(losses, *, factor, patience, cooldown, least):
+    """PyTorch's `ReduceLROnPlateau`, written out: the factor after each loss."""
+    best, bad, cooling, scale = np.inf, 0, 0, 1.0
+    for loss in losses:
+        if loss < best * (1 - 1e-4):
+            best, bad = loss, 0
+        else:
+            bad += 1
+        if cooling:
+            cooling, bad = cooling - 1, 0
+        if bad > patience:
+            scale, cooling, bad = max(scale * factor, least), cooldown, 0
+        yield scale
+
+
+def plateau_scales(losses, **changes):
+    """Factor of the learning rate after each of the losses."""
+    plateau = optimisation(**changes).plateau()
+
+    def observe(state, loss):
+        _, state = plateau.update({}, state, value=loss)
+        return state, state.scale
+
+    _, scales = jax.lax.scan(
+        observe, plateau.init({"a": jnp.zeros(1)}), jnp.float32(losses)
+    )
+    return np.asarray(scales)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_plateau_counts_as_pytorch(seed):
+    rng = np.random.default_rng(seed)
+    losses = 3 * 0.97 ** np.arange(60) * rng.uniform(0.8, 1.2, 60)
+    losses[30:] = losses[30]  # stalled: not one is better
+    options = {"factor": 0.5, "patience": 5, "cooldown": 2, "least": 0.01}
+    found = plateau_scales(losses)
+    np.testing.assert_allclose(found, list(torch_plateau(losses, **options)), rtol=1e-6)
+    assert found[-1] < found[30]
+
+
+@pytest.mark.parametrize(("reduces", "at"), [("beyond", 6), ("at", 5)])
+def test_a_patience_of_five_ends_at_the_sixth_bad_evaluation(reduces, at):
+    # The first is better than none.
+    scales = plateau_scales([5.0] * 60, plateau_reduces=reduces)
+    assert scales.tolist().index(0.5) == at
+
+
 @pytest.mark.parametrize(
     ("clip_norm", "seen"),
     [

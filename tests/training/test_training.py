@@ -420,20 +420,21 @@ def test_the_last_weights_on_request_and_no_plateau_in_other_schedules(variables
 
 
 def test_the_plateau_reduces_after_its_patience(plateau_trainer, variables):
-    # The first of the equal losses is better than none. Two without a better one:
-    # halved; the next is cooldown and does not count; the least is 0.2.
+    # The first of the equal losses is better than none. Three without a better one,
+    # beyond a patience of two: halved; the next is cooldown and does not count; the
+    # least is 0.2.
     state = plateau_trainer.restart(variables)
     _, scales = observe_all(plateau_trainer, state, [5.0] * 13)
     assert scales == pytest.approx(
-        [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2, 0.2]
+        [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2, 0.2]
     )
 
 
 def test_a_better_loss_ends_the_patience(plateau_trainer, variables):
     state = plateau_trainer.restart(variables)
-    values = [5.0, 5.1, 4.0, 4.1, 3.0, 3.1, 3.2]
+    values = [5.0, 5.1, 5.2, 4.0, 4.1, 4.2, 3.0, 3.1, 3.2, 3.3]
     _, scales = observe_all(plateau_trainer, state, values)
-    assert scales == [1, 1, 1, 1, 1, 1, 0.5]
+    assert scales == [1] * 9 + [0.5]
 
 
 def test_a_new_training_begins_without_memory(plateau_trainer, variables):

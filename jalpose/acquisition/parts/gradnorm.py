@@ -29,15 +29,16 @@ class GradientNorm(Method):
 
     Attributes:
       posterior: over each site's values, one that the task has: softmax (at a
-        temperature; of poses `heatmap.peak` matters) | of poses also normalised (the
-        positive part of a joint's heatmap).
+        temperature; of poses `heatmap.peak` matters) | of poses also window (the
+        positive part of a joint's heatmap round its peak), normalised (all of it,
+        which is mostly background, see `heatmaps.posterior`).
       temperature: of a softmax posterior, in units of the prediction.
       norm: global (of all parameters together) | tensors (sum of the parameter
         tensors' own norms, as published), see `select`.
       section: of the config.
     """
 
-    posterior: str = "normalised"
+    posterior: str = "window"
     temperature: float = 1.0
     norm: str = "global"
 

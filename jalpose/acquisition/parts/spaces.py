@@ -13,7 +13,7 @@ from jalpose.acquisition.method import Method, Pool, Selection
 from jalpose.settings.checks import ConfigError, one_of
 from jalpose.tasks.task import CAPABILITIES, lacking
 
-SPACES = ("embedding", "gradients")
+SPACES = ("embedding", "gradients", "prediction")
 COTANGENTS = ("random", "neighbours", "predicted")
 
 
@@ -45,7 +45,10 @@ class Spatial(Method):
     Attributes:
       space: embedding (the features before the network's last layer) | gradients
         (random projections of gradients of all parameters, from exact backward passes:
-        inner products estimate those of gradients, see `pergrad.gradient_sketches`).
+        inner products estimate those of gradients, see `pergrad.gradient_sketches`) |
+        prediction (what the network would answer, see `predicted_point` in
+        `tasks.task.CAPABILITIES`: of a pose its joints about their mean; on the outputs
+        of an ensemble Kirsch, arXiv 2302.08981, has such methods).
       cotangents: of what the gradients are. random: of `directions` random linear
         functions of the prediction, the same for every example; no label is asked for,
         and inner products estimate the trace of the neural tangent kernel. neighbours:
@@ -85,15 +88,12 @@ class Spatial(Method):
     def check(self, task, *, num_trained, budget) -> None:
         """Refuse cotangents that the task or the labelled set does not have."""
         del budget
+        if self.space == "prediction":
+            self._has(task, "predicted_point", "space='prediction'", "'embedding'")
         if not self.uses_engine:
             return
-        missing = lacking(task, ("predicted_label",))
-        if self.cotangents == "predicted" and missing:
-            raise ConfigError(
-                f"{self.section}.cotangents='predicted' does not work on the task "
-                f"{task.name}, which lacks predicted_label "
-                f"{CAPABILITIES['predicted_label']}: set it to 'random'"
-            )
+        if self.cotangents == "predicted":
+            self._has(task, "predicted_label", "cotangents='predicted'", "'random'")
         if self.cotangents == "neighbours":
             neighbours = self._neighbours()
             if max(neighbours.neighbours, neighbours.perplexity + 1) > num_trained:
@@ -103,11 +103,20 @@ class Spatial(Method):
                     "be neighbours: choose a smaller value or a larger data.initial"
                 )
 
+    def _has(self, task, capability, option, instead):
+        if lacking(task, (capability,)):
+            raise ConfigError(
+                f"{self.section}.{option} does not work on the task {task.name}, which "
+                f"lacks {capability} {CAPABILITIES[capability]}: set it to {instead}"
+            )
+
     def place(self, key, probe, pool: Pool) -> Placed:
         """Find where the unlabelled and the labelled are."""
         unlabelled, labelled = pool.unlabelled, pool.labelled.ids
         if self.uses_engine:
             find = functools.partial(self._project, key, probe, pool)
+        elif self.space == "prediction":
+            find = functools.partial(_predicted, probe)
         else:
             find = probe.embeddings
         found = find(unlabelled)
@@ -151,6 +160,22 @@ class Spatial(Method):
     def _neighbours(self) -> EglPlusPlus:
         perplexity = max(1.0, self.candidates / 3)
         return EglPlusPlus(perplexity=perplexity, neighbours=self.candidates)
+
+
+def _predicted(probe, ids):
+    """What the network would answer, as points: float32 [len(ids), C]."""
+    return probe.reduce(_point_of(probe.task), ids)["point"]
+
+
+@functools.cache
+def _point_of(task):
+    """The reduction to what a task has as a point; the same object for equal tasks."""
+
+    def point(output, key):
+        del key
+        return {"point": task.predicted_point(output.prediction)}
+
+    return point
 
 
 def _nothing(row):

@@ -9,7 +9,10 @@ the Jacobian J of f by the parameters, Eq. 10 for a vector is the trace
     tr(J J^T [mean_k Sigma_k + mean_k (mu_k - f)(mu_k - f)^T])
         = mean_k |J^T (mu_k - f)|^2 + sum_d |J^T s_d|^2,
 
-with the columns s_d of a square root of the mean covariance. No scalar |grad f| factors
+with the columns s_d of a square root of the mean covariance. Sigma_k, the member's own
+variance, is that of the position under its heatmap. Of that, what a perfect heatmap has
+is how labels are drawn (`heatmap.sigma` squared, 3.06 square pixels), not uncertainty,
+and is subtracted, down to nothing. No scalar |grad f| factors
 out as for one output, so the K gradients are taken one by one. Eq. 10 is the
 predictive variance times |grad f|^2 only where f is the ensemble's mean (theory of
 the paper's Eq. 11): our f is the cycle's own network.
@@ -25,7 +28,7 @@ import numpy as np
 
 from jalpose.acquisition.method import Method, Pool, Selection, by_score
 from jalpose.acquisition.parts import committees
-from jalpose.settings.checks import ConfigError, above, one_of
+from jalpose.settings.checks import above, one_of
 from jalpose.tasks.pose import heatmaps
 from jalpose.training.needs import Needs
 
@@ -43,10 +46,12 @@ class EglEnsemble(Method):
       start: of that training: warm (from the cycle's network) | fresh (new weights).
       form: "trace": EGL++'s Eq. 10, squared norms. "cai": the mean of the norms
         themselves, Cai's Eq. 2, which can order two examples the other way.
-      covariance: Sigma_k is that of the position under member k's posterior, 2 J more
-        gradients; False: 0, members predict positions without a variance.
-      posterior: of the soft-argmax, normalised (the heatmap's positive part) | softmax
-        (at a temperature), see `heatmaps.posterior`.
+      variance: members predict positions with a variance, Eq. 10's sigma_k, for which
+        2 J more gradients are taken; False: without. Of the form "trace"; Cai's has
+        none.
+      posterior: of the soft-argmax, window (the heatmap's positive part round its
+        peak) | normalised (all of it, whose mean and variance are mostly the
+        background's) | softmax (at a temperature), see `heatmaps.posterior`.
       temperature: of a softmax posterior, in units of the heatmaps.
     """
 
@@ -54,8 +59,8 @@ class EglEnsemble(Method):
     steps: int = 5000
     start: str = "fresh"
     form: str = "trace"
-    covariance: bool = False
-    posterior: str = "normalised"
+    variance: bool = True
+    posterior: str = "window"
     temperature: float = 1.0
 
     capabilities: ClassVar = ("skeleton",)
@@ -71,11 +76,6 @@ class EglEnsemble(Method):
         one_of(f"{SECTION}.form", self.form, FORMS)
         one_of(f"{SECTION}.posterior", self.posterior, heatmaps.POSTERIORS)
         above(0, **{f"{SECTION}.temperature": self.temperature})
-        if self.form == "cai" and self.covariance:
-            raise ConfigError(
-                f"{SECTION}.covariance=True: the form 'cai' has no variances; set it "
-                "to False, or form to 'trace'"
-            )
 
     def needs(self, task) -> Needs:
         """The members."""
@@ -93,18 +93,20 @@ class EglEnsemble(Method):
         """
         del key
         ids = pool.unlabelled
-        said = probe.reduce(
-            mean_joints(self.posterior, self.temperature), ids, over="members"
-        )
+        spec, variance = probe.task.spec, self.variance and self.form == "trace"
+        how = (self.posterior, self.temperature, spec.sigma)
+        said = probe.reduce(mean_joints(*how), ids, over="members")
         weights = np.full(self.members, 1 / self.members, np.float32)
-        if self.covariance:
+        if variance:
+            blur = blur_of_labels(spec, self.posterior, self.temperature)
             others = np.ones(2 * probe.task.skeleton.num_joints, np.float32)
             weights = np.concatenate([weights, others])
 
         def context(positions):
             aims = said["joints"][positions]  # [n, K, J, 2]
-            if self.covariance:
-                away = directions(said["covariance"][positions])  # [n, 2 J, J, 2]
+            if variance:
+                own = said["covariance"][positions] - blur
+                away = directions(own)  # [n, 2 J, J, 2]
                 aims = np.concatenate([aims, away], axis=1)
             return {"aims": aims}
 
@@ -113,7 +115,7 @@ class EglEnsemble(Method):
             ids,
             np.broadcast_to(weights, (len(ids), len(weights))),
             context,
-            loss_fn=distance_loss(self.posterior, self.temperature),
+            loss_fn=distance_loss(*how),
             value={"trace": "squared", "cai": "norm"}[self.form],
         )
         apart = said["joints"].var(axis=1).sum(axis=2)
@@ -123,7 +125,7 @@ class EglEnsemble(Method):
 
 
 @functools.cache
-def mean_joints(posterior: str, temperature: float):
+def mean_joints(posterior: str, temperature: float, sigma: float):
     """The reduction to each prediction's soft-argmax: joints, and their covariance.
 
     joints: [K, J, 2] heatmap pixels; covariance: [J, 2, 2], of the position under the
@@ -135,7 +137,7 @@ def mean_joints(posterior: str, temperature: float):
         maps = output.prediction[:, -1]  # [K, h, w, J]
         size = maps.shape[1]
         weights = jnp.stack(
-            [heatmaps.posterior(one, posterior, temperature) for one in maps]
+            [heatmaps.posterior(one, posterior, temperature, sigma) for one in maps]
         )
         pixels = jnp.arange(size, dtype=jnp.float32)
         grid = jnp.stack(jnp.meshgrid(pixels, pixels), axis=-1)  # [h, w, (x, y)]
@@ -147,6 +149,25 @@ def mean_joints(posterior: str, temperature: float):
     # The probe's journal goes by this name.
     reduction.__name__ = f"mean_joints_{posterior}_{temperature:g}"
     return reduction
+
+
+@functools.cache
+def blur_of_labels(spec, posterior: str, temperature: float) -> np.ndarray:
+    """Covariance of the position under a label's own heatmap: float32 [2, 2].
+
+    Args:
+      spec: of the label heatmaps; the joint is drawn on a pixel in the middle.
+      posterior: see `heatmaps.posterior`.
+      temperature: see `heatmaps.posterior`.
+    """
+    middle = jnp.full((1, 2), spec.heatmap_size // 2)
+    joint = heatmaps.heatmap_to_crop(middle, spec.crop_size, spec.heatmap_size)
+    maps = spec.render(joint, jnp.ones(1, bool))
+    weights = heatmaps.posterior(maps, posterior, temperature, spec.sigma)[..., 0]
+    at = jnp.arange(spec.heatmap_size, dtype=jnp.float32)
+    shares = weights.sum(axis=0)
+    variance = jnp.sum(shares * jnp.square(at - jnp.sum(shares * at)))
+    return np.eye(2, dtype=np.float32) * np.float32(variance)
 
 
 def directions(covariance: np.ndarray) -> np.ndarray:
@@ -182,11 +203,11 @@ def aims_and_moves(members: int):
 
 
 @functools.cache
-def distance_loss(posterior: str, temperature: float):
+def distance_loss(posterior: str, temperature: float, sigma: float):
     """|y - f|^2 / 2 of a label y, or of one that is `aim` away from f."""
 
     def loss_fn(maps, target):
-        joints = heatmaps.soft_argmax(maps[-1], posterior, temperature)
+        joints = heatmaps.soft_argmax(maps[-1], posterior, temperature, sigma)
         away = jax.lax.stop_gradient(joints) - target["aim"]
         label = jnp.where(target["is_label"], target["aim"], away)
         return 0.5 * jnp.sum(jnp.square(joints - label))

@@ -8,11 +8,14 @@ the joints; the largest first. Where the published code differs it is an option:
   30 high that is nearly one-hot: peaks of 25 and 20 become 0.993 and 0.007.
 - It excludes peaks within 5 pixels of the border, `border=5`: scikit-image's default,
   and joints near the edge of the crop then count for nothing.
+- It takes every local maximum for a peak, `threshold=0`. Its earlier commit asks for a
+  quarter of a label's height.
 
 With `normalise="sum"`, the default and the description's way, the values are shares
 of one, so no probability exceeds another by more than a factor of e. Hence the entropy
-mostly counts peaks: of five it is at least 1.50 nats (all the mass on one), at most
-log 5 = 1.61, and four have at most log 4 = 1.39. Faint ripples are peaks like others.
+mostly counts peaks, and faint ripples would be peaks like others: one clean peak of 30
+among ripples of 0.03 would have 1.50 nats, two equal peaks log 2 = 0.69. So a peak has
+to reach a share of the map's highest, by default a quarter.
 
 A joint with one peak or with none adds 0, as in the published code. So a map with
 nothing on it counts as certain; the constant map that takes is not what networks give.
@@ -25,7 +28,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jalpose.acquisition.method import Method, Pool, Selection, by_score
-from jalpose.settings.checks import ConfigError, above
+from jalpose.settings.checks import ConfigError, above, between
 from jalpose.tasks.pose import heatmaps
 
 SECTION = "acquisition.multipeak_entropy"
@@ -45,12 +48,15 @@ class MultiPeakEntropy(Method):
         not, as published.
       border: width of the border without peaks, pixels of a 64x64 map, scaled too; the
         published code's is 5.
+      threshold: height of the least peak, in heights of the map's highest, if that is
+        above 0; 0: all are peaks, as published.
     """
 
     peaks: int = 5
     min_distance: float = 5
     normalise: str = "sum"
     border: float = 0
+    threshold: float = 0.25
 
     capabilities: ClassVar = ("skeleton",)
 
@@ -73,6 +79,8 @@ class MultiPeakEntropy(Method):
                 f"{heatmaps.REFERENCE_SIZE} pixels"
             )
 
+        between(f"{SECTION}.threshold", self.threshold, 0, 1)
+
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose the `budget` examples of the highest summed entropy, in nats.
 
@@ -82,7 +90,7 @@ class MultiPeakEntropy(Method):
           FloatingPointError: a heatmap has a NaN or an infinity; names the example ids.
         """
         del key
-        fn = _entropies(self.peaks, self.min_distance, self.normalise, self.border)
+        fn = _entropies(*dataclasses.astuple(self))
         found = probe.reduce(fn, pool.unlabelled)
         return by_score(
             pool.unlabelled,
@@ -124,7 +132,7 @@ def peak_entropies(values, found, normalise):
 
 
 @functools.cache
-def _entropies(peaks, min_distance, normalise, border):
+def _entropies(peaks, min_distance, normalise, border, threshold):
     def entropies(output, key):
         del key
         maps = output.prediction[-1]  # [h, w, J]
@@ -135,6 +143,9 @@ def _entropies(peaks, min_distance, normalise, border):
             min_distance=max(1, round(min_distance * scale)),
             exclude_border=round(border * scale),
         )
+        # The strongest comes first.
+        least = threshold * jnp.maximum(values[:, :1], 0)
+        found &= (values >= least) | (values[:, :1] <= 0)
         return {
             "entropies": peak_entropies(values, found, normalise),
             "num_peaks": found.sum(axis=1),
@@ -143,5 +154,6 @@ def _entropies(peaks, min_distance, normalise, border):
 
     # The probe's journal goes by this name.
     options = (peaks, min_distance, normalise, border)
+    options += (threshold,) if threshold else ()  # as before there was one
     entropies.__name__ = "_".join(["multipeak_entropy", *map(str, options)])
     return entropies

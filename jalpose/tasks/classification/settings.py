@@ -21,6 +21,7 @@ METHOD_OPTIONS: dict[str, object] = {
     "acquisition.egl.peaks": 1000,  # every class of every benchmark
     "acquisition.expected_gradnorm.posterior": "softmax",
     "acquisition.entropy_gradnorm.posterior": "softmax",
+    "acquisition.softmax_entropy.unit": "value",
     # Learning Loss as for CIFAR-10 (Yoo & Kweon, CVPR 2019, 4.1).
     "acquisition.learning_loss.objective": "margin",
     "acquisition.learning_loss.head": "blocks",

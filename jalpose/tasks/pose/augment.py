@@ -20,6 +20,7 @@ class Ranges(NamedTuple):
     brightness: float = 0.0
     contrast: float = 0.0
     colour: float = 0.0
+    window: tuple[float, ...] = ()  # in sides of the crop
 
 
 NO_AUGMENTATION = Ranges()
@@ -39,6 +40,11 @@ def augment(
     Rotation and scale are about the centre of the crop; the ground beyond the crop
     is black, as published. A joint may leave the crop: see `counting`.
 
+    The published code draws the window's side, from 1.5 to 2 sides of the joints' box,
+    cuts the crop there, and scales it by 0.75 to 1.25: by 0.656 to 1.458 about our
+    window of 1.75. With `ranges.window` the factor is drawn so here too; of an image
+    that is shrunk the published code sees more than lies in our crop.
+
     Args:
       key: of this example and step.
       image: float32 [S, S, 3] in [0, 1].
@@ -53,6 +59,8 @@ def augment(
     keys = jax.random.split(key, 7)
     size = image.shape[0]
     factor = _uniform(keys[0], *ranges.scale)
+    if ranges.window:
+        factor /= _uniform(jax.random.fold_in(keys[0], 1), *ranges.window)
     angle = jnp.deg2rad(_uniform(keys[1], -ranges.rotate, ranges.rotate))
     shift = size * _uniform(keys[2], -ranges.shift, ranges.shift, (2,))
     flip = jax.random.bernoulli(keys[3], ranges.flip)

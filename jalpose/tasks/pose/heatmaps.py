@@ -15,7 +15,8 @@ from jalpose.runtime.shapes import AnyArray
 
 REFERENCE_SIZE = 64  # `sigma` is given in pixels of a 64x64 map, as in the papers.
 REFINEMENTS = ("parabola", "mass", "none")
-POSTERIORS = ("normalised", "softmax")
+POSTERIORS = ("window", "normalised", "softmax")
+USUAL_SIGMA = 1.75  # of the papers
 NOTHING = 1e-12  # A positive part that sums to less is none: its gradient overflows.
 
 
@@ -237,19 +238,27 @@ def recorded_positions(
 
 
 def posterior(
-    maps: Float[AnyArray, "h w j"], kind: str = "normalised", temperature: float = 1.0
+    maps: Float[AnyArray, "h w j"],
+    kind: str = "normalised",
+    temperature: float = 1.0,
+    sigma: float = USUAL_SIGMA,
 ) -> Float[AnyArray, "h w j"]:
     """Turn each map into a distribution over its pixels, differentiably.
 
     `normalised` is the positive part divided by its sum, uniform (with no gradient)
     where there is no positive part; for a map as it was drawn it is the Gaussian
-    itself. `softmax` is that of the map divided by `temperature`; it depends on the
-    height of the peaks, `heatmap.peak`: at 30 it is nearly all on the highest pixel.
+    itself. Of a network's map it is mostly background: what is left of it everywhere,
+    0.05 beside a peak of 30, is a quarter of the whole over 64x64 pixels. Hence
+    `window`, the same within ceil(6 sigma) pixels about the highest one, the window
+    that the published code draws a joint in, and 0 beyond. `softmax` is that of the
+    map divided by `temperature`; it depends on the height of the peaks,
+    `heatmap.peak`: at 30 it is nearly all on the highest pixel.
 
     Args:
       maps: [h, w, J].
-      kind: `normalised` or `softmax`.
+      kind: `window`, `normalised` or `softmax`.
       temperature: above 0, in units of the map; for `softmax` alone.
+      sigma: as given to `render_heatmaps`; for `window` alone.
 
     Returns:
       float32 [h, w, J], sums to one over the pixels; NaN for a map with a NaN.
@@ -262,6 +271,8 @@ def posterior(
             raise ValueError(f"{temperature=} must be above 0.")
         return jax.nn.softmax(maps / temperature, axis=(0, 1))
     positive = jax.nn.relu(maps)
+    if kind == "window":
+        positive = jnp.where(_near_the_highest(maps, sigma), positive, 0)
     total = positive.sum(axis=(0, 1), keepdims=True)
     empty = total <= NOTHING  # False for NaN, which goes on
     uniform = 1 / (maps.shape[0] * maps.shape[1])
@@ -269,7 +280,10 @@ def posterior(
 
 
 def soft_argmax(
-    maps: Float[AnyArray, "h w j"], kind: str = "normalised", temperature: float = 1.0
+    maps: Float[AnyArray, "h w j"],
+    kind: str = "normalised",
+    temperature: float = 1.0,
+    sigma: float = USUAL_SIGMA,
 ) -> Float[AnyArray, "j 2"]:
     """Expected pixel under each map's `posterior`: smooth, unlike the highest pixel.
 
@@ -277,17 +291,30 @@ def soft_argmax(
       maps: [h, w, J].
       kind: see `posterior`.
       temperature: see `posterior`.
+      sigma: see `posterior`.
 
     Returns:
       float32 [J, 2], (x, y) in heatmap pixels.
     """
-    weights = posterior(maps, kind, temperature)
+    weights = posterior(maps, kind, temperature, sigma)
     height, width, _ = maps.shape
     rows = jnp.arange(height, dtype=jnp.float32)
     columns = jnp.arange(width, dtype=jnp.float32)
     x = (weights.sum(axis=0) * columns[:, None]).sum(axis=0)
     y = (weights.sum(axis=1) * rows[:, None]).sum(axis=0)
     return jnp.stack([x, y], axis=-1)
+
+
+def _near_the_highest(maps, sigma):
+    """Pixels of the window round each map's highest one: bool [h, w, J]."""
+    height, width, _ = maps.shape
+    radius = math.ceil(6 * _scaled(sigma, height)) // 2
+    # The first NaN, where there is one: it is in the window.
+    highest = jnp.argmax(maps.reshape(height * width, -1), axis=0)
+    y, x = highest[None] // width, highest[None] % width
+    rows = jnp.abs(jnp.arange(height)[:, None] - y) <= radius  # [h, J]
+    columns = jnp.abs(jnp.arange(width)[:, None] - x) <= radius
+    return rows[:, None] & columns[None]
 
 
 def _mass_offset(window: jax.Array) -> jax.Array:

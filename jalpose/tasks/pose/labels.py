@@ -70,6 +70,7 @@ class PoseLabels:
       occluded: occluded joints are scored.
       trained_occluded: occluded joints are learnt.
       main: the score, of `scores.SCORES`.
+      least_peak: of PCK, height of a heatmap under which a joint is not found.
       sigmas: of OKS, one a joint; None where nobody states them.
     """
 
@@ -81,6 +82,7 @@ class PoseLabels:
     occluded: bool = True
     trained_occluded: bool = True
     main: str = "pck"
+    least_peak: float = 0.0
     sigmas: tuple[float, ...] | None = None
     recorded = ("joints",)
 
@@ -126,7 +128,7 @@ class PoseLabels:
 
     def _pck(self, predicted: Predicted, truth: Truth) -> Score:
         found = pck.pck(
-            predicted["joints"],
+            self._found(predicted),
             truth["joints"],
             truth["status"],
             self.skeleton,
@@ -144,6 +146,13 @@ class PoseLabels:
             num_scored=found.num_images,
             num_left_out=found.num_left_out,
         )
+
+    def _found(self, predicted: Predicted) -> np.ndarray:
+        """Joints [N, J, 2], NaN where the heatmap is too low; a guess has none."""
+        joints, peaks = predicted["joints"], predicted.get("peaks")
+        if peaks is None or not self.least_peak:
+            return joints
+        return np.where((peaks < self.least_peak)[..., None], np.nan, joints)
 
     def _oks(self, predicted: Predicted, truth: Truth) -> Score:
         joints = truth["joints"]
@@ -321,5 +330,6 @@ def make_labels(config: ConfigDict, dataset: Dataset) -> PoseLabels:
         occluded=evaluation.occluded,
         trained_occluded=config.training.occluded,
         main=evaluation.score,
+        least_peak=evaluation.least_peak * config.heatmap.peak,
         sigmas=sigmas,
     )

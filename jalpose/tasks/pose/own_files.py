@@ -55,7 +55,13 @@ def annotation_files(root: str, name: str, photos) -> tuple[list[str], list[str]
     return _looked_for(root, [*tested, pool]), tested
 
 
-def images_of(root: str, path: str, found: Poses, given: str = "") -> tuple[str, Poses]:
+def images_of(
+    root: str,
+    path: str,
+    found: Poses,
+    given: str = "",
+    key: str = "config.data.photos.images",
+) -> tuple[str, Poses]:
     """The folder of a file's images, relative to `root`, and what it says of them.
 
     It is the given one, else the one near the file where its images are; of images
@@ -66,6 +72,7 @@ def images_of(root: str, path: str, found: Poses, given: str = "") -> tuple[str,
       path: of the annotation file, absolute.
       found: in it.
       given: folder relative to `root`; "": looked for.
+      key: what names that folder, for errors.
 
     Raises:
       DataError: none of them is anywhere, or they are in several folders.
@@ -95,7 +102,7 @@ def images_of(root: str, path: str, found: Poses, given: str = "") -> tuple[str,
             raise DataError(
                 f"Images that {path!r} names, {names[0]!r} for one, are in "
                 f"{' and in '.join(there)} of {root!r}: name the folder in "
-                "config.data.photos.images, or in the file itself"
+                f"{key}, or in the file itself"
             )
         if there:
             found = _by_name(found, path) if shorter else found
@@ -104,7 +111,7 @@ def images_of(root: str, path: str, found: Poses, given: str = "") -> tuple[str,
     raise DataError(
         f"None of the images that {path!r} names is there, {some[0]!r} for one: is it "
         f"the label file of another folder? Looked in {looked} of {root!r}; "
-        "config.data.photos.images names the folder they are in"
+        f"{key} names the folder they are in"
     )
 
 

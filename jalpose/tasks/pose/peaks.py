@@ -22,6 +22,8 @@ from jalpose.tasks.pose import heatmaps, losses
 from jalpose.tasks.pose.heatmaps import HeatmapSpec
 from jalpose.tasks.task import CandidateOptions, Candidates
 
+POSTERIORS = ("normalised", "softmax")  # of the peaks
+
 
 @functools.cache
 def candidates(

@@ -48,12 +48,19 @@ class PoseTask:
     refine: str = "parabola"
     name = "pose"
     posteriors = heatmaps.POSTERIORS
+    pixels = True
+    candidate_posteriors = peaks.POSTERIORS
     measures = MEASURES
 
     @property
     def size(self) -> int:
         """Side of the crop, pixels."""
         return self.spec.crop_size
+
+    @property
+    def peak(self) -> float:
+        """Height of a label's heatmap: the unit that predictions come in."""
+        return self.spec.peak
 
     @property
     def num_outputs(self) -> int:
@@ -136,7 +143,7 @@ class PoseTask:
         if log and kind == "softmax":
             found = jax.nn.log_softmax(maps / temperature, axis=(0, 1))
         else:
-            shares = heatmaps.posterior(maps, kind, temperature)
+            shares = heatmaps.posterior(maps, kind, temperature, self.spec.sigma)
             found = jnp.log(shares) if log else jnp.asarray(shares)
         return jnp.moveaxis(found.reshape(-1, found.shape[-1]), -1, 0)
 
@@ -176,6 +183,14 @@ class PoseTask:
         status = jnp.full(len(joints), VISIBLE, jnp.int8)
         return {"joints": joints, "status": status}
 
+    def predicted_point(self, prediction: Prediction) -> Float[AnyArray, " c"]:
+        """The decoded joints about their mean, in crop widths: [2 J].
+
+        Poses are compared, not where in its crop a body stands.
+        """
+        joints, _ = self.decode_maps(prediction[-1], self.refine)
+        return jnp.ravel(joints - joints.mean(axis=0, keepdims=True)) / self.size
+
     # What the methods of poses alone ask for.
 
     def in_map(self, xy: Float[AnyArray, "*n 2"]) -> Float[AnyArray, "*n 2"]:
@@ -202,7 +217,11 @@ class PoseTask:
 def make_task(config: ConfigDict, dataset: Dataset) -> PoseTask:
     """The task that a config describes, of the skeleton of its data set."""
     size = config.data.size
-    augmented = {**config.augment, "scale": tuple(config.augment.scale)}
+    augmented = {
+        **config.augment,
+        "scale": tuple(config.augment.scale),
+        "window": tuple(side / config.data.window for side in config.augment.window),
+    }
     return PoseTask(
         skeleton=skeleton_of(dataset),
         spec=HeatmapSpec(size, size // 4, config.heatmap.sigma, config.heatmap.peak),

@@ -13,6 +13,7 @@ from jalpose.models.output import Output
 from jalpose.pergrad import api
 from jalpose.settings.checks import ConfigError
 from jalpose.tasks.pose import heatmaps
+from jalpose.tasks.pose.heatmaps import HeatmapSpec
 from tests.acquisition.test_egl import (
     FLAT,
     JOINTS,
@@ -37,9 +38,13 @@ def ensemble():
     return {**network(), "members": members}
 
 
+SIGMA = TASK.spec.sigma
+POSTERIORS = [("window", 1.0), ("normalised", 1.0), ("softmax", 10.0)]
+
+
 def joints_of(variables, image, posterior="normalised", temperature=1.0):
     maps = FLAT.apply(variables, image[None]).prediction[0, -1]
-    return heatmaps.soft_argmax(maps, posterior, temperature).reshape(-1)
+    return heatmaps.soft_argmax(maps, posterior, temperature, SIGMA).reshape(-1)
 
 
 @functools.cache
@@ -63,7 +68,7 @@ def jacobians(posterior, temperature):
     return np.array(found)
 
 
-posterior_of = jax.jit(heatmaps.posterior, static_argnums=(1, 2))
+posterior_of = jax.jit(heatmaps.posterior, static_argnums=(1, 2, 3))
 
 
 def slow_moments(image, posterior, temperature):
@@ -71,7 +76,7 @@ def slow_moments(image, posterior, temperature):
     said, covariances = [], []
     for member in (network(), *ensemble()["members"].values()):
         maps = apply(member, image[None]).prediction[0, -1]
-        weights = np.asarray(posterior_of(maps, posterior, temperature))
+        weights = np.asarray(posterior_of(maps, posterior, temperature, SIGMA))
         mean, covariance = [], np.zeros((2 * JOINTS, 2 * JOINTS))
         for j in range(JOINTS):
             share = weights[..., j].astype(np.float64)
@@ -87,20 +92,21 @@ def slow_moments(image, posterior, temperature):
 
 
 @pytest.mark.parametrize(
-    ("posterior", "temperature"), [("normalised", 1.0), ("softmax", 5.0)]
+    ("posterior", "temperature"),
+    [("window", 1.0), ("normalised", 1.0), ("softmax", 5.0)],
 )
 def test_joints_are_the_soft_argmax_and_the_covariance_that_of_the_posterior(
     posterior, temperature
 ):
     maps = np.random.default_rng(0).normal(0, 10, (5, 2, 8, 8, 3)).astype(np.float32)
     output = Output(maps, np.zeros((5, 2), np.float32))
-    fn = jax.jit(egl_ensemble.mean_joints(posterior, temperature))
+    fn = jax.jit(egl_ensemble.mean_joints(posterior, temperature, 8.0))
     found = fn(output, jax.random.key(3))
     covariances = []
     for k, maps in enumerate(output.prediction[:, -1]):
-        joints = heatmaps.soft_argmax(maps, posterior, temperature)
+        joints = heatmaps.soft_argmax(maps, posterior, temperature, 8.0)
         np.testing.assert_allclose(found["joints"][k], joints, rtol=1e-4)
-        weights = np.asarray(heatmaps.posterior(maps, posterior, temperature))
+        weights = np.asarray(heatmaps.posterior(maps, posterior, temperature, 8.0))
         y, x = np.indices((8, 8))
         for j in range(3):
             share = weights[..., j].ravel()
@@ -110,23 +116,32 @@ def test_joints_are_the_soft_argmax_and_the_covariance_that_of_the_posterior(
     np.testing.assert_allclose(found["covariance"], wanted, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("posterior", "temperature"), [("normalised", 1.0), ("softmax", 10.0)]
-)
-@pytest.mark.parametrize("covariance", [False, True])
-def test_the_score_is_equation_10_for_vectors(covariance, posterior, temperature):
+def without_blur(covariance, blur):
+    """Covariances of the joints less that of a label, no direction below nothing."""
+    left = np.zeros_like(covariance)
+    for j in range(JOINTS):
+        block = slice(2 * j, 2 * j + 2)
+        values, vectors = np.linalg.eigh(covariance[block, block] - blur * np.eye(2))
+        left[block, block] = vectors * np.maximum(values, 0) @ vectors.T
+    return left
+
+
+@pytest.mark.parametrize(("posterior", "temperature"), POSTERIORS)
+@pytest.mark.parametrize("variance", [False, True])
+def test_the_score_is_equation_10_for_vectors(variance, posterior, temperature):
     wanted = []
+    blur = egl_ensemble.blur_of_labels(TASK.spec, posterior, temperature)[0, 0]
     for image, jacobian in zip(
         images(), jacobians(posterior, temperature), strict=True
     ):
         said, members, covariances = slow_moments(image, posterior, temperature)
         away = members - said
         matrix = away.T @ away / MEMBERS
-        if covariance:
-            matrix += covariances.mean(axis=0)
+        if variance:
+            matrix += without_blur(covariances.mean(axis=0), blur)
         wanted.append(np.trace(jacobian @ jacobian.T @ matrix))
     options = {"posterior": posterior, "temperature": temperature}
-    found = choose(method(covariance=covariance, **options), ensemble())
+    found = choose(method(variance=variance, **options), ensemble())
     np.testing.assert_allclose(found.scores, wanted, rtol=2e-3)
     order = np.argsort(-np.array(wanted), kind="stable")[:2]
     assert found.indices.tolist() == POOL[order].tolist()
@@ -134,8 +149,8 @@ def test_the_score_is_equation_10_for_vectors(covariance, posterior, temperature
 
 def test_the_form_of_cai_is_the_mean_of_the_norms():
     wanted, apart = [], []
-    for image, jacobian in zip(images(), jacobians("normalised", 1.0), strict=True):
-        said, members, _ = slow_moments(image, "normalised", 1.0)
+    for image, jacobian in zip(images(), jacobians("window", 1.0), strict=True):
+        said, members, _ = slow_moments(image, "window", 1.0)
         wanted.append(np.linalg.norm((members - said) @ jacobian, axis=1).mean())
         apart.append(members.reshape(MEMBERS, JOINTS, 2).var(axis=0).sum(axis=1))
     found = choose(method(form="cai"), ensemble())
@@ -149,9 +164,29 @@ def test_the_form_of_cai_is_the_mean_of_the_norms():
 
 def test_members_that_agree_with_the_network_score_zero():
     same = {**network(), "members": {str(k): network() for k in range(MEMBERS)}}
-    found = choose(method(), same)
-    usual = choose(method(), ensemble())
+    found = choose(method(variance=False), same)
+    usual = choose(method(variance=False), ensemble())
     assert (found.scores < 1e-6 * usual.scores).all()
+
+
+def test_a_perfect_heatmap_has_no_variance_of_its_own():
+    spec = HeatmapSpec(256, 64, 1.75, 30.0)
+    shares = {"normalised": 1.75**2, "window": 3.01}  # cut off 5 pixels away
+    for posterior, wanted in shares.items():
+        blur = egl_ensemble.blur_of_labels(spec, posterior, 1.0)
+        np.testing.assert_allclose(blur, wanted * np.eye(2), rtol=0.01)
+    # Perfect maps, of joints between pixels too, and one of twice the width.
+    joints = jnp.array([[101.5, 81.5], [103.0, 84.5], [127.5, 127.5]])
+    maps = spec.render(joints, jnp.ones(3, bool))
+    wide = spec._replace(sigma=2.5).render(joints[:1], jnp.ones(1, bool))
+    maps = jnp.concatenate([maps, wide], axis=-1)
+    output = Output(jnp.stack([maps[None]] * 2), jnp.zeros((2, 1)))
+    said = egl_ensemble.mean_joints("window", 1.0, 1.75)(output, None)
+    own = np.asarray(said["covariance"]) - egl_ensemble.blur_of_labels(
+        spec, "window", 1.0
+    )
+    left = np.square(egl_ensemble.directions(own[None])[0]).sum(axis=(0, 2))
+    assert (left[:3] < 0.1).all() and left[3] > 2
 
 
 def test_directions_are_a_square_root_of_the_covariance():
@@ -186,7 +221,7 @@ def lengths(theta, x, members, variance=0.0):
     spread[..., 0, 0] = variance
     aims = np.concatenate([aims, egl_ensemble.directions(spread)], axis=1)
     targets = egl_ensemble.aims_and_moves(len(members))
-    loss_fn = egl_ensemble.distance_loss("normalised", 1.0)
+    loss_fn = egl_ensemble.distance_loss("normalised", 1.0, 1.75)
 
     @jax.jit
     def total(theta, x, aims):
@@ -254,15 +289,8 @@ def test_for_one_output_it_is_the_variance_and_the_bias_times_the_gradient():
         ({"steps": 0}, r"egl_ensemble\.steps=0 must be at least 1"),
         ({"form": "sum"}, r"egl_ensemble\.form: 'sum'\. Known: trace, cai"),
         ({"start": "cold"}, r"egl_ensemble\.start: 'cold'\. Known: warm, fresh"),
-        (
-            {"posterior": "max"},
-            r"egl_ensemble\.posterior: 'max'\. .* normalised",
-        ),
+        ({"posterior": "max"}, r"egl_ensemble\.posterior: 'max'\. .*window, norm"),
         ({"temperature": 0.0}, r"egl_ensemble\.temperature=0\.0 must be above 0"),
-        (
-            {"form": "cai", "covariance": True},
-            r"egl_ensemble\.covariance=True: .*set it to False, or form to 'trace'",
-        ),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes, message):

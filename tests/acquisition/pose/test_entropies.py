@@ -22,9 +22,9 @@ from tests.tasks.pose.test_peaks import slow_peaks
 POOL = np.arange(40, 52)  # unlabelled examples of the small problem
 METHODS: dict = {
     "multipeak": MultiPeakEntropy(),
-    "raw": MultiPeakEntropy(normalise="raw", border=5),
-    "softmax": SoftmaxEntropy(),
-    "warm": SoftmaxEntropy(temperature=7.5),
+    "raw": MultiPeakEntropy(normalise="raw", border=5, threshold=0),
+    "softmax": SoftmaxEntropy(unit="value"),
+    "warm": SoftmaxEntropy(temperature=0.25),  # of the peak, 30
 }
 
 
@@ -100,13 +100,37 @@ def test_multipeak_golden():
     np.testing.assert_allclose(raw.scores[1], 2 * one, rtol=1e-4)
 
 
-def test_one_bump_on_faint_ripples_counts_as_five_peaks_as_stated():
-    ripples = [(10, 10, 1e-3), (50, 10, 1e-3), (10, 50, 1e-3), (50, 50, 1e-3)]
-    maps = {0: bells((30, 30, 30), *ripples)[..., None]}
-    for normalise, low, high in (("sum", 1.50, 1.51), ("raw", 0, 1e-9)):
-        method = MultiPeakEntropy(normalise=normalise)
-        found = acquire(method, probe_of(maps), np.array([0]), 1)
-        assert low <= found.explanation["joint_entropy"][0, 0] <= high
+def test_one_clean_peak_on_faint_ripples_is_surer_than_two_equal_peaks():
+    ripples = [(10, 10, 0.03), (50, 10, 0.03), (10, 50, 0.03), (50, 50, 0.03)]
+    clean = bells((30, 30, 30), *ripples)[..., None]
+    maps = {0: clean, 1: bells((20, 20, 30), (45, 40, 30))[..., None]}
+    published = {"normalise": "raw", "border": 5}
+    for options, one, two in (
+        ({}, 0, math.log(2)),
+        ({"threshold": 0}, 1.505, math.log(2)),  # counts ripples, and is above
+        ({**published, "threshold": 0}, 0, math.log(2)),
+    ):
+        found = acquire(MultiPeakEntropy(**options), probe_of(maps), np.arange(2), 1)
+        np.testing.assert_allclose(found.scores, [one, two], rtol=3e-3, atol=1e-6)
+        assert found.indices == [1 if one < two else 0]
+
+
+def test_the_temperature_of_the_softmax_is_in_units_of_the_peak():
+    # One peak of 18, two of 27, one of 30, of labels 30 high. The paper's regime, a
+    # peak of 1, puts the first highest; a softmax of the values the second.
+    one, two, sure = (32, 32, 18), [(20, 20, 27), (45, 40, 27)], (32, 32, 30)
+    maps = {0: bells(one), 1: bells(*two), 2: bells(sure)}
+    probe = {k: v[..., None] for k, v in maps.items()}
+    found = acquire(SoftmaxEntropy(unit="value"), probe_of(probe), np.arange(3), 3)
+    np.testing.assert_allclose(found.scores, [0.93, 1.04, 0.24], atol=0.005)
+    assert found.indices.tolist() == [1, 0, 2]
+    found = acquire(SoftmaxEntropy(), probe_of(probe), np.arange(3), 3)
+    wanted = [
+        scipy.stats.entropy(scipy.special.softmax(m.astype(float) / 30).ravel())
+        for m in maps.values()
+    ]
+    np.testing.assert_allclose(found.scores, wanted, rtol=3e-7)
+    assert found.indices.tolist() == [0, 2, 1]
 
 
 def test_equal_options_are_one_pass_others_another():
@@ -174,6 +198,7 @@ def slow_multipeak(heatmap, normalise, border):
     peaks = slow_peaks(heatmap, 5, 1, None, border)
     values = np.array([value for value, _, _ in peaks], np.float64)
     if normalise == "sum" and len(values):
+        values = values[(values >= 0.25 * values[0]) | (values[0] <= 0)]
         shares = np.maximum(values, 0)
         values = shares / (shares.sum() or 1)
     if not len(values):
@@ -245,7 +270,9 @@ def test_maps_that_are_no_numbers_are_named_by_example(method, value):
             "normalise='max' is unknown.*one of sum, raw",
         ),
         (MultiPeakEntropy, {"border": 32}, "border=32 must be from 0 to less than"),
+        (MultiPeakEntropy, {"threshold": 1.5}, "threshold=1.5 must lie between 0"),
         (SoftmaxEntropy, {"temperature": 0.0}, "temperature=0.0 must be above 0"),
+        (SoftmaxEntropy, {"unit": "pixel"}, "unit: 'pixel'. Known: peak, value"),
     ],
 )
 def test_options_that_cannot_work_are_refused_before_anything_compiles(

@@ -50,8 +50,10 @@ def test_methods_are_told_what_they_need_to_know_of_classes():
         assert key in configs.known_keys(config)
     for name in ("egl", "entropy_gradnorm", "expected_gradnorm"):
         assert config.acquisition[name].posterior == "softmax"
-        assert configs.default().acquisition[name].posterior == "normalised"
+        usual = "normalised" if name == "egl" else "window"
+        assert configs.default().acquisition[name].posterior == usual
         methods.method_of(name, dict(config.acquisition[name]))
+    assert config.acquisition.softmax_entropy.unit == "value"
 
 
 def test_a_method_option_that_is_not_there_is_refused(monkeypatch):

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jalpose.loop import configs
+from jalpose.settings.checks import ConfigError
 from jalpose.tasks.pose import augment, counting
 from jalpose.tasks.pose.augment import Ranges
 from jalpose.tasks.pose.skeletons import ABSENT, LSP, OCCLUDED, VISIBLE
+from jalpose.tasks.pose.task import make_task
+from tests.support import small
 
 SIZE = 64
 CENTRE = (SIZE - 1) / 2
@@ -270,6 +274,26 @@ def test_scales_are_uniform_within_their_range():
     _, _, arm = drawn(Ranges(scale=(0.75, 1.25)))
     np.testing.assert_allclose(arm[:, 1], 0, atol=1e-4)
     assert_uniform(arm[:, 0] / 2, 0.75, 1.25)
+
+
+def test_the_published_scales_are_of_a_drawn_window_too():
+    # A window of 1.5 to 2 sides where ours has 1.75, then 0.75 to 1.25 of that.
+    ranges = Ranges(scale=(0.75, 1.25), window=(1.5 / 1.75, 2 / 1.75))
+    _, _, arm = drawn(ranges, count=2048)
+    factors = arm[:, 0] / 2
+    assert 0.656 < factors.min() < 0.69 and 1.40 < factors.max() < 1.4584
+    rng = np.random.default_rng(0)
+    wanted = rng.uniform(0.75, 1.25, 10**5) * 1.75 / rng.uniform(1.5, 2, 10**5)
+    for share in (0.1, 0.5, 0.9):
+        assert np.quantile(factors, share) == pytest.approx(
+            np.quantile(wanted, share), rel=0.02
+        )
+    config = configs.default()
+    config.augment.window = (1.5, 2.0)
+    assert make_task(config, small.dataset()).ranges.window == ranges.window
+    config.augment.window = (2.0, 1.5)
+    with pytest.raises(ConfigError, match=r"window=\(2.0, 1.5\) must be two .*or \(\)"):
+        configs.check(config)
 
 
 def test_shifts_are_uniform_and_the_two_independent():

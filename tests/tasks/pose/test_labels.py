@@ -77,6 +77,24 @@ def test_a_person_outside_is_drawn(figures):
     assert drawn.dtype == np.uint8 and drawn.size
 
 
+def test_a_joint_whose_map_is_too_low_is_not_found(figures):
+    # The earlier commit of the published code: below a quarter of a label's 30.
+    config = small.configure({"evaluation.least_peak": 0.25})
+    own, usual = make_labels(config, figures), make_labels(small.configure(), figures)
+    truth = figures.truth_of(figures.test)
+    count = len(figures.test)
+    peaks = np.full((count, 14), 7.6)
+    predicted = {"joints": truth["joints"].astype(float), "peaks": peaks}
+    assert own.score(predicted, truth).value == 1
+    peaks[:, 3] = 7.4
+    found = own.score(predicted, truth)
+    assert found.parts[LSP.joints[3]] == 0 and found.parts[LSP.joints[4]] == 1
+    assert found.value == pytest.approx(13 / 14)
+    assert usual.score(predicted, truth).value == 1
+    # A guess has no heatmap.
+    assert own.score({"joints": predicted["joints"]}, truth).value == 1
+
+
 def test_the_main_score_and_those_beside_it():
     pose = np.stack([np.arange(14.0), np.arange(14.0) ** 1.5], axis=1)
     joints = np.stack([pose] * 3) + np.array([50.0, 40.0])

@@ -126,9 +126,12 @@ def test_drawn_joints_are_peaks():
 
 # Posteriors.
 
-KINDS = [("normalised", 1.0), ("softmax", 1.0), ("softmax", 7.5)]
+KINDS = [("normalised", 1.0), ("softmax", 1.0), ("softmax", 7.5), ("window", 1.0)]
+SIGMA = 4.0  # 7 pixels of a 64x64 map: of one of 6 or 4 pixels one about the highest
 posterior, soft_argmax = (
-    jax.jit(fn, static_argnames=("kind", "temperature"))
+    functools.partial(
+        jax.jit(fn, static_argnames=("kind", "temperature", "sigma")), sigma=SIGMA
+    )
     for fn in (heatmaps.posterior, heatmaps.soft_argmax)
 )
 
@@ -140,6 +143,10 @@ def test_posteriors_are_distributions(kind, temperature):
     found = posterior(maps, kind, temperature)
     wide = maps.astype(np.float64)
     weights = np.maximum(wide, 0)
+    if kind == "window":
+        y, x = np.unravel_index(wide.reshape(30, 3).argmax(axis=0), (6, 5))
+        rows, columns = np.indices((6, 5))[..., None]
+        weights = weights * ((abs(rows - y) <= 1) & (abs(columns - x) <= 1))
     if kind == "softmax":
         weights = np.exp((wide - wide.max(axis=(0, 1))) / temperature)
     expected = weights / weights.sum(axis=(0, 1))
@@ -150,11 +157,28 @@ def test_posteriors_are_distributions(kind, temperature):
     np.testing.assert_allclose(joints, np.stack([x, y], axis=1), rtol=1e-4)
 
 
-def test_soft_argmax_finds_a_drawn_joint_between_pixels():
+@pytest.mark.parametrize(("kind", "atol"), [("normalised", 1e-3), ("window", 0.03)])
+def test_soft_argmax_finds_a_drawn_joint_between_pixels(kind, atol):
     joints = np.float32([[100.0, 150.0], [61.7, 133.1]])
-    found = soft_argmax(render(joints, everyone(joints)))
+    found = heatmaps.soft_argmax(render(joints, everyone(joints)), kind)
     on_map = heatmaps.crop_to_heatmap(joints, CROP, 64)
-    np.testing.assert_allclose(found, on_map, atol=1e-3)
+    np.testing.assert_allclose(found, on_map, atol=atol)
+
+
+def test_a_window_round_the_peak_measures_the_joint_not_the_background():
+    # A peak of 30 at x = 10 on a background of 0.05: a quarter of the whole map's
+    # weight is background, which has the mean and the variance.
+    rows, columns = np.indices((64, 64), np.float32)
+    bell = 30 * np.exp(-((columns - 10) ** 2 + (rows - 32) ** 2) / 2 / 1.75**2)
+    maps = (bell + 0.05)[..., None]
+    moments = {}
+    for kind in ("normalised", "window"):
+        x = heatmaps.soft_argmax(maps, kind)[0, 0]
+        shares = heatmaps.posterior(maps, kind)[..., 0].sum(axis=0)
+        variance = (shares * (np.arange(64) - x) ** 2).sum()
+        moments[kind] = (float(x), float(variance))
+    assert moments["normalised"] == pytest.approx((15.6, 181), rel=0.01)
+    assert moments["window"] == pytest.approx((10, 3.06), rel=0.03)
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "temperature"))
@@ -162,8 +186,8 @@ def gradients(maps, kind, temperature):
     """Gradient of something that depends on all of a posterior, and that one's."""
 
     def spread(maps):
-        joints = heatmaps.soft_argmax(maps, kind, temperature)
-        weights = heatmaps.posterior(maps, kind, temperature)
+        joints = heatmaps.soft_argmax(maps, kind, temperature, SIGMA)
+        weights = heatmaps.posterior(maps, kind, temperature, SIGMA)
         return jnp.sum(jnp.square(joints)) + jnp.sum(jnp.square(weights))
 
     first = jax.grad(spread)
@@ -186,7 +210,9 @@ def test_gradients_of_posteriors_are_finite(name, kind, temperature):
     maps = jnp.asarray(SPECIAL[name], jnp.float32)[..., None]
     found = posterior(maps, kind, temperature)
     np.testing.assert_allclose(found.sum(), 1, rtol=1e-5)
-    if name in ("zero", "constant", "tiny") or (kind, name) == KINDS[0] + ("negative",):
+    uniform = {"zero", "tiny"} | ({"constant"} if kind != "window" else set())
+    uniform |= {"negative"} if kind != "softmax" else set()
+    if name in uniform:
         np.testing.assert_allclose(found, 1 / 24, rtol=1e-5)
         np.testing.assert_allclose(
             soft_argmax(maps, kind, temperature), [[2.5, 1.5]], rtol=1e-5
@@ -241,7 +267,7 @@ def test_errors_of_peaks_and_posteriors():
         peaks_of(maps, 5, 0)
     with pytest.raises(ValueError, match="exclude_border=-1 at least 0"):
         peaks_of(maps, 5, 5, None, -1)
-    with pytest.raises(ValueError, match=r"kind='sum'. Known: normalised, softmax"):
+    with pytest.raises(ValueError, match=r"kind='sum'. Known: window, normalised"):
         heatmaps.posterior(maps, "sum")
     with pytest.raises(ValueError, match="temperature=0 must be above 0"):
         heatmaps.soft_argmax(maps, "softmax", 0)

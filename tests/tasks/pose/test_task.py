@@ -134,12 +134,14 @@ def test_augmentation_takes_and_gives_a_label():
 # Capabilities.
 
 
-@pytest.mark.parametrize(("kind", "temperature"), [("normalised", 1), ("softmax", 3.0)])
+@pytest.mark.parametrize(
+    ("kind", "temperature"), [("window", 1), ("normalised", 1), ("softmax", 3.0)]
+)
 def test_a_posterior_is_a_distribution_over_each_joints_pixels(kind, temperature):
     maps = prediction()
     found = jax.jit(TASK.posterior, static_argnums=(1, 2))(maps, kind, temperature)
     assert found.shape == (JOINTS, 64)
-    wanted = heatmaps.posterior(maps[-1], kind, temperature)
+    wanted = heatmaps.posterior(maps[-1], kind, temperature, SPEC.sigma)
     by_joint = np.moveaxis(np.asarray(wanted), -1, 0).reshape(JOINTS, 64)
     np.testing.assert_allclose(found, by_joint, rtol=1e-6)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
@@ -185,7 +187,7 @@ def test_a_predicted_target_is_what_the_network_says_of_the_joints_that_count():
     assert TASK.loss(maps, (target, present)) == 0
 
 
-@pytest.mark.parametrize("posterior", heatmaps.POSTERIORS)
+@pytest.mark.parametrize("posterior", TASK.candidate_posteriors)
 def test_the_expectation_over_candidates_is_the_sum_over_all_combinations(posterior):
     skeleton = dataclasses.replace(LSP, joints=LSP.joints[:3], flip_pairs=(), limbs=())
     task = PoseTask(skeleton=skeleton, spec=SPEC)

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jalpose.experiments import locks
+from jalpose.storage import locks, records
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = locks.Holder("elsewhere", "elsewhere/x/y", 7, "1")
@@ -68,12 +71,12 @@ def test_who_counts_as_alive(tmp_path, holder, age, free):
     lay_lock(tmp_path, holder, age)
     assert (locks.holder(tmp_path) is None) == free
     with locks.hold(tmp_path) as mine:
-        assert mine == free
+        assert (mine is not None) == free
 
 
 def test_a_killed_process_leaves_its_lock_to_others(tmp_path):
     code = (
-        "import sys; from jalpose.experiments import locks\n"
+        "import sys; from jalpose.storage import locks\n"
         "with locks.hold(sys.argv[1]) as mine:\n"
         "    assert mine; print(1, flush=True); sys.stdin.read()"
     )
@@ -102,7 +105,7 @@ def test_of_many_that_find_a_dead_holder_one_goes_on(tmp_path):
         def rush(folder=folder, barrier=barrier, won=won):
             barrier.wait()
             with locks.hold(folder) as mine:
-                won.append(mine)
+                won.append(mine is not None)
                 barrier.wait()  # held until all have tried
 
         threads = [threading.Thread(target=rush) for _ in range(4)]
@@ -132,3 +135,72 @@ def test_one_that_was_slow_does_not_take_a_number_that_is_past(tmp_path, monkeyp
         ".lock.000001",
         ".lock.000003",
     ]
+
+
+def test_a_lock_is_lost_with_its_folder_or_to_another(tmp_path):
+    for loses in (shutil.rmtree, lambda folder: lay_lock(folder, ELSEWHERE)):
+        with locks.hold(tmp_path / "x") as lock:
+            lock.check()
+            loses(tmp_path / "x")
+            assert lock.lost
+            with pytest.raises(records.WorkdirError, match=r"x was removed, or taken"):
+                lock.check()
+            lock.touch()
+        # What is another's now is not given back.
+        there = (tmp_path / "x").is_dir()
+        assert not there or locks.holder(tmp_path / "x") == ELSEWHERE
+        shutil.rmtree(tmp_path / "x", ignore_errors=True)
+
+
+def test_alone_or_refused_with_the_name_of_the_other(tmp_path):
+    said = []
+    with locks.alone_in(tmp_path, said.append) as lock:
+        assert not lock.lost
+        told = rf"in use by process {os.getpid()} on {re.escape(socket.gethostname())}:"
+        with (
+            pytest.raises(records.WorkdirError, match=told),
+            locks.alone_in(tmp_path, said.append),
+        ):
+            pass
+    with locks.alone_in(tmp_path, said.append):
+        pass
+    assert said == []
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_of_one_elsewhere_a_sign_of_life_is_waited_for(tmp_path, monkeypatch, alive):
+    monkeypatch.setattr(locks, "LOOK", 0.01)
+    lay_lock(tmp_path, ELSEWHERE, age=30)
+    said, looks = [], []
+
+    def sleep(_):
+        looks.append(1)
+        if len(looks) == 3:  # it touches its lock, or has been silent for too long
+            lay_lock(tmp_path, ELSEWHERE, age=10 if alive else locks.DEAD + 1)
+
+    monkeypatch.setattr(locks.time, "sleep", sleep)
+    if alive:
+        with (
+            pytest.raises(records.WorkdirError, match="by process 7 on elsewhere: let"),
+            locks.alone_in(tmp_path, said.append),
+        ):
+            pass
+    else:
+        with locks.alone_in(tmp_path, said.append) as lock:
+            assert not lock.lost
+    (line,) = said
+    assert "was last used by process 7 on elsewhere" in line and "5 minutes" in line
+    assert len(looks) == 3
+
+
+def test_one_that_is_just_taking_the_lock_is_waited_for_by_name(tmp_path, monkeypatch):
+    lay_lock(tmp_path, "")
+    monkeypatch.setattr(
+        locks.time, "sleep", lambda _: lay_lock(tmp_path, locks.myself())
+    )
+    told = f"by process {os.getpid()} on"
+    with (
+        pytest.raises(records.WorkdirError, match=told),
+        locks.alone_in(tmp_path, pytest.fail),
+    ):
+        pass

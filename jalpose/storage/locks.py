@@ -1,7 +1,8 @@
 """One process at a time in a folder, on one machine or on several.
 
-    with locks.hold(folder) as mine:
-        if mine: ...  # else another process is at it
+    with locks.hold(folder) as lock:
+        if lock: ...  # else another process is at it
+    with locks.alone_in(folder, tell) as lock: ...  # or WorkdirError, with its name
 
 A lock is a file `.lock.NNNNNN` made with O_EXCL, which works on network file systems
 where `flock` may not. It names its holder, who touches it while alive. A lock whose
@@ -16,12 +17,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from jalpose.storage.records import WorkdirError
+
 BEAT = 20.0  # seconds between two touches
 DEAD = 300.0  # seconds without a touch after which a holder elsewhere counts as dead
+LOOK = 2.0  # seconds between two looks at one of whom it is not known
 _NAME = re.compile(r"\.lock\.(\d{6})")
 
 
@@ -49,24 +53,111 @@ def myself() -> Holder:
     return Holder(socket.gethostname(), _space(), os.getpid(), _begun(os.getpid()))
 
 
+class Lock:
+    """A lock that this process holds.
+
+    Args:
+      path: of its file, which names this process.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._text = path, path.read_text()
+
+    @property
+    def lost(self) -> bool:
+        """Was it removed with its folder, or its holder taken for dead?"""
+        try:
+            return self._path.read_text() != self._text
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # of a network's file system: says nothing
+            return False
+
+    def check(self) -> None:
+        """Raise WorkdirError where the lock is lost: nothing more may be written."""
+        if self.lost:
+            raise WorkdirError(
+                f"{self._path.parent} was removed, or taken over by another process, "
+                "while this one was at work in it. Start the command again: what is "
+                "there, if anything, goes on"
+            )
+
+    def touch(self) -> None:
+        """Give a sign of life."""
+        if not self.lost:
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+
+    def give_back(self) -> None:
+        """Let others have it."""
+        # Not removed: the number stays taken, see the head of this file.
+        if not self.lost:
+            with contextlib.suppress(OSError):
+                self._path.write_text("given back")
+
+
 @contextlib.contextmanager
-def hold(folder) -> Iterator[bool]:
-    """Hold the lock of `folder` (made where needed): False where another does."""
-    lock = _acquire(Path(folder))
-    if lock is None:
-        yield False
+def hold(folder) -> Iterator[Lock | None]:
+    """Hold the lock of `folder` (made where needed): None where another does."""
+    path = _acquire(Path(folder))
+    if path is None:
+        yield None
         return
-    stop = threading.Event()
+    lock, stop = Lock(path), threading.Event()
     thread = threading.Thread(target=_beat, args=(lock, stop), daemon=True)
     thread.start()
     try:
-        yield True
+        yield lock
     finally:
         stop.set()
         thread.join()
-        # Not removed: the number stays taken, see the head of this file.
-        with contextlib.suppress(OSError):
-            lock.write_text("given back")
+        lock.give_back()
+
+
+@contextlib.contextmanager
+def alone_in(folder, tell: Callable[[str], None]) -> Iterator[Lock]:
+    """Hold the lock of `folder`, or refuse to work beside another process.
+
+    One on this machine is known to live or not. Of one elsewhere, say on a node that a
+    job was taken from, a sign of life is waited for, at most until it counts as dead.
+
+    Args:
+      folder: made where needed.
+      tell: is given a line before a longer wait.
+
+    Raises:
+      WorkdirError: another process is at work there, which is named.
+    """
+    signs: dict[Holder, float] = {}
+    while True:
+        with hold(folder) as lock:
+            if lock is not None:
+                yield lock
+                return
+        other, sign = holder(folder), _last_sign(Path(folder))
+        if other is None:
+            continue
+        if other.pid and (other.space == _space() or signs.get(other, sign) != sign):
+            raise WorkdirError(
+                f"{folder} is in use by {other}: let it finish or end it, or choose "
+                "another --workdir"
+            )
+        if other.pid and not signs:
+            tell(
+                f"{folder} was last used by {other}, and whether that still runs "
+                "cannot be seen from here: waiting for a sign of it, at most "
+                f"{DEAD / 60:.0f} minutes"
+            )
+        if other.pid:
+            signs[other] = sign
+        time.sleep(LOOK)
+
+
+def _last_sign(folder: Path) -> float:
+    try:
+        return _path(folder, _newest(folder)).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def holder(folder) -> Holder | None:
@@ -97,10 +188,9 @@ def _acquire(folder: Path) -> Path | None:
     return lock
 
 
-def _beat(lock: Path, stop: threading.Event) -> None:
+def _beat(lock: Lock, stop: threading.Event) -> None:
     while not stop.wait(BEAT):
-        with contextlib.suppress(OSError):
-            os.utime(lock)
+        lock.touch()
 
 
 def _newest(folder: Path) -> int:

@@ -1,0 +1,1 @@
+"""The papers' theory recomputed: EGL for regression, LearningLoss++'s tables."""
