@@ -376,7 +376,7 @@ def _fields(options: type) -> dict[str, Any]:
 
 def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
     given: dict[str, Any] = {"scale": scale, "seed": 0, "model": "", "papers": ""}
-    known = "scale=tiny|small|paper, seed=N, model=NAME, papers=PRESET"
+    known = "scale=tiny|small|paper, seed=N, papers=PRESET, model=NAME"
     if method is not None:
         given["method"], known = method, f"method=NAME, {known}"
     for part in filter(None, (arg or "").split(",")):

@@ -13,11 +13,11 @@ from jalpose.models.vgg import VggOptions
 from jalpose.settings.checks import one_of
 
 MODELS: dict[str, type[Options]] = {
-    "efficientnet_lite0": EfficientNetLite0Options,
     "hourglass": HourglassOptions,
     "resnet": ResNetOptions,
     "vgg": VggOptions,
     "mlp": MlpOptions,
+    "efficientnet_lite0": EfficientNetLite0Options,
 }
 
 # Published weights by network and value of its option `weights`: a function that reads
