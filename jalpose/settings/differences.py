@@ -48,6 +48,7 @@ SINCE: dict[str, Any] = {
     "evaluation.sigmas": [],
     "acquisition.coreset.space": "embedding",
     "acquisition.coreset.cotangents": "random",
+    "acquisition.coreset.layers": "all",
     "acquisition.coreset.directions": 4,
     "acquisition.coreset.candidates": 9,
     "acquisition.coreset.size": 512,

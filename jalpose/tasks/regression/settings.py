@@ -23,7 +23,7 @@ METHOD_OPTIONS: dict[str, object] = {
 def add_keys(config: ConfigDict) -> None:
     """Add the keys of regression to the common ones."""
     data = config.data
-    data.name = "curve"  # csv | diabetes (scikit-learn's) | curve (drawn)
+    data.name = "curve"  # csv | diabetes (scikit-learn's) | curve, arm (drawn)
     data.size = 1  # rows have no sides
     data.file = ""  # of csv: with a line of headings, relative to data.dir
     data.target = ""  # of csv: heading of the column to be predicted; "": the last
@@ -72,7 +72,7 @@ _SCALES: dict[str, dict[str, object]] = {
 
 BENCHMARKS: dict[str, Benchmark] = {
     name: Benchmark({"data.name": name, **_PROTOCOL}, _SCALES)
-    for name in ("curve", "diabetes", "csv")
+    for name in ("curve", "arm", "diabetes", "csv")
 }
 
 
