@@ -93,7 +93,7 @@ class FigureSource:
         keys = tuple(f"{name}/{number:06d}" for number in numbers)
         labels = _label(self._bodies, self._occluders, keys, image_size)
         if frames > 1:
-            videos = tuple(f"{name}/{first:06d}" for first in self._firsts)
+            videos = tuple(f"{name}/{start + i:06d}" for i in self.first_frames)
             labels = dataclasses.replace(labels, videos=videos)
         self.annotations = labels
 

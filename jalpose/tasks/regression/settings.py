@@ -45,6 +45,7 @@ SCALES: dict[str, dict[str, object]] = {
 
 # No paper has a protocol for rows: this one is ours.
 _PROTOCOL: dict[str, object] = {
+    "data.threads": 1,  # there is nothing to read ahead
     "training.heldout": "none",
     "training.keep": "last",
     "training.schedule": "cosine",
