@@ -26,6 +26,8 @@ SINCE: dict[str, Any] = {
     "acquisition.softmax_entropy.unit": "value",
     "acquisition.egl_ensemble.variance": False,
     "acquisition.diverse": "",
+    # Of data without equal images; others are refused (`loop.duplicates`).
+    "acquisition.duplicates": "once",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
     "oracle.name": "simulated",
