@@ -7,6 +7,7 @@ from jalpose.report import (
     measures,
     paper_tables,
     selection_tables,
+    stopping,
 )
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import choose_reference
@@ -38,6 +39,7 @@ def make_tables(
         comparison_tables.scores_table(gathered, reference),
         comparison_tables.area_table(gathered, reference),
         measures.beside_table(gathered),
+        stopping.stopping_table(gathered),
     ]
     if compared:
         tables += [
