@@ -33,6 +33,7 @@ from jalpose.storage import records
 from jalpose.storage.arrays import (
     BOUGHT_IDS,
     BOUGHT_SQUARED_NORMS,
+    EXPECTED_CLICKS,
     IDS,
     TEST_IDS,
     TEST_LOSSES,
@@ -220,6 +221,11 @@ class Recorder:
             f"cycle {event.cycle}: {len(event.arrays['selected'])} of "
             f"{acquisition['num_scored']} chosen by {acquisition['method']} in "
             f"{clock['acquisition']:.0f} s"
+            + (
+                f", expected to cost {acquisition[EXPECTED_CLICKS]} clicks"
+                if EXPECTED_CLICKS in acquisition
+                else ""
+            )
         )
 
     def _take_measured(self, event: Measured, clock):

@@ -24,6 +24,7 @@ SINCE: dict[str, Any] = {
     "acquisition.multipeak_entropy.threshold": 0.0,
     "acquisition.softmax_entropy.unit": "value",
     "acquisition.egl_ensemble.variance": False,
+    "acquisition.budget_unit": "images",
     "acquisition.diverse": "",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],

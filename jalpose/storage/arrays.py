@@ -67,6 +67,10 @@ IDS = _declare("ids", "M", "int64", "selected")  # of what was scored, rising
 SCORES = _declare("scores", "M", "float32", "selected")  # NaN without a score
 SELECTED = _declare("selected", "b", "int64", "selected")  # ids, the first pick first
 
+EXPECTED_CLICKS = _declare(  # where the budget is in clicks
+    "expected_clicks", "M", "int64", "selected"
+)
+
 # What is measured of a choice once it is made.
 EMBEDDINGS = _declare("embeddings", "M C", "float32", "measured")
 TRUE_LOSSES = _declare("true_losses", "M", "float32", "measured")
