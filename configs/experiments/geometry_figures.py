@@ -2,10 +2,11 @@
 
     python -m jalpose.experiment --config=configs/experiments/geometry_figures.py
 
-100 labelled figures in everyday poses; a pool of 4,000 in sequences of 8 near copies,
-one sequence in ten in a rare pose; a test set in which half are. Five batches of 50 out
-of 2,000, each network from new weights, ten seeds. Embedding or gradients times
-core-set, k-means++ and LCMD, random, and EGL++'s highest scores, alone and spread.
+100 labelled figures in everyday poses; a pool of 4,000 in sequences of 15 near copies
+on average, most frames in a few long ones, one sequence in ten in a rare pose; a test
+set in which half are. Five batches of 50 out of 2,000, each network from new weights,
+ten seeds. Embedding or gradients times core-set, k-means++ and LCMD, LCMD on predicted
+poses, random, and EGL++'s highest scores, alone and spread.
 
 A pilot says which difference can be seen before any method is looked at, two draws of
 random against each other: in a workdir of its own with
@@ -20,6 +21,7 @@ SPREADING = ("coreset", "kmeanspp", "lcmd")
 VARIANTS = {
     "random_again": ("random", "seeds.acquire=1000"),
     "eglpp_spread": ("eglpp", "acquisition.diverse=lcmd"),
+    "lcmd_prediction": ("lcmd", "acquisition.lcmd.space=prediction"),
     **{
         f"{name}_gradients": (name, f"acquisition.{name}.space=gradients")
         for name in SPREADING
@@ -54,6 +56,7 @@ get_config = experiment(
         "random",
         *SPREADING,
         *(f"{name}_gradients" for name in SPREADING),
+        "lcmd_prediction",
         "eglpp",
         "eglpp_spread",
     ),
@@ -62,7 +65,8 @@ get_config = experiment(
     delta={
         "data.rare": 0.1,
         "data.rare_test": 0.5,
-        "data.frames": 8,
+        "data.frames": 15,
+        "data.frames_spread": 1.5,
         "training.start": "fresh",
     },
     scales=SCALES,

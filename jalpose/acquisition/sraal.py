@@ -90,7 +90,7 @@ class Sraal(Method):
     posterior: str = "softmax"
     temperature: float = 1.0
 
-    capabilities: ClassVar = ("posterior",)
+    capabilities: ClassVar = ("posterior", "pixels")
     scales: ClassVar = {
         scale: {**changes, "label_latents": changes["latents"]}
         for scale, changes in SCALES.items()

@@ -60,6 +60,7 @@ class Vaal(Method):
     adversarial: float = 1.0
     learning_rate: float = 5e-4
 
+    capabilities: ClassVar = ("pixels",)
     scales: ClassVar = SCALES
 
     def __post_init__(self):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jalpose.data.crops import crop_image
-from jalpose.data.packed import PackedCrops
+from jalpose.data.packed import Kept, PackedCrops
 from jalpose.data.source import DataError, Source
 
 
@@ -55,6 +55,9 @@ class Dataset:
       holds_out: whether a tenth of all examples is never trained on, see `held_out`.
       groups: N names; examples of one group (frames of a video, people in an image) are
         held out together. None: each by itself.
+      videos: N names of the video or sequence each example is a frame of, "" of none,
+        for records of what was chosen of which; what is held out goes by `groups`.
+        None: the set does not say.
       pool_labelled: the truth of the pool is known, and handed out when it is bought;
         else all that `truth` says of its labels is that there are none.
     """
@@ -67,13 +70,14 @@ class Dataset:
     windows: np.ndarray | None
     keys: tuple[str, ...]
     files: tuple[str, ...]
-    packed: PackedCrops | None = None
+    packed: Kept | None = None
     holds_out: bool = True
     groups: tuple[str, ...] | None = None
+    videos: tuple[str, ...] | None = None
     pool_labelled: bool = True
 
     def image(self, example: int) -> np.ndarray:
-        """Original image of an example id: uint8 [H, W, 3]."""
+        """Original image of an example id, uint8 [H, W, 3], or row, float32 [F]."""
         position = int(example)
         for source in self.sources:
             if position < len(source.annotations):
@@ -117,13 +121,13 @@ class Dataset:
         return np.array(sums, np.uint32)
 
     def crop(self, example: int, size: int) -> np.ndarray:
-        """Crop of an example id: uint8 [size, size, 3]."""
+        """Crop of an example id, uint8 [size, size, 3]; a row is taken as it is."""
 
         def cut():
             image = self.image(example)
             if self.windows is not None:
                 return crop_image(image, self.windows[example], size)
-            if image.shape[:2] != (size, size):
+            if image.ndim > 1 and image.shape[:2] != (size, size):
                 raise DataError(
                     f"{self.files[example]} has {image.shape[1]} x {image.shape[0]} "
                     f"pixels, but images of this set are taken whole: data.size={size}"
@@ -221,6 +225,19 @@ def join_sources(
         windows=windows,
         keys=tuple(key for a in annotations for key in a.keys),
         files=tuple(file for a in annotations for file in a.files),
+        videos=_videos(annotations),
+    )
+
+
+def _videos(annotations) -> tuple[str, ...] | None:
+    """Videos of examples laid end to end; None where no source says."""
+    said = [getattr(a, "videos", None) for a in annotations]
+    if all(videos is None for videos in said):
+        return None
+    return tuple(
+        name
+        for a, videos in zip(annotations, said, strict=True)
+        for name in (("",) * len(a) if videos is None else videos)
     )
 
 

@@ -1,4 +1,4 @@
-"""Crops as they were cut, kept on disk: decoded and cropped once, then only read."""
+"""Crops as they were cut, kept on disk or in memory: made once, then only read."""
 
 import contextlib
 import hashlib
@@ -8,10 +8,21 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 _SUM = struct.Struct("<I")
+
+
+class Kept(Protocol):
+    """Crops that are kept: `size` is their height and width, pixels."""
+
+    size: int
+
+    def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
+        """The crop of an example id, uint8 [S, S, 3]: `cut` is called if need be."""
+        ...
 
 
 class PackedCrops:
@@ -90,6 +101,35 @@ class PackedCrops:
             "folder with room, or data.packed=False",
             stacklevel=3,
         )
+
+
+class CropsInMemory:
+    """Crops of one size of one dataset in memory, as many as there is room for.
+
+    For images that are drawn, which takes longer than a training step does.
+
+    Args:
+      size: height and width, pixels.
+      limit: bytes that are kept; crops beyond are cut whenever they are asked for.
+
+    Attributes:
+      size: as given.
+    """
+
+    def __init__(self, size: int, limit: int = 256 << 20):
+        self.size, self._room = size, limit // (size * size * 3)
+        self._crops: dict[int, np.ndarray] = {}
+
+    def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
+        """The crop of an example id, uint8 [S, S, 3]: `cut` is called if need be."""
+        found = self._crops.get(int(example))
+        if found is None:
+            found = cut()
+            if len(self._crops) < self._room:
+                # Threads may cut one crop at once: they keep the same.
+                found.setflags(write=False)
+                self._crops[int(example)] = found
+        return found
 
 
 def _checksum(data: bytes) -> bytes:

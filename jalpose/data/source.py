@@ -40,5 +40,5 @@ class Source(Protocol):
         ...
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index`: uint8 [H, W, 3], RGB."""
+        """Image `index`, uint8 [H, W, 3], RGB; or a row of numbers, float32 [F]."""
         ...

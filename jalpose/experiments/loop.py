@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jalpose.data.dataset import Dataset
 from jalpose.experiments import outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
-from jalpose.loop import checkpoints, configs, run, transfer
+from jalpose.loop import checkpoints, configs, papers, run, transfer
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
 from jalpose.loop.workdirs import explain_lost
@@ -53,6 +53,8 @@ def experiment(
 def dry_run(config, workdir: str, shard: Shard | None = None) -> None:
     """Print what would be done; the checks are those of `experiment`, but of data."""
     shard = shard or Shard()
+    for line in papers.told(config):
+        print(line)
     print(outlook.show(_checked(config, workdir, shard), shard), end="")
 
 

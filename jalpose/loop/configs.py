@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jalpose.acquisition import registry as methods
 from jalpose.acquisition.method import Method
+from jalpose.loop import papers
 from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad.api import ENGINES
 from jalpose.settings import validation
@@ -97,7 +98,12 @@ def assemble(
         chosen["loop.compare"] = tuple(m for m in compared if m != given["method"])
     config.name = name.format(method=given.get("method", ""))
     usual, own = scale_changes(config, scale), (scales or {}).get(scale, {})
-    for key, value in {**usual, **(delta or {}), **chosen, **own}.items():
+    changes = {**usual, **(delta or {}), **chosen, **own}
+    if given["papers"]:
+        data = str(changes.get("data.name", config.data.name))
+        changes |= papers.changes(task, given["papers"], data)
+        config.papers = given["papers"]
+    for key, value in changes.items():
         check_key(config, key)
         section, _, last = key.rpartition(".")
         (lookup(config, section) if section else config)[last] = value
@@ -201,6 +207,7 @@ def experiment(
     scales: Mapping[str, Changes] | None = None,
     scale: str = "paper",
     variants: Mapping[str, Sequence[str]] | None = None,
+    full: bool = True,
 ) -> GetConfig:
     """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
 
@@ -219,6 +226,7 @@ def experiment(
       scale: the scale without `scale=`.
       variants: by a name of its own, a method and what it changes of `acquisition`:
         ("eglpp", "acquisition.diverse=lcmd").
+      full: with those runs on all labels.
     """
     own = variants or {}
     protocol = _benchmark(task, benchmark)
@@ -228,7 +236,7 @@ def experiment(
         "experiment.methods": tuple(chosen),
         "experiment.seeds": tuple(seeds),
         "experiment.variants": tuple((one, *rest) for one, rest in own.items()),
-        "experiment.full": True,
+        "experiment.full": full,
     }
     for one in chosen:
         method = own[one][0] if one in own else one
@@ -255,6 +263,7 @@ def check(config: ConfigDict) -> None:
       ConfigError: names the key, its value and what is allowed.
     """
     one_of("task", config.task, tasks.TASKS)
+    papers.check(config)
     one_of("data.name", config.data.name, tasks.sources_of(config.task).SOURCES)
     validation.check(config)
     one_of("acquisition.engine", config.acquisition.engine, ENGINES)
@@ -346,8 +355,8 @@ def _fields(options: type) -> dict[str, Any]:
 
 
 def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = {"scale": scale, "seed": 0}
-    known = "scale=tiny|small|paper, seed=N"
+    given: dict[str, Any] = {"scale": scale, "seed": 0, "papers": ""}
+    known = "scale=tiny|small|paper, seed=N, papers=PRESET"
     if method is not None:
         given["method"], known = method, f"method=NAME, {known}"
     for part in filter(None, (arg or "").split(",")):

@@ -6,7 +6,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from jalpose.loop import configs, run, transfer
+from jalpose.loop import configs, papers, run, transfer
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
 from jalpose.pergrad.memory import compiled_bytes
@@ -20,6 +20,8 @@ def show(config: ConfigDict, workdir: str) -> None:
     configs.check(config)
     print(config)
     print(f"workdir: {workdir}")
+    for line in papers.told(config):
+        print(line)
     programs = Programs(sharding.make_mesh())
     dataset = run.load_dataset(config)
     base = run.load_base(config, dataset)

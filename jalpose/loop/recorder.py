@@ -34,6 +34,7 @@ from jalpose.storage.arrays import (
     BOUGHT_IDS,
     BOUGHT_SQUARED_NORMS,
     EXPECTED_CLICKS,
+    GROUP_NUMBERS,
     IDS,
     TEST_IDS,
     TEST_LOSSES,
@@ -208,11 +209,14 @@ class Recorder:
         return {"norms_fallen": share}
 
     def _take_selected(self, event: Selected, clock):
-        records.add_arrays(self._workdir, event.cycle, **event.arrays)
-        rows = selection_rows(self._context.dataset, event.arrays)
+        dataset = self._context.dataset
+        numbers = group_numbers(dataset, event.arrays[IDS])
+        more = {} if numbers is None else {GROUP_NUMBERS: numbers}
+        records.add_arrays(self._workdir, event.cycle, **event.arrays, **more)
+        rows = selection_rows(dataset, event.arrays)
         records.write_selection(self._workdir, event.cycle, rows)
         acquisition = {**event.acquisition, "seconds": clock["acquisition"]}
-        groups = groups_chosen(self._context.dataset, event.arrays["selected"])
+        groups = groups_chosen(dataset, event.arrays["selected"])
         if groups:
             acquisition["groups"] = groups
         self._add_to_record(event.cycle, acquisition=acquisition)
@@ -303,15 +307,36 @@ class Recorder:
 def groups_chosen(dataset: Dataset, selected: np.ndarray) -> dict[str, dict[str, int]]:
     """Examples of each group in the whole pool, and of it chosen, by the group's name.
 
-    {} of a set without groups, and where each image is its own.
+    Groups are the videos or sequences that a set names, else `Dataset.groups`. {} of a
+    set without, and where each image is its own.
     """
-    if dataset.groups is None or dataset.groups == dataset.files:
+    names = _group_names(dataset)
+    if names is None:
         return {}
     pool, chosen = (
-        collections.Counter(dataset.groups[i] for i in ids.tolist())
+        collections.Counter(names[i] for i in ids.tolist() if names[i])
         for ids in (dataset.pool, selected)
     )
     return {name: {"pool": pool[name], "chosen": chosen[name]} for name in sorted(pool)}
+
+
+def group_numbers(dataset: Dataset, ids: np.ndarray) -> np.ndarray | None:
+    """Place of each id's group in `groups_chosen`: int32 [M], -1 of none.
+
+    None of a set without groups.
+    """
+    names = _group_names(dataset)
+    if names is None:
+        return None
+    known = sorted({names[i] for i in dataset.pool.tolist()} - {""})
+    places = {name: place for place, name in enumerate(known)}
+    return np.array([places.get(names[i], -1) for i in ids.tolist()], np.int32)
+
+
+def _group_names(dataset: Dataset) -> tuple[str, ...] | None:
+    if dataset.videos is not None:
+        return dataset.videos
+    return None if dataset.groups == dataset.files else dataset.groups
 
 
 def selection_rows(dataset: Dataset, arrays: dict) -> list[dict]:

@@ -8,16 +8,18 @@ from jalpose.runtime.shapes import AnyArray
 
 
 class Features(NamedTuple):
-    """Maps inside a network that heads may read, each [B, h, w, C].
+    """What inside a network may be read beside it; maps are [B, h, w, C].
 
     Attributes:
       stacks: what the predictions are computed from, one of each stage that has one.
       levels: the highest resolution first, then lower and lower: of the last
         hourglass, or the outputs of a network's stages.
+      inputs: [B, F], of a network of rows: the rows it was given.
     """
 
     stacks: tuple[AnyArray, ...] = ()
     levels: tuple[AnyArray, ...] = ()
+    inputs: AnyArray | None = None
 
 
 class Output(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jalpose.models.hourglass import HourglassOptions
+from jalpose.models.mlp import MlpOptions
 from jalpose.models.options import Options
 from jalpose.models.resnet import ResNetOptions
 from jalpose.models.vgg import VggOptions
@@ -13,6 +14,7 @@ MODELS: dict[str, type[Options]] = {
     "hourglass": HourglassOptions,
     "resnet": ResNetOptions,
     "vgg": VggOptions,
+    "mlp": MlpOptions,
 }
 
 

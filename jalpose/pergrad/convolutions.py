@@ -1,5 +1,6 @@
 """The rule of convolutions, of any geometry."""
 
+import dataclasses
 import functools
 import math
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jalpose.pergrad import dtypes, projections, squares, windows
-from jalpose.pergrad.rule import Rule, batched, binding, rounded, route_of
+from jalpose.pergrad.rule import Rule, batched, binding, of_several, rounded, route_of
 from jalpose.pergrad.windows import Window
 
 
@@ -134,7 +135,26 @@ def convolution(operation, weight, settings) -> Rule | None:
         for name in ("gram", "shifted")
     }
     loop = settings.cpu and not window.pointwise
-    return Rule(
+
+    def several(count):
+        """As many as one on as many more images."""
+        shapes, moves = [], []
+        for array, spec in (
+            (operation.seen[0], numbers.lhs_spec),
+            (operation.made[0], numbers.out_spec),
+        ):
+            images = list(array.shape)
+            images[spec[0]] *= count
+            shapes.append(jax.ShapeDtypeStruct(tuple(images), array.dtype))
+            moves.append(functools.partial(_as_images, spec[0]))
+        joined = dataclasses.replace(
+            operation, seen=(shapes[0], operation.seen[1]), made=(shapes[1],)
+        )
+        found = convolution(joined, weight, settings)
+        assert found is not None  # as there is one of one
+        return of_several(rule, found, *moves)
+
+    rule = Rule(
         "conv",
         0,
         1,
@@ -147,7 +167,16 @@ def convolution(operation, weight, settings) -> Rule | None:
         positions=positions,
         arrange=arrange,
         project=projections.by_example(project, loop=loop),
+        operation=operation,
+        several=several,
     )
+    return rule
+
+
+def _as_images(axis, x):
+    """Arrays [n, ...] with the n among the images, which are on an axis of each."""
+    x = jnp.moveaxis(x, 0, axis)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
 def _window_energy(window: Window, x):

@@ -3,10 +3,12 @@
     python -m jalpose.report runs/lsp runs/more --out=report --reference=random
 
 Writes index.html, one page that needs nothing else, and beside it tables/, plots/ and
-label_check.csv.
+label_check.csv. With --watch it writes them again as records come, until the runs are
+finished.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report: 0, or 2 with the message where there is none to write."""
     given = _parser().parse_args(arguments)
     # Imported late: --help need not wait for the plots.
+    from jalpose.report import watch
     from jalpose.report.gather import gather
     from jalpose.report.text_formats import counted
     from jalpose.report.write import Options, Report
@@ -26,15 +29,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photographs=given.images,
         data_dir=given.data_dir,
     )
-    try:
-        records.check_workdir(given.out)
+
+    def write() -> watch.Written:
         found = gather(given.folders)
         report = Report(found, given.folders, given.out, options)
         path = report.write()
+        for line in report.warnings:
+            if line not in told:
+                told.append(line)
+                print(f"note: {line}", file=sys.stderr)
+        return watch.Written(found, path)
+
+    told: list[str] = []
+    try:
+        records.check_workdir(given.out)
+        if given.watch:
+            watch.watch(given.folders, write, functools.partial(print, flush=True))
+            return 0
+        found, path = write()
     except records.WorkdirError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for line in (*found.missing, *report.warnings):
+    for line in found.missing:
         print(f"note: {line}", file=sys.stderr)
     print(f"{counted(len(found.runs), 'run')}; the report is {path}")
     return 0
@@ -54,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference",
         help="method that the others are compared with; default random, else the first",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="write it again as records come, until the runs are finished; Ctrl-C ends",
     )
     parser.add_argument(
         "--no-images",

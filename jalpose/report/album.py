@@ -21,7 +21,8 @@ from jalpose.report.page import Markup
 from jalpose.tasks import sheets
 from jalpose.tasks.pictures import Heat, Library, Pictures, Prediction, Terms
 
-HEAT = 176  # pixels of a map
+TILE = 320  # pixels of a picture: enough to be looked at large
+HEAT = 176  # of a map
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class Drawer:
         predicted: Prediction | None = None,
         *,
         labelled: bool = True,
-        size: int = 208,
+        size: int = TILE,
     ) -> Tile | None:
         """Draw an example `size` pixels square; None where there is nothing to draw.
 
@@ -177,7 +178,8 @@ class Album:
             return None
         if drawn.photograph and drawer.library is not None:
             self._shown.add(drawer.library.name)
-        return page.picture(drawn.data, drawn.mime, drawer.key(example))
+        key = drawer.key(example)
+        return page.zoom(page.picture(drawn.data, drawn.mime, key))
 
     def _open(self, run) -> Drawer:
         pictures = self.task.make_pictures(run.config)

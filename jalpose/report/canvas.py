@@ -1,26 +1,50 @@
 """Paper, ink and pens that all plots share; no display, no global state.
 
-Colours are Okabe and Ito's without their yellow; each curve has a marker and a line
-style of its own besides, so that the plots read in grey as well.
+The first colours are Okabe and Ito's without their yellow; each curve has a marker and
+a line style of its own besides, so that the plots read in grey as well. A method has
+one pen in all plots of a report. On a page a colour is a variable of the style sheet
+(`vector`), so that plots follow it into the dark.
 """
 
 import io
 import os
+import re
+from collections.abc import Iterable
 from typing import Any
 
+import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 
 from jalpose.storage import records
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C5BB5",
+    "#8C564B", "#999933", "#A33E6B",
+)  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+LINES = ("-", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))  # dashes: the reference
 COLUMNS = 3  # of panels
 # Inches of a plot that a phone shows whole: its legend stands below.
 SINGLE = (5.9, 4.9)
-GREY, INK = "#767676", "#222222"
+GREY, INK, PAPER = "#767676", "#222222", "#FFFFFF"
+GRID, EDGE, FAINT = "#E4E4E4", "#B0B0B0", "#D2D2D2"
+# On shades that stay what they are in the dark.
+ON_LIGHT, ON_DARK = "#1B1B1B", "#FDFDFD"
+# What stands for them on a page, see page_style.css.
+VARIABLES = {
+    **{colour.lower(): f"var(--m{number})" for number, colour in enumerate(COLOURS)},
+    INK.lower(): "var(--ink)",
+    PAPER.lower(): "var(--card)",
+    GREY: "var(--faint)",
+    GRID.lower(): "var(--grid)",
+    EDGE.lower(): "var(--edge)",
+    FAINT.lower(): "var(--edge)",
+}
+MOST_SHAPES = 1500  # of a scatter on a page; more are an image
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
@@ -48,7 +72,30 @@ def legend_below(figure: Figure, handles, labels) -> None:
     """List what is drawn under the plot."""
     where: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
     columns = 2 if max(map(len, labels), default=0) > 18 else 3
-    figure.legend(handles, labels, ncols=columns, fontsize=9, handlelength=3.4, **where)
+    where |= {"fontsize": 9, "handlelength": 3.4, "labelcolor": INK}
+    figure.legend(handles, labels, ncols=columns, **where)
+
+
+def pens(methods: Iterable[str], reference: str | None = None) -> dict[str, dict]:
+    """The look of each method in all plots: the reference in ink, dashed.
+
+    Args:
+      methods: labels; their order alone says which pen is whose.
+      reference: the one that the others are compared with.
+    """
+    found, number = {}, 0
+    for name in sorted(methods):
+        if name == reference:
+            found[name] = {**look(0), "color": INK, "marker": "x", "linestyle": "--"}
+            found[name] |= {"markeredgecolor": INK, "markersize": 5}
+        else:
+            found[name], number = look(number), number + 1
+    return found
+
+
+def variable(pen: dict[str, Any]) -> str:
+    """A pen's colour as the style sheet of a page has it."""
+    return VARIABLES[pen["color"].lower()]
 
 
 def look(index: int) -> dict[str, Any]:
@@ -59,7 +106,7 @@ def look(index: int) -> dict[str, Any]:
         "linestyle": LINES[index % len(LINES)],
         "linewidth": 1.8,
         "markersize": 6,
-        "markeredgecolor": "white",
+        "markeredgecolor": PAPER,
         "markeredgewidth": 0.8,
     }
 
@@ -70,10 +117,10 @@ def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.set_xlabel(xlabel, fontsize=10, color=INK)
     axes.set_ylabel(ylabel, fontsize=10, color=INK)
     axes.tick_params(which="both", labelsize=9, colors=INK, length=0)
-    axes.grid(color="#E4E4E4", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#B0B0B0")
+    axes.spines[["left", "bottom"]].set_color(EDGE)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -89,3 +136,36 @@ _STAMPS = {
     "png": ("Software",),
     "pdf": ("Creator", "Producer", "CreationDate"),
 }
+
+
+def vector(figure: Figure, name: str) -> str:
+    """A figure as SVG for the inside of a page.
+
+    Its size is its `viewBox`; colours are variables of the page's style, letters are
+    outlines, and its ids begin with `name`, so that several can be in one page.
+    """
+    buffer = io.StringIO()
+    shapes = [part for axes in figure.axes for part in axes.collections]
+    many = [part for part in shapes if not part.get_rasterized() and _is_large(part)]
+    for part in many:
+        part.set_rasterized(True)
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
+        stamps = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=stamps)
+    for part in many:
+        part.set_rasterized(False)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r"^<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", text)
+    text = re.sub(r"<!--.*?-->\n?", "", text)
+    # A variable is no value of an attribute, of a style it is.
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda m: VARIABLES.get(m[0], m[0]), text)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    return re.sub(r'href="#', f'href="#{name}-', text)
+
+
+def _is_large(part: Collection) -> bool:
+    return len(np.asarray(part.get_offsets())) > MOST_SHAPES

@@ -1,6 +1,6 @@
 """What is said below the tables of comparisons: what they mean and what they show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,13 @@ def significance_notes(
                 f"correction (paired t-test): {', '.join(names)}."
             )
     return notes
+
+
+def bold_notes(bold: Collection[Any], reference: str) -> list[str]:
+    """What bold means, where something is bold."""
+    if not bold:
+        return []
+    return [f"Bold: significantly better than {reference} after Holm's correction."]
 
 
 def control_notes(gathered: Gathered) -> list[str]:

@@ -19,7 +19,10 @@ from jalpose.report.grid import (
 from jalpose.report.scoring import Scoring
 from jalpose.report.statistics import LEVEL, Comparison
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import Table, counted, mark_best, p_value
+from jalpose.report.text_formats import Table, counted, p_value
+
+# What the page leaves to the files: for those who ask more than whether it is better.
+_ASIDE = frozenset({"one_tailed", "two_tailed", "wilcoxon", "wilcoxon_holm"})
 
 
 def _test_columns(scoring: Scoring) -> tuple[Column, ...]:
@@ -27,9 +30,10 @@ def _test_columns(scoring: Scoring) -> tuple[Column, ...]:
     return (
         Column("difference", scoring.digits(2, "+")),
         Column("interval", scoring.digits(2, "+"), "95 % interval"),
+        Column("holm", "", "p Holm"),
+        Column("runs"),
         Column("one_tailed", "", "p one-tailed"),
         Column("two_tailed", "", "p two-tailed"),
-        Column("holm", "", "p Holm"),
         Column("wilcoxon", "", "p Wilcoxon"),
         Column("wilcoxon_holm", "", "p Wilcoxon Holm"),
         Column("detectable", scoring.digits(2)),
@@ -62,30 +66,32 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
             if row["runs"]:
                 rows.append(row)
     family = _correct(rows)
-    bold = _best_of_each(rows, scoring)
+    bold = _better(rows, "score")
     if (full := full_level(gathered)) is not None:
         row = {"labelled": full.labelled, "method": "all labels", "runs": full.runs}
         rows.append({**row, "score": full.score})
     columns = (
         Column("labelled"),
         Column("method"),
-        Column("runs"),
         Column("score", scoring.digits(2), scoring.name),
         *_test_columns(scoring),
     )
+    compared = f", compared with {reference}" if len(grid.methods) > 1 else ""
+    spread = ": mean±standard deviation over runs" if len(grid.seeds) > 1 else ""
     return Table(
         "scores",
-        f"{scoring.in_unit} by labelled images: mean±standard deviation over runs, "
-        f"compared with {reference}",
+        f"{scoring.in_unit} by labelled images{spread}{compared}",
         columns,
         tuple(rows),
         (
             *comparison_notes.legend(comparisons, reference, family, scoring),
+            *comparison_notes.bold_notes(bold, reference),
             *comparison_notes.control_notes(gathered),
             *comparison_notes.full_notes(gathered),
             *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
         bold=bold,
+        aside=_ASIDE,
     )
 
 
@@ -111,6 +117,7 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
             row |= _cells(found)
         rows.append(row)
     family = _correct(rows)
+    bold = _better(rows, "area")
     notes = comparison_notes.legend(comparisons, reference, family, scoring)
     if not rising:
         notes.append("Budgets do not rise: there is no area under the curve.")
@@ -122,17 +129,18 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
         f"{low} to {high} labelled images (trapezoids)",
         (
             Column("method"),
-            Column("runs"),
             Column("area", scoring.digits(2)),
             *_test_columns(scoring),
         ),
         tuple(rows),
         (
             *notes,
+            *comparison_notes.bold_notes(bold, reference),
             *comparison_notes.control_notes(gathered),
             *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
-        bold=mark_best(rows, ["area"], lowest=scoring.sign < 0),
+        bold=bold,
+        aside=_ASIDE,
     )
 
 
@@ -170,6 +178,7 @@ def penalty_table(
         "ICLR 2020). Not corrected for the number of comparisons.",
         f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images. The "
         "start, which all methods share, is left out.",
+        "Bold: the lowest mean of a column.",
     ]
     if not cycles:
         notes.append("Nothing has been chosen yet: there is nothing to compare.")
@@ -225,7 +234,7 @@ def saved_table(
                 "reference": found.reference,
                 "needed": found.method,
                 "saved": found.saved,
-                "interval": found.interval,
+                "interval": found.interval if found.method is not None else None,
                 "factor": factor,
             }
         )
@@ -290,13 +299,13 @@ def _correct(rows: list[dict]) -> int:
     return family
 
 
-def _best_of_each(rows: list[dict], scoring: Scoring) -> frozenset[tuple[int, str]]:
-    bold: set[tuple[int, str]] = set()
-    for labelled in {row["labelled"] for row in rows}:
-        places = [i for i, row in enumerate(rows) if row["labelled"] == labelled]
-        best = mark_best([rows[i] for i in places], ["score"], lowest=scoring.sign < 0)
-        bold |= {(places[i], key) for i, key in best}
-    return frozenset(bold)
+def _better(rows: list[dict], key: str) -> frozenset[tuple[int, str]]:
+    """The cells of what is significantly better than the reference."""
+    return frozenset(
+        (place, key)
+        for place, row in enumerate(rows)
+        if row.get("holm") is not None and row["holm"] < LEVEL and row["difference"] > 0
+    )
 
 
 def _numbers(values: np.ndarray) -> str:

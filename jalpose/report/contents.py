@@ -1,4 +1,9 @@
-"""All tables of a report, in its order."""
+"""All tables of a report, in the order of their importance.
+
+A table more is a line here: in the group it belongs to.
+"""
+
+from typing import NamedTuple
 
 from jalpose.report import (
     comparison_tables,
@@ -6,22 +11,32 @@ from jalpose.report import (
     group_tables,
     measures,
     paper_tables,
+    printed_tables,
     selection_tables,
     stopping,
 )
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import choose_reference
+from jalpose.report.statistics import FEWEST
 from jalpose.report.text_formats import Table
 
 
-def make_tables(
+class Group(NamedTuple):
+    """Tables of one section of the page, which has its heading from here."""
+
+    anchor: str
+    title: str
+    tables: list[Table]
+
+
+def make_groups(
     gathered: Gathered,
     *,
     reference: str | None = None,
     proposed: str | None = None,
     target: float | None = None,
-) -> list[Table]:
-    """Make every table there is something to say in.
+) -> list[Group]:
+    """Make every table there is something to say in, by section.
 
     Args:
       gathered: the runs.
@@ -35,33 +50,70 @@ def make_tables(
     """
     reference = choose_reference(gathered.methods, reference)
     compared = len(gathered.methods) > 1
-    tables = [
-        comparison_tables.scores_table(gathered, reference),
-        comparison_tables.area_table(gathered, reference),
-        measures.beside_table(gathered),
-        stopping.stopping_table(gathered),
-    ]
-    if compared:
-        tables += [
-            comparison_tables.saved_table(gathered, reference, target),
-            comparison_tables.penalty_table(gathered, reference),
-            comparison_tables.penalty_table(gathered, reference, every_budget=True),
-        ]
-    tables += [
-        paper_tables.eglpp_table(gathered, proposed),
-        paper_tables.llpp_selected_table(gathered),
-        paper_tables.llpp_test_table(gathered),
-        gradnorm_tables.overlap_table(gathered),
-        gradnorm_tables.gap_table(gathered),
-        gradnorm_tables.fallen_table(gathered),
-        selection_tables.parts_table(gathered),
-        group_tables.groups_table(gathered),
+    tested = compared and len(gathered.seeds) >= FEWEST
+    results = [comparison_tables.scores_table(gathered, reference)]
+    choices = [
         measures.measures_table(gathered),
+        group_tables.groups_table(gathered),
     ]
+    pairs, layouts = [], []
     if compared:
-        tables += [
+        saved = comparison_tables.saved_table(gathered, reference, target)
+        results.insert(0, comparison_tables.area_table(gathered, reference))
+        if any(row["saved"] is not None for row in saved.rows):
+            results.append(saved)
+        choices += [
             selection_tables.overlap_matrix(gathered),
             selection_tables.overlap_table(gathered),
         ]
-    tables.append(selection_tables.cost_table(gathered))
-    return [table for table in tables if table.rows]
+        layouts = [
+            paper_tables.eglpp_table(gathered, proposed),
+            paper_tables.llpp_selected_table(gathered),
+            paper_tables.llpp_test_table(gathered),
+        ]
+    if tested:
+        pairs = [
+            comparison_tables.penalty_table(gathered, reference),
+            comparison_tables.penalty_table(gathered, reference, every_budget=True),
+        ]
+    layouts += [
+        *printed_tables.printed_tables(gathered),
+        gradnorm_tables.overlap_table(gathered),
+        gradnorm_tables.gap_table(gathered),
+        gradnorm_tables.fallen_table(gathered),
+    ]
+    part = gathered.scoring.keys.part
+    parts = [
+        measures.beside_table(gathered),
+        selection_tables.parts_table(gathered),
+    ]
+    cost = [
+        stopping.stopping_table(gathered),
+        selection_tables.cost_table(gathered),
+    ]
+    groups = [
+        Group("results", "Results", results),
+        Group("choices", "What was chosen", choices),
+        Group("parts", f"Scores of each {part}", parts),
+        Group("cost", "Cost, and what more labels may bring", cost),
+        Group("pairs", "Every pair of methods", pairs),
+        Group("layouts", "In the layouts of the papers", layouts),
+    ]
+    return [
+        group._replace(tables=[table for table in group.tables if table.rows])
+        for group in groups
+    ]
+
+
+def make_tables(
+    gathered: Gathered,
+    *,
+    reference: str | None = None,
+    proposed: str | None = None,
+    target: float | None = None,
+) -> list[Table]:
+    """The tables of `make_groups` one after the other."""
+    groups = make_groups(
+        gathered, reference=reference, proposed=proposed, target=target
+    )
+    return [table for group in groups for table in group.tables]

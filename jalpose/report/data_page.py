@@ -128,7 +128,7 @@ def _findings(findings: Sequence[Finding]) -> Markup:
 
 def _tile(drawn: Drawn) -> Markup:
     encoded = album.encode(drawn.picture, photograph=True)
-    image = page.picture(encoded.data, encoded.mime, drawn.key)
+    image = page.zoom(page.picture(encoded.data, encoded.mime, drawn.key))
     return page.tile(image, drawn.key, *drawn.lines)
 
 

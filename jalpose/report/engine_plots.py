@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from jalpose.report.canvas import COLOURS, GREY, INK, look, new_figure, save, style
@@ -31,14 +32,14 @@ def plot_all(
     folder, reference = Path(folder), record["reference"]
     rows = {row["label"]: row for row in record["engines"]}
     others = {label: row for label, row in rows.items() if label != reference}
-    plot_scores(
-        folder / "scores.png",
+    figure = scores_figure(
         scores[reference],
         {label: scores[label] for label in others},
         {label: row["spearman"] for label, row in others.items()},
         reference,
         [label for label, row in others.items() if row["stands_in"]],
     )
+    save(figure, folder / "scores.png")
     plot_overlap(
         folder / "overlap.png",
         record["curve_budgets"],
@@ -59,20 +60,18 @@ def plot_all(
     )
 
 
-def plot_scores(
-    path: PathLike,
+def scores_figure(
     exact: np.ndarray,
     scores: Mapping[str, np.ndarray],
     spearman: Mapping[str, float | None],
     reference: str = "exact",
     stand_ins: Collection[str] = (),
-) -> None:
-    """Scatter scores against the exact ones, both logarithmic, a panel for each.
+) -> Figure:
+    """Scatter norms against the exact ones, both logarithmic, a panel for each.
 
     Args:
-      path: of the PNG file.
-      exact: [M].
-      scores: [M] by label; what is not above zero is left out, and counted.
+      exact: [M], squared norms.
+      scores: [M] by label, likewise; what is not above zero is left out, and counted.
       spearman: by label.
       reference: what the exact scores are called.
       stand_ins: labels of scores in another unit: without a line of equal values.
@@ -89,10 +88,10 @@ def plot_scores(
         panel.tick_params(labelbottom=index + columns >= len(scores))
     for panel in panels[len(scores) :]:
         panel.set_visible(False)
-    figure.supxlabel(f"squared norm by {reference}", fontsize=10, color=INK)
+    figure.supxlabel(f"gradient norm by {reference}", fontsize=10, color=INK)
     figure.supylabel("by the engine named", fontsize=10, color=INK)
-    figure.suptitle("Scores, and their Spearman correlation", fontsize=12, color=INK)
-    save(figure, path)
+    figure.suptitle("Norms, and their Spearman correlation", fontsize=12, color=INK)
+    return figure
 
 
 def plot_overlap(
@@ -166,7 +165,7 @@ def plot_stages(path: PathLike, shares: Mapping[str, Mapping[str, float]]) -> No
     axes.set_xticks(np.arange(len(stages)), stages, rotation=35, ha="right")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(visible=False, axis="x")
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     save(figure, path)
 
 
@@ -214,7 +213,7 @@ def _draw_scatter(
 ) -> None:
     """Points, and in the same unit a line of equal values."""
     known = (exact > 0) & (values > 0)
-    x, y = exact[known], values[known]
+    x, y = np.sqrt(exact[known]), np.sqrt(values[known])
     axes.scatter(x, y, s=9, color=COLOURS[0], alpha=0.5, linewidths=0)
     axes.title.set_fontsize(10)
     axes.tick_params(which="both", labelsize=7)

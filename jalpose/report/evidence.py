@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from jalpose.report import curves, interpret, penalties, plots, statistics, tables
+from jalpose.report import (
+    canvas,
+    curves,
+    interpret,
+    penalties,
+    plots,
+    statistics,
+    tables,
+)
+from jalpose.report.curves import Axis
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import Grid, full_level, score_grid
 from jalpose.report.scoring import Scoring
@@ -41,21 +50,25 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
     """Scores over the number labelled, and the same less the reference's."""
     grid, full, scoring = score_grid(found), full_level(found), found.scoring
     scores = {method: _points(grid, grid.of(method)) for method in grid.methods}
-    how = (
-        "Means over seeds with 95 % t intervals; a hollow marker stands for a mean "
-        "that not all seeds have reached; a single seed has no interval."
-    )
+    pens = canvas.pens(grid.methods, reference)
+    how, bounds = _how_drawn(found, grid), ""
+    if scoring.keys.percent and len(grid.seeds) > 1:
+        bounds = " Intervals are cut at 0 and 100 %."
     lower = " The lower a score the better." if scoring.sign < 0 else ""
     figure = curves.learning_curves(
         scores,
+        _axis(scoring),
         title="Test score over the labels bought",
-        ylabel=scoring.axis,
+        pens=pens,
         reference=reference,
         levels=_levels(found),
-        **_scale(scoring),
     )
+    if scoring.sign > 0 and figure.axes[0].get_ylim()[0] > 0:
+        lower += " The axis does not begin at 0."
     level = "" if full is None else _LEVEL
-    drawn = [Plot("learning_curves", figure, "Learning curves", how + lower + level)]
+    drawn = [
+        Plot("learning_curves", figure, "Learning curves", how + bounds + lower + level)
+    ]
     gains = {
         method: points
         for method in grid.methods
@@ -66,17 +79,17 @@ def learning(found: Gathered, reference: str) -> list[Plot]:
         said = scoring.gain(reference)
         figure = curves.learning_curves(
             gains,
+            _axis_of_gains(scoring, scoring.axis_of_gains),
             title=f"{said[0].upper()}{said[1:]}",
-            ylabel=scoring.axis_of_gains,
+            pens=pens,
             levels={"": 0.0},
-            **_scale(scoring, gains=True),
         )
         caption = (
             f"Differences to {reference} of the same seed, so that what a seed's base "
             "model is worth falls out. " + how
         )
         if scoring.sign < 0:
-            caption += f"{lower[:-1]}: above 0 a method is better."
+            caption += " The lower a score the better: above 0 a method is better."
         title = scoring.gain("").strip()
         alt = f"{title[0].upper()}{title[1:]}"
         drawn.append(Plot("gain_curves", figure, alt, caption))
@@ -97,10 +110,10 @@ def progress(workdirs: tables.Workdirs) -> Figure:
     runs = [tables.read_cycles(path) for path in workdirs.values()]
     return curves.learning_curves(
         scores,
+        _axis(scoring),
         title="Test score after each acquisition",
-        ylabel=scoring.axis,
+        reference="random" if "random" in scores else None,
         levels=_baseline(scoring, itertools.chain(*runs)),
-        **_scale(scoring),
     )
 
 
@@ -169,7 +182,7 @@ def costs(found: Gathered, reference: str) -> list[Plot]:
             of_method = points.setdefault(run.method, ([], []))
             of_method[0].append(seconds)
             of_method[1].append(gain)
-    if not points:
+    if len(points) < 2:  # a dot alone compares nothing
         return []
     gain = scoring.gain(reference)
     against = f"the {gain}" if scoring.keys.percent else f"the {scoring.name} {gain}"
@@ -179,12 +192,16 @@ def costs(found: Gathered, reference: str) -> list[Plot]:
         "95 % t intervals of the mean gain. Seconds can be compared only between runs "
         "on one machine with nothing else to do."
     )
-    figure = plots.cost_against_gain(points, ylabel=f"{gain}, {scoring.name}")
+    figure = plots.cost_against_gain(
+        points,
+        axis=_axis_of_gains(scoring, f"{gain}, {scoring.name}"),
+        pens=canvas.pens(grid.methods, reference),
+    )
     return [Plot("cost_against_gain", figure, "Cost against gain", caption)]
 
 
 def score_and_loss(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
-    """Acquisition scores against true losses, of each method's first choice."""
+    """Acquisition scores against the labels' losses, of each method's first choice."""
     panels = {}
     for run, cycle, arrays in first_choices(found, arrays_of):
         if not {SCORES, TRUE_LOSSES} <= arrays.keys():
@@ -196,13 +213,13 @@ def score_and_loss(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     if not panels:
         return []
     caption = (
-        "Each pool example's score before any label was seen, against the loss its "
-        "label then gave, and Spearman's correlation of the two: the first "
+        "Each pool example's score before any label was seen, against the loss that "
+        "its label then gave, and Spearman's correlation of the two: the first "
         "acquisition of each method's first seed. Methods without a score (random) "
         "are not here. Axes of heavy-tailed values are logarithmic."
     )
     figure = plots.scores_against_losses(panels)
-    return [Plot("score_against_loss", figure, "Score against true loss", caption)]
+    return [Plot("score_against_loss", figure, "Score against loss", caption)]
 
 
 def embeddings(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
@@ -222,8 +239,8 @@ def embeddings(found: Gathered, arrays_of: ArraysOf) -> list[Plot]:
     caption = (
         "First two principal components of the embeddings of what was scored and of "
         "what was labelled before, the first choice of each method's first seed "
-        "marked. The papers draw t-SNE, which needs a package more; here distances "
-        "keep their meaning. Methods that start from one base model share one map."
+        "marked. Unlike in the papers' t-SNE, distances keep their meaning. Methods "
+        "that start from one base model share one map."
     )
     figure = plots.embedding_maps(panels)
     return [Plot("embedding_map", figure, "Map of the embeddings", caption)]
@@ -331,13 +348,32 @@ def _last_pair(grid: Grid, scoring: Scoring, method: str, reference: str, seed: 
     return (int(known[-1]), float(gains[known[-1]])) if len(known) else None
 
 
-def _scale(scoring: Scoring, gains: bool = False) -> dict[str, Any]:
-    """What `curves.learning_curves` is told of a score."""
-    return {
-        "lowest_best": scoring.sign < 0 and not gains,
-        "digits": scoring.digits(1),
-        "room": 5.0 if scoring.keys.percent else 0.0,
-    }
+def _axis(scoring: Scoring) -> Axis:
+    """The axis of scores."""
+    percent = scoring.keys.percent
+    return Axis(
+        scoring.axis,
+        scoring.digits(1),
+        5.0 if percent else 0.0,
+        (0.0, 100.0) if percent else None,
+        scoring.sign < 0,
+    )
+
+
+def _axis_of_gains(scoring: Scoring, label: str) -> Axis:
+    """The axis of differences, above 0 where a method is better."""
+    return Axis(label, scoring.digits(1, "+"), 1.0 if scoring.keys.percent else 0.0)
+
+
+def _how_drawn(found: Gathered, grid: Grid) -> str:
+    """What means, bars and markers are, as far as there are some."""
+    if len(grid.seeds) == 1:
+        how = "One seed: no intervals."
+    else:
+        how = "Means over seeds with 95 % t intervals."
+    if found.missing:
+        how += " A hollow marker: a mean that not all seeds have reached."
+    return how
 
 
 def _levels(found: Gathered) -> dict[str, float]:

@@ -36,9 +36,7 @@ def chosen(choices: Sequence[Choice], album: Album) -> Markup:
                 lines += overview.lines
                 text = pictures.overview_text
             found.append(
-                _tile(
-                    album, run, arrays, row, lines, f"{rank}. ", size=176, below=below
-                )
+                _tile(album, run, arrays, row, lines, f"{rank}. ", below=below)
             )
         rows.append(page.element("h3", _whose(run, cycle)))
         rows.append(page.tiles(found, "tiles small"))
@@ -67,7 +65,7 @@ def neighbours(choice: Choice, album: Album) -> Markup:
             first = _tile(album, run, arrays, row, _scores(arrays, row), kind="query")
             others = [
                 page.tile(
-                    album.tile(run, example, size=176),
+                    album.tile(run, example),
                     f"p = {probability:.3f}",
                     album.of(run).key(example),
                 )
@@ -119,7 +117,7 @@ def ranked(ranking: Ranking, choice: Choice, album: Album) -> Markup:
     ):
         found = []
         for row in rows.tolist():
-            lines = [f"{ranking.unit} {values[row]:.2f}", *_true_loss(arrays, row)]
+            lines = [f"{ranking.unit} {values[row]:.2f}", *_loss(arrays, row)]
             found.append(_tile(album, run, arrays, row, lines))
         parts += [page.element("h3", title), page.tiles(found)]
     return page.join(parts)
@@ -153,11 +151,9 @@ def label_check(
     return page.join(parts)
 
 
-def _tile(
-    album, run, arrays, row, lines, rank="", kind="", size=208, below=None
-) -> Markup:
+def _tile(album, run, arrays, row, lines, rank="", kind="", below=None) -> Markup:
     example = int(arrays[IDS][row])
-    drawn = album.tile(run, example, album.predicted(run, arrays, row), size=size)
+    drawn = album.tile(run, example, album.predicted(run, arrays, row))
     if drawn is not None and below is not None:
         drawn = page.join([drawn, below])
     return page.tile(drawn, f"{rank}{album.of(run).key(example)}", *lines, kind=kind)
@@ -166,12 +162,12 @@ def _tile(
 def _scores(arrays, row: int) -> list[str]:
     score = interpret.score(arrays, row)
     lines = [] if score is None else [f"score {_short(score)}"]
-    return lines + _true_loss(arrays, row)
+    return lines + _loss(arrays, row)
 
 
-def _true_loss(arrays, row: int) -> list[str]:
+def _loss(arrays, row: int) -> list[str]:
     loss = interpret.true_loss(arrays, row)
-    return [] if loss is None else [f"true loss {_short(loss)}"]
+    return [] if loss is None else [f"loss {_short(loss)}"]
 
 
 def _whose(run, cycle: int) -> str:

@@ -31,6 +31,10 @@ class GatherError(records.WorkdirError):
     """No runs, or runs that cannot stand in one table."""
 
 
+class NothingYet(GatherError):
+    """The folders are there and hold no cycle of a run."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One method with one seed, as read.
@@ -153,7 +157,7 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
     warnings: list[str] = []
     missing: list[str] = []
     read = []
-    for folder in _folders(asked):
+    for folder in run_folders(asked):
         run = _read(folder, warnings)
         if run is None:
             continue
@@ -200,10 +204,10 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
 # Finding and reading
 
 
-def _folders(paths: Sequence[Path]) -> list[Path]:
+def run_folders(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Folders with a `config.json` at or below `paths`, each once, sorted."""
     found: dict[Path, Path] = {}
-    for path in paths:
+    for path in map(Path, paths):
         for folder, names in _walk(path):
             if records.CONFIG in names:
                 # Whatever way it was asked for, a folder is one run.
@@ -306,7 +310,7 @@ def _refuse_nothing(asked, bases, missing, warnings) -> None:
     where = ", ".join(map(str, asked)) or "no folder"
     found = "it holds only base models (loop.cycles=0)" if bases else "nothing found"
     reasons = "".join(f"\n  {line}" for line in [*missing, *warnings])
-    raise GatherError(
+    raise NothingYet(
         f"no run to report on in {where}: {found}. A run is a folder with "
         f"{records.CONFIG} and {records.CYCLES}{reasons}"
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import make_grid, random_first, summary
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import Table, mark_best
+from jalpose.report.text_formats import BEST, Table, mark_best
 from jalpose.storage import cycles
 
 
@@ -29,7 +29,7 @@ def overlap_table(gathered: Gathered) -> Table:
         _budget_table(gathered, _in_top),
         ".0f",
         (
-            "The norms are exact, of the true labels, by the network that chose.",
+            "The norms are exact, of the labels, by the network that chose.",
             *([f"Of a choice at random are expected {listed}."] if listed else []),
         ),
     )
@@ -77,7 +77,7 @@ def fallen_table(gathered: Gathered) -> Table:
         _budget_table(gathered, fallen),
         ".1f",
         (
-            "Of the true labels' gradients; the paper's figure, above 90, is of its "
+            "Of the labels' gradients; the paper's figure, above 90, is of its "
             "losses without labels.",
         ),
     )
@@ -122,6 +122,6 @@ def _table(name, caption, rows: list[dict], form, notes, *, lowest=False) -> Tab
         f"{caption}: mean±standard deviation over runs",
         (Column("method"), *(Column(key, form) for key in columns)),
         tuple(rows),
-        tuple(notes),
+        (*notes, BEST),
         bold=mark_best(rows, columns, lowest=lowest, digits=form),
     )

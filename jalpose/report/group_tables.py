@@ -44,7 +44,10 @@ def groups_table(gathered: Gathered) -> Table:
         known = [count for count in counts if count]
         of_all = {m: summary(np.array(whole[m])) for m in methods}
         rows.append({"group": "all", "pool": float(np.mean(known)), **of_all})
-    notes = ["Groups are what data.groups makes of the images' paths."]
+    notes = [
+        "Groups are the videos or sequences that the data set names, else what "
+        "data.groups makes of the images' paths."
+    ]
     if len(order) > SHOWN:
         notes.append(
             f"The largest {SHOWN} of {len(order)}; all are in each run's cycles.jsonl."

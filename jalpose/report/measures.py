@@ -91,9 +91,9 @@ def measures_of(scoring: Scoring) -> tuple[Measure, ...]:
             "test_spearman", "Spearman, test", ".2f", "test s.", "+z.2f", optional=True
         ),
         Measure("loss_overlap", "top losses %", ".1f", "top loss %", ".0f", True),
-        Measure("selected_loss", "true loss selected", ".4g", "loss chosen", ".3g"),
+        Measure("selected_loss", "loss selected", ".4g", "loss chosen", ".3g"),
         Measure("selected_loss_sd", "its spread", ".4g", "spread", ".3g"),
-        Measure("pool_loss", "true loss scored", ".4g", "of all", ".3g", False, False),
+        Measure("pool_loss", "loss scored", ".4g", "of all", ".3g", False, False),
         Measure("sq_norm_overlap", "top norms %", ".1f", "top norm %", ".0f", True),
         Measure("chance_overlap", "chance %", ".1f", "chance %", ".0f", True, False),
         Measure("mean_distance", "mean distance", ".3g", "distance", ".3g"),
@@ -133,11 +133,12 @@ def measures_table(gathered: Gathered) -> Table:
         (
             f"{in_unit} of the images selected and of all scored, before training "
             "on them. Ranking accuracy (1/2 is chance) and correlations: of the scores "
-            "with the true losses, of all scored and, where asked for, of the test "
-            "set. Top losses and norms: share of the selected among as many of truly "
-            "highest loss or gradient norm. True loss: mean and standard deviation "
+            "with the losses of the labels, of all scored and, where asked for, of the "
+            "test set. Top losses and norms: share of the selected among as many of "
+            "truly highest loss or gradient norm. Loss: mean and standard deviation "
             "over the images selected. Distances: between embeddings of the selected.",
         ),
+        aside=frozenset({"selected_loss_sd", "pool_loss"}),
     )
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import html
 import math
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
@@ -99,14 +98,33 @@ def picture(
     return Markup(f"<img{attributes}>")
 
 
-def plot(data: bytes, caption: Any, alt: str, files: Any = None) -> Markup:
-    """A PNG of a plot on its white card, with a caption and the names of its files."""
-    below = [caption] if files is None else [caption, " ", files]
-    # The header's width; plots have 1.5 pixels for each of the screen's.
-    width = round(struct.unpack(">I", data[16:20])[0] / 1.5)
-    image = picture(data, "image/png", alt, width, "wide" if width > _WIDE else None)
+def drawing(svg: str, caption: Any, alt: str, files: Any = "") -> Markup:
+    """A plot as `canvas.vector` gives it, with a caption and links to its files."""
+    box, inside = svg.split(">", 1)
+    size = [float(number) for number in re.findall(r"[\d.]+", box)[2:4]]
+    # Inches of 72 points each are 100 pixels.
+    width = round(size[0] * 100 / 72)
+    opening = {"class_": "wide" if width > _WIDE else None, "width": width}
+    opening |= {"role": "img", "aria_label": alt}
+    image = Markup(f"{box}{_attributes(opening)}>{inside}")
     card = element("div", image, class_="card")
-    return element("figure", card, element("figcaption", *below), class_="plot")
+    return element("figure", card, element("figcaption", caption, files), class_="plot")
+
+
+def dot(colour: str) -> Markup:
+    """A spot of a method's colour, before its name."""
+    return element("i", style=f"--dot: {colour}", class_="dot", aria_hidden="true")
+
+
+def links(paths: Iterable[str]) -> Markup:
+    """Names of files beside the page as links to them."""
+    return join((element("a", path, href=path) for path in paths), ", ")
+
+
+def zoom(image: Markup) -> Markup:
+    """A picture that a press makes as large as the screen, and another small again."""
+    box = Markup('<input type="checkbox" aria-label="larger">')
+    return element("label", box, image, class_="zoom")
 
 
 def tile(image: Markup | None, title: Any, *lines: Any, kind: str = "") -> Markup:
@@ -166,7 +184,7 @@ def table(
         return details(f"{caption or 'Table'} ({len(lines)} rows)", frame, *said)
     # Not in the table: there a caption is no wider than the columns.
     above = [] if caption is None else [paragraph(caption, class_="caption")]
-    return join([*above, frame, *said])
+    return element("div", *above, frame, *said, class_="block")
 
 
 def _cell(cell: Any, numeric: bool) -> Markup:
@@ -196,7 +214,7 @@ def details(summary: Any, *content: Any) -> Markup:
 
 def render(title: str, lead: Any, sections: Sequence[Section], top: Any = "") -> str:
     """The page: heading, what stands on top, table of contents and sections."""
-    style, script = (_resource(name) for name in ("page_style.css", "page_script.js"))
+    style, script = (resource(name) for name in ("page_style.css", "page_script.js"))
     entries = [
         element("li", element("a", part.title, href=f"#{part.anchor}"))
         for part in sections
@@ -219,5 +237,6 @@ def render(title: str, lead: Any, sections: Sequence[Section], top: Any = "") ->
     )
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """The text of a file beside this module."""
     return resources.files(_PACKAGE).joinpath(name).read_text("utf-8")

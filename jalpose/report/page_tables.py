@@ -1,36 +1,63 @@
 """The tables of a report, and that of its runs, as the page shows them."""
 
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from jalpose.report import page
-from jalpose.report.gather import Gathered
+from jalpose.report.gather import Gathered, Run
 from jalpose.report.page import Markup
+from jalpose.report.tables import Column
 from jalpose.report.text_formats import Table
 from jalpose.storage import cycles
 
 
 def runs_table(found: Gathered) -> Markup:
-    """How far every run has come, and its first and last score."""
+    """How far every run has come, its first and last score, and what it took.
+
+    The base model's seconds stand apart: of the runs that share one only the first has
+    trained it, and its record holds its seconds.
+    """
     rows, scoring = [], found.scoring
     for run in (*found.runs, *found.full):
         last = run.cycles[-1]
-        seconds = sum(cycles.training_seconds(record) or 0.0 for record in run.cycles)
+        base, later = _training(run)
+        choosing = [cycles.choosing_seconds(record) or 0.0 for record in run.cycles]
         rows.append(
             [
                 run.method,
                 run.seed,
-                f"{len(run.cycles)} of {run.last_cycle + 1}",
+                f"{len(cycles.choices(run.cycles))} of {run.last_cycle}",
                 last.get("num_labelled"),
                 _cell(scoring.value(run.cycles[0]), scoring.digits(1)),
                 _cell(scoring.value(last), scoring.digits(1)),
-                page.Cell(f"{seconds:.0f}", seconds),
+                _seconds(base),
+                _seconds(later),
+                _seconds(sum(choosing) or None),
             ]
         )
     name = scoring.name
-    columns = "method", "seed", "cycles", "labelled", f"first {name}", f"last {name}"
+    columns = [
+        *("method", "seed", "choices", "labelled", f"first {name}", f"last {name}"),
+        *("base model s", "later trainings s", "choosing s"),
+    ]
     hint = page.element("span", "A press on a heading sorts a table.", class_="screen")
-    return page.table([*columns, "training s"], rows, "How far each has come", [hint])
+    shared = (
+        "Runs that start from another's base model have its seconds in their records "
+        "only where they trained it themselves."
+    )
+    return page.table(columns, rows, "How far each has come", [shared, hint])
+
+
+def _training(run: Run) -> tuple[float | None, float | None]:
+    """Seconds of the base model's training, and of all later ones, with their tests."""
+    base = [cycles.training_seconds(r) for r in run.cycles if r["cycle"] == 0]
+    later = [cycles.training_seconds(r) or 0.0 for r in run.cycles if r["cycle"] > 0]
+    return (base[0] if base else None), (sum(later) or None)
+
+
+def _seconds(value: float | None) -> page.Cell | None:
+    return None if value is None else page.Cell(f"{value:.0f}", value)
 
 
 def throughput_table(found: Gathered) -> Markup:
@@ -74,29 +101,42 @@ def _median(accounts, work, name, unit=1.0) -> page.Cell | None:
     return page.Cell(f"{middle:.3g}", middle)
 
 
-def as_markup(table: Table, files: str = "") -> Markup:
-    """A table as HTML, its best cells bold; `files` are where else it is written."""
-    filled = [
-        (column, heading)
-        for column, heading in zip(table.columns, table.full_headings, strict=True)
-        if any(table.text(row, column) for row in range(len(table.rows)))
-    ]
+def as_markup(
+    table: Table, files: Markup | str = "", colours: Mapping[str, str] | None = None
+) -> Markup:
+    """A table as HTML.
+
+    Columns without a value and those that stand aside are left out.
+
+    Args:
+      table: what to show.
+      files: where it is written, too.
+      colours: of the methods, as the style sheet has them.
+    """
+    shown: list[tuple[Column, str]] = []
+    aside: list[tuple[Column, str]] = []
+    for column, heading in zip(table.columns, table.full_headings, strict=True):
+        if any(table.text(row, column) for row in range(len(table.rows))):
+            place = aside if column.key in table.aside else shown
+            place.append((column, heading))
     rows = []
     for number, row in enumerate(table.rows):
         cells: list[Any] = []
-        for column, _ in filled:
-            shown: Any = table.text(number, column) or None
-            if shown is not None and (number, column.key) in table.bold:
-                shown = page.element("strong", shown)
-            cells.append(page.Cell(shown, _sort_value(row.get(column.key))))
+        for column, _ in shown:
+            said: Any = table.text(number, column) or None
+            if said is not None and (number, column.key) in table.bold:
+                said = page.element("strong", said)
+            if said in (colours or {}):
+                said = page.join([page.dot((colours or {})[said]), said])
+            cells.append(page.Cell(said, _sort_value(row.get(column.key))))
         rows.append(cells)
     notes: list[Any] = list(table.notes)
-    if empty := set(table.full_headings) - {heading for _, heading in filled}:
-        names = [heading for heading in table.full_headings if heading in empty]
-        notes.append(f"Columns without a value, not shown: {', '.join(names)}.")
-    if files:
-        notes.append(page.element("code", files))
-    return page.table([heading for _, heading in filled], rows, table.caption, notes)
+    if files and aside:
+        more = ", ".join(heading for _, heading in aside)
+        notes.append(page.join([f"With {more}: ", files]))
+    elif files:
+        notes.append(files)
+    return page.table([heading for _, heading in shown], rows, table.caption, notes)
 
 
 def _sort_value(value: Any) -> float | None:

@@ -15,7 +15,7 @@ from jalpose.report.grid import (
 )
 from jalpose.report.scoring import Scoring
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import MU, SIGMA, Table, mark_best, p_value
+from jalpose.report.text_formats import BEST, MU, SIGMA, Table, mark_best, p_value
 from jalpose.storage import cycles
 
 PROPOSED = "eglpp"
@@ -70,7 +70,7 @@ def eglpp_table(gathered: Gathered, proposed: str | None = None) -> Table:
         f"one-tailed paired t-test that {proposed} is better",
         tuple(columns),
         tuple(rows),
-        tuple(f"{reason[0].upper()}{reason[1:]}." for reason in sorted(reasons)),
+        (*(f"{reason[0].upper()}{reason[1:]}." for reason in sorted(reasons)), BEST),
         tuple(groups),
         mark_best(rows, means, lowest=scoring.sign < 0, digits=scoring.digits(2)),
     )
@@ -139,7 +139,7 @@ def _llpp_table(
         f"{caption}: mean±standard deviation over {_seeds(grid)}",
         (Column("method"), *columns),
         tuple(rows),
-        tuple(notes),
+        (*notes, BEST),
         bold=mark_best(rows, [c.key for c in columns], lowest=lowest, digits=digits),
     )
 

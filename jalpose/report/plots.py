@@ -17,14 +17,15 @@ from jalpose.report.canvas import (
     COLOURS,
     GREY,
     INK,
+    ON_DARK,
+    ON_LIGHT,
     SINGLE,
     legend_below,
-    look,
     new_figure,
     new_panels,
     style,
 )
-from jalpose.report.curves import half_interval
+from jalpose.report.curves import Axis, half_interval, widen
 
 
 def matrix(
@@ -64,7 +65,7 @@ def matrix(
             share = (value - low) / (high - low)
             dark = (1 - share if dark_is_low else share) > 0.55
             where: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
-            ink = "white" if dark else INK
+            ink = ON_DARK if dark else ON_LIGHT
             axes.text(column, row, write(float(value)), color=ink, **where)
     style(axes, title, xlabel, ylabel)
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
@@ -73,6 +74,8 @@ def matrix(
     axes.grid(False)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.02)
+    if bar.solids is not None:
+        bar.solids.set_rasterized(True)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.set_label(unit, fontsize=9, color=INK)
     return figure
@@ -81,7 +84,7 @@ def matrix(
 def scores_against_losses(
     panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> Figure:
-    """Scatter scores against true losses, a panel for each method.
+    """Scatter scores against the losses of the labels, a panel for each method.
 
     Args:
       panels: scores [N], losses [N] and selected bool [N] by the panel's title.
@@ -100,7 +103,7 @@ def scores_against_losses(
             if len(v) and v.min() > 0 and v.max() > 20 * np.median(v):
                 set_scale("log")
     figure.supxlabel("acquisition score", fontsize=10, color=INK)
-    figure.supylabel("true loss", fontsize=10, color=INK)
+    figure.supylabel("loss", fontsize=10, color=INK)
     _legend_above(figure, places)
     return figure
 
@@ -136,18 +139,21 @@ def embedding_maps(
 def cost_against_gain(
     points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
-    ylabel: str,
+    axis: Axis,
+    pens: Mapping[str, Mapping[str, Any]],
 ) -> Figure:
     """Place methods by the seconds they cost and the points they gain.
 
     Args:
       points: seconds and gains of the seeds by the method; the mean is drawn, and the
         interval of the mean gain.
+      axis: of the gains.
+      pens: looks of the methods.
     """
     figure = new_figure(SINGLE)
     axes = figure.add_subplot()
-    for index, (name, (seconds, gains)) in enumerate(points.items()):
-        pen = {**look(index), "linestyle": "none", "markersize": 8}
+    for name, (seconds, gains) in points.items():
+        pen = {**pens[name], "linestyle": "none", "markersize": 8}
         half = half_interval(np.asarray(gains, np.float64))
         axes.errorbar(
             float(np.mean(seconds)),
@@ -161,9 +167,12 @@ def cost_against_gain(
     means = [float(np.mean(seconds)) for seconds, _ in points.values()]
     wide = min(means) > 0 and max(means) > 5 * min(means)
     note = " (log)" if wide else ""
-    style(axes, "Cost against gain", f"acquisition, seconds a run{note}", ylabel)
+    style(axes, "Cost against gain", f"acquisition, seconds a run{note}", axis.label)
     if wide:
         axes.set_xscale("log")
+    else:
+        axes.set_xlim(0, None)
+    widen(axes, 2 * axis.room)
     legend_below(figure, *axes.get_legend_handles_labels())
     return figure
 
@@ -201,4 +210,5 @@ def _legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
     if panels:
         handles, labels = panels[0].get_legend_handles_labels()
         where: dict[str, Any] = {"loc": "outside upper left", "frameon": False}
-        figure.legend(handles, labels, ncols=len(labels), fontsize=9, **where)
+        where |= {"fontsize": 9, "labelcolor": INK}
+        figure.legend(handles, labels, ncols=len(labels), **where)

@@ -91,7 +91,8 @@ class Scoring:
 
     def digits(self, percent: int, sign: str = "", other: str = ".4g") -> str:
         """Format of scores: decimals in percent, digits that count of other numbers."""
-        return f"{sign}.{percent}f" if self.keys.percent else f"{sign}{other}"
+        form = f".{percent}f" if self.keys.percent else other
+        return f"{sign}z{form}"  # no -0.0
 
 
 def keys_of(task: str, metrics: Mapping[str, Any] = MappingProxyType({})) -> ScoreKeys:

@@ -8,7 +8,7 @@ import numpy as np
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import score_grid, summary
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import MeanSd, Table, mark_best
+from jalpose.report.text_formats import MeanSd, Table
 from jalpose.storage import cycles, records
 
 MOST_PARTS = 120  # of which every one has a row
@@ -189,11 +189,6 @@ def parts_table(gathered: Gathered) -> Table:
             "run's cycles.jsonl."
         ]
         rows = _ends(rows, methods)
-    bold = set()
-    for place, row in enumerate(rows):
-        below = [{"score": row[method]} for method in methods]
-        best = mark_best(below, ["score"], lowest=scoring.sign < 0)
-        bold |= {(place, methods[index]) for index, _ in best}
     if rows:
         whole = {m: summary(grid.of(m)[:, cycle]) for m in methods}
         rows.append({part: "all", **whole})
@@ -205,7 +200,6 @@ def parts_table(gathered: Gathered) -> Table:
         (Column(part), *(Column(name, scoring.digits(1)) for name in methods)),
         tuple(rows),
         (f"Runs: {counts}.", *notes),
-        bold=frozenset(bold),
     )
 
 

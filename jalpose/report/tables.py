@@ -77,7 +77,7 @@ def scoring_of_runs(workdirs: Workdirs) -> Scoring:
 
 
 def comparison_columns(
-    labels: Sequence[str], reference: str | None = None, digits: str = ".1f"
+    labels: Sequence[str], reference: str | None = None, digits: str = "z.1f"
 ) -> list[Column]:
     """The columns of `compare_runs`: scores, then signed differences.
 
@@ -92,12 +92,12 @@ def comparison_columns(
         Column("cycle"),
         Column("num_labelled", heading="labelled"),
         *(Column(label, digits) for label in labels),
-        *(Column(f"{label} - {reference}", f"+z{digits}") for label in others),
+        *(Column(f"{label} - {reference}", f"+{digits}") for label in others),
     ]
 
 
 def runs_below_each_other(
-    rows: Sequence[Mapping], labels: Sequence[str], digits: str = ".1f"
+    rows: Sequence[Mapping], labels: Sequence[str], digits: str = "z.1f"
 ) -> tuple[list[dict], list[Column]]:
     """The scores of `compare_runs` with a row a run: rows and columns."""
     below = [

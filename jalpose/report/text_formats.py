@@ -79,6 +79,7 @@ class Table:
       notes: sentences below the table.
       groups: a heading above each column; equal neighbours share one. () for none.
       bold: (row, column key) of the cells in bold.
+      aside: keys of the columns that a page leaves to the files.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Table:
     notes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     bold: frozenset[tuple[int, str]] = frozenset()
+    aside: frozenset[str] = frozenset()
 
     def __post_init__(self):
         """Refuse groups that do not fit the columns."""
@@ -119,6 +121,9 @@ class Table:
         """Whether a column is set flush left."""
         values = [row.get(column.key) for row in self.rows]
         return any(isinstance(value, str) for value in values)
+
+
+BEST = "Bold: the best mean, as the paper prints it; that is no test."
 
 
 def mark_best(

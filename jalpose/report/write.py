@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jalpose.report import (
     contents,
     engine_plots,
     evidence,
+    group_plots,
     interpret,
     origins,
     page,
@@ -27,7 +29,7 @@ from jalpose.report.evidence import Plot
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import choose_reference
 from jalpose.report.page import Markup, Section
-from jalpose.report.text_formats import counted
+from jalpose.report.text_formats import Table, counted
 from jalpose.storage import records
 from jalpose.storage.arrays import EMBEDDINGS, LABELLED_EMBEDDINGS
 from jalpose.tasks import registry
@@ -73,6 +75,8 @@ class Report:
         self.folders = [Path(folder) for folder in folders]
         self.reference = choose_reference(found.methods, options.reference)
         self.warnings = list(found.warnings)
+        pens = canvas.pens(found.methods, self.reference)
+        self.colours = {name: canvas.variable(pen) for name, pen in pens.items()}
         task = registry.pictures_of(found.task)
         self.pictured = None
         if task is not None:
@@ -86,8 +90,7 @@ class Report:
         # In this order: what cannot be read comes to light on the way.
         runs = (*self.found.runs, *self.found.full, *self.found.bases)
         parts = [
-            self._results(),
-            self._tables(),
+            *self._groups(),
             self._scores(),
             self._engines(),
             *self._interpretation(),
@@ -144,7 +147,7 @@ class Report:
         """The verdict beside the learning curves, and below what is amiss."""
         found = verdict.judge(self.found, self.reference)
         said = [
-            page.paragraph(found.sentence, class_="sentence"),
+            page.paragraph(*_claim_first(found.sentence), class_="sentence"),
             page.paragraph(found.saved) if found.saved else "",
             *(page.paragraph(line, class_="caution") for line in found.warnings),
             *(page.paragraph(line, class_="note") for line in found.notes),
@@ -171,32 +174,35 @@ class Report:
 
     # Results
 
+    def _groups(self) -> list[Section | None]:
+        """The sections of `contents`, each with its plots before its tables."""
+        found, reference = self.found, self.reference
+        plots = {
+            "results": evidence.learning(found, reference)[1:],
+            "cost": evidence.costs(found, reference),
+            "pairs": evidence.matrices(found, reference),
+        }
+        return [
+            self._section(
+                group.anchor,
+                group.title,
+                [
+                    *map(self._plot, plots.get(group.anchor, [])),
+                    *map(self._table, group.tables),
+                ],
+            )
+            for group in contents.make_groups(found, reference=reference)
+        ]
+
     def _runs(self) -> Section:
         tables = page_tables.runs_table, page_tables.throughput_table
         return Section("runs", "Runs", page.join(table(self.found) for table in tables))
-
-    def _results(self) -> Section | None:
-        found, reference = self.found, self.reference
-        plots = [
-            *evidence.learning(found, reference)[1:],
-            *evidence.matrices(found, reference),
-            *evidence.costs(found, reference),
-        ]
-        return self._section("results", "Results", map(self._plot, plots))
-
-    def _tables(self) -> Section | None:
-        tables = contents.make_tables(self.found, reference=self.reference)
-        written = text_formats.write_tables(tables, self.out / "tables")
-        parts = []
-        for table in tables:
-            names = ", ".join(f"tables/{path.name}" for path in written[table.name])
-            parts.append(page_tables.as_markup(table, names))
-        return self._section("tables", "Tables", parts)
 
     def _scores(self) -> Section | None:
         plots = [
             *evidence.score_and_loss(self.found, self.arrays),
             *evidence.embeddings(self.found, self.arrays),
+            *group_plots.group_maps(self.found, self.arrays),
         ]
         return self._section("scores", "Scores and embeddings", map(self._plot, plots))
 
@@ -213,20 +219,19 @@ class Report:
     def _comparison(self, comparison: evidence.Comparison, name: str) -> Markup:
         record, reference = comparison.record, comparison.record["reference"]
         others = [row for row in record["engines"] if row["label"] != reference]
-        for kind in ("png", "pdf"):
-            engine_plots.plot_scores(
-                self.out / "plots" / f"{name}.{kind}",
-                comparison.scores[reference],
-                {row["label"]: comparison.scores[row["label"]] for row in others},
-                {row["label"]: row["spearman"] for row in others},
-                reference,
-                [row["label"] for row in others if row["stands_in"]],
-            )
+        figure = engine_plots.scores_figure(
+            comparison.scores[reference],
+            {row["label"]: comparison.scores[row["label"]] for row in others},
+            {row["label"]: row["spearman"] for row in others},
+            reference,
+            [row["label"] for row in others if row["stands_in"]],
+        )
         caption = (
-            f"Squared gradient norms of {record.get('num_images')} pool images by "
-            f"each engine against those by {reference}, with Spearman's correlation: "
+            f"Gradient norms of {record.get('num_images')} pool images by each engine "
+            f"against those by {reference}, with Spearman's correlation: "
             f"{comparison.folder}."
         )
+        plot = Plot(name, figure, "norms by engine", caption)
         rows = [
             [
                 row["label"],
@@ -238,9 +243,7 @@ class Report:
             for row in record["engines"]
         ]
         columns = "engine", "Spearman", "median error", "s an image", "peak MiB"
-        return page.join(
-            [self._inlined(name, caption, "norms by engine"), page.table(columns, rows)]
-        )
+        return page.join([self._plot(plot), page.table(columns, rows)])
 
     # Interpretation
 
@@ -276,7 +279,7 @@ class Report:
             f"A wrong label makes both high, and so does {what} the model does not "
             f"know: look before correcting. All {counted(len(rows), 'example')} are "
             "in ",
-            page.element("code", LABEL_CHECK),
+            page.links([LABEL_CHECK]),
             ", for annotators.",
         )
         body = intro if drawn is None else drawn.label_check(intro, bought)
@@ -289,14 +292,25 @@ class Report:
         return Section(anchor, title, body) if body else None
 
     def _plot(self, plot: Plot) -> Markup:
-        for kind in ("png", "pdf"):
-            canvas.save(plot.figure, self.out / "plots" / f"{plot.name}.{kind}")
-        return self._inlined(plot.name, plot.caption, plot.title)
+        paths = [f"plots/{plot.name}.{kind}" for kind in ("pdf", "png")]
+        for path in paths:
+            canvas.save(plot.figure, self.out / path)
+        svg = canvas.vector(plot.figure, plot.name)
+        files = page.join([" ", page.links(paths)])
+        return page.drawing(svg, plot.caption, plot.title, files)
 
-    def _inlined(self, name: str, caption: str, alt: str) -> Markup:
-        data = (self.out / "plots" / f"{name}.png").read_bytes()
-        files = page.element("code", f"plots/{name}.pdf")
-        return page.plot(data, caption, alt, files)
+    def _table(self, table: Table) -> Markup:
+        written = text_formats.write_tables([table], self.out / "tables")[table.name]
+        files = page.links(f"tables/{path.name}" for path in written)
+        return page_tables.as_markup(table, files, self.colours)
+
+
+def _claim_first(sentence: str) -> list[Markup | str]:
+    """A sentence whose claim, up to its first colon or stop, stands out."""
+    claim = re.match(r".{12,}?[:.] ", sentence)
+    if claim is None:
+        return [sentence]
+    return [page.element("strong", claim[0].strip()), " ", sentence[claim.end() :]]
 
 
 @dataclasses.dataclass(frozen=True)

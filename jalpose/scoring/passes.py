@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Integer, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 
 from jalpose.data import pipeline
 from jalpose.data.dataset import Dataset
@@ -26,6 +26,8 @@ from jalpose.tasks.task import Task
 from jalpose.training.companion import Learner, Seen
 from jalpose.training.trainer import network_of, scale_images
 
+# Images, or rows of numbers.
+Images = UInt8[AnyArray, "b y x 3"] | Float[AnyArray, "b f"]
 LabelsOf = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
@@ -202,7 +204,7 @@ class Passes:
             self._built[key] = build()
         return self._built[key]
 
-    def output(self, variables, images: UInt8[AnyArray, "b y x 3"]) -> Output:
+    def output(self, variables, images: Images) -> Output:
         """What the network, and the head if any, says of uint8 [B, S, S, 3]."""
         output = self.model.apply(network_of(variables), scale_images(images))
         if "head" in variables:
@@ -210,7 +212,7 @@ class Passes:
             output = output._replace(head=said)
         return output
 
-    def members_output(self, variables, images: UInt8[AnyArray, "b y x 3"]) -> Output:
+    def members_output(self, variables, images: Images) -> Output:
         """What each member of a committee says: `Output` of [K, B, ...]."""
         members = [
             variables["members"][k] for k in sorted(variables["members"], key=int)
@@ -219,9 +221,7 @@ class Passes:
         images = scale_images(images)
         return jax.lax.map(lambda member: self.model.apply(member, images), stacked)
 
-    def dropout_output(
-        self, variables, images: UInt8[AnyArray, "b y x 3"], keys
-    ) -> Output:
+    def dropout_output(self, variables, images: Images, keys) -> Output:
         """What the network says of each image under dropout: `Output` [K, B, ...].
 
         Args:
@@ -242,7 +242,7 @@ class Passes:
 
         return jax.lax.map(sample, jnp.swapaxes(keys, 0, 1))
 
-    def companion_output(self, variables, images: UInt8[AnyArray, "b y x 3"]):
+    def companion_output(self, variables, images: Images):
         """What the companion says of uint8 [B, S, S, 3]: see `Learner.describe`."""
         assert self.companion is not None  # it is among the variables
         output = self.output(variables, images)

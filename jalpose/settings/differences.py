@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 # Keys that came after the first records, and the values that do what was done before.
 SINCE: dict[str, Any] = {
     "task": "pose",
+    "papers": "",
     "transfer": "",
     "evaluation.train_score": False,
     "evaluation.test_scores": False,
@@ -31,6 +32,7 @@ SINCE: dict[str, Any] = {
     "oracle.name": "simulated",
     "data.rare_test": -1.0,
     "data.frames": 1,
+    "data.frames_spread": 0.0,
     "data.groups": "none",
     "data.photos.labelled": "",
     "data.photos.pool": "",
@@ -47,6 +49,7 @@ SINCE: dict[str, Any] = {
     "evaluation.sigmas": [],
     "acquisition.coreset.space": "embedding",
     "acquisition.coreset.cotangents": "random",
+    "acquisition.coreset.layers": "all",
     "acquisition.coreset.directions": 4,
     "acquisition.coreset.candidates": 9,
     "acquisition.coreset.size": 512,

@@ -20,6 +20,9 @@ def common() -> ConfigDict:
     config = ConfigDict()
     config.name = ""  # of the config file; set by it
     config.scale = "paper"  # tiny | small | paper; set by it
+    # Preset of what a paper's published code does, see a task's `published.py`; set by
+    # papers= after the colon, before any --config.key.
+    config.papers = ""
     config.task = ""  # what is predicted, see jalpose/tasks/registry.py; set by it
     config.seed = 0  # of everything that is drawn
     # Seeds of a part of it, where only that part is to vary or to stay; -1: `seed`.
@@ -48,7 +51,8 @@ def common() -> ConfigDict:
     # initial | all (the pool's too: the level that choosing can reach, without choices)
     data.labelled = "initial"
     data.size = 256  # crop height and width, pixels
-    # Keep the crops of image files in cache_dir, cut once: 3 size^2 bytes an example.
+    # Keep the crops of image files in cache_dir, of drawn images in memory, cut once:
+    # 3 size^2 bytes an example.
     data.packed = True
     data.threads = 4  # reading and cropping threads
     # Images that cannot be decoded to their end: refuse | leave_out (and their labels).
@@ -168,7 +172,7 @@ def common() -> ConfigDict:
     experiment.full = False  # each seed also once on all labels, without choices
 
     output = config.output = ConfigDict()
-    output.tensorboard = True
+    output.tensorboard = True  # scalars and pictures for TensorBoard
     output.images = 16  # pictures drawn a cycle
     output.report = True  # with loop.compare: end with the report of all methods
     output.trace = 0  # pieces of each kind of work traced by JAX's profiler
@@ -294,14 +298,19 @@ def known_keys(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def check_key(config: ConfigDict, key: str) -> None:
-    """Raise ConfigError with the known keys of its section unless `key` exists.
-
-    A key of no known section is answered with all there are.
-    """
+    """Raise ConfigError unless `key` exists, with those of its section, or sections."""
     known = known_keys(config)
     if key in known:
         return
-    beside = [k for k in known if k.startswith(key.partition(".")[0] + ".")]
-    listed = "\n  ".join(beside or known)
-    hint = did_you_mean(key, known)
-    raise ConfigError(f"unknown config key {key!r}.{hint} Known keys:\n  {listed}")
+    section, _, _ = key.rpartition(".")
+    while section and not any(k.startswith(f"{section}.") for k in known):
+        section = section.rpartition(".")[0]
+    start = f"{section}." if section else ""
+    below = [k.removeprefix(start) for k in known if k.startswith(start)]
+    names = dict.fromkeys(name.partition(".")[0] for name in below)
+    where = f"in {section}" if section else "at the top"
+    raise ConfigError(
+        f"unknown config key {key!r}. Known {where}: {', '.join(names)}; "
+        f"--config_help{'=' if section else ''}{section} says what they are."
+        f"{did_you_mean(key, known)}"
+    )

@@ -66,6 +66,9 @@ BOUGHT_SQUARED_NORMS = _declare("bought_squared_norms", "B", "float32", "trained
 IDS = _declare("ids", "M", "int64", "selected")  # of what was scored, rising
 SCORES = _declare("scores", "M", "float32", "selected")  # NaN without a score
 SELECTED = _declare("selected", "b", "int64", "selected")  # ids, the first pick first
+# Place of each one's group among the names in the cycle's record, `acquisition.groups`;
+# -1 of one that is in none. Of sets with videos, sequences or groups alone.
+GROUP_NUMBERS = _declare("group_numbers", "M", "int32", "selected")
 
 EXPECTED_CLICKS = _declare(  # where the budget is in clicks
     "expected_clicks", "M", "int64", "selected"
@@ -146,6 +149,16 @@ CLUSTER = _declare(  # number of the nearest labelled or picked; of typiclust it
 )
 VARIANCE = _declare("variance", "M", "float32", "explanation of maxdet")
 PICK_VARIANCE = _declare("pick_variance", "M", "float32", "explanation of maxdet")
+# Of a number's labels: variance over all models, squared distance of their mean from
+# the network's number, and the squared norm of that number's gradient.
+LABEL_VARIANCE = _declare(
+    "label_variance",
+    "M",
+    "float32",
+    "explanation of egl_regression and predictive_variance",
+)
+SQUARED_BIAS = _declare("squared_bias", "M", "float32", "explanation of egl_regression")
+SQUARED_NORM = _declare("squared_norm", "M", "float32", "explanation of egl_regression")
 REDUCTION = _declare("reduction", "M", "float32", "explanation of bait")
 PICK_REDUCTION = _declare("pick_reduction", "M", "float32", "explanation of bait")
 TYPICALITY = _declare("typicality", "M", "float32", "explanation of typiclust")

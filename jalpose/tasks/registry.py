@@ -17,6 +17,7 @@ from jalpose.settings.checks import one_of
 TASKS = {
     "pose": "jalpose.tasks.pose",
     "classification": "jalpose.tasks.classification",
+    "regression": "jalpose.tasks.regression",
 }
 
 USUAL = "pose"  # of configs written before tasks had names

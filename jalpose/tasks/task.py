@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 Label = dict[str, jax.Array]
 Arrays = dict[str, jax.Array]
@@ -24,6 +25,10 @@ class Task(Protocol):
       size: height and width of the image that the network sees, pixels.
       num_outputs: of the network: joints, classes, numbers.
       label_shapes: of one label as the network's training sees it, by name.
+
+    A task whose examples are no images but rows of numbers names their shape in
+    `example`, a `ShapeDtypeStruct`; where the contract says image it then gets a row,
+    and `size` is 1.
 
     A task with `posterior` lists its kinds in `posteriors`, and those that `candidates`
     knows, where they are others, in `candidate_posteriors`; one with `disagreement` its
@@ -131,9 +136,22 @@ CAPABILITIES = {
     "predicted_target": "(prediction, label) -> target: what the network says in the "
     "place of a label",
     "predicted_label": "(prediction) -> label: what the network would answer",
+    "predicted_point": "(prediction) -> [C]: what it would answer as a point, near "
+    "that of another example where the answers are alike",
     "illustrate": "(prediction) -> arrays: what is kept of a few examples for pictures",
+    "moments": "(prediction) -> mean and variance of one number, in the unit of the "
+    "first part of `target`",
+    "pixels": "examples that are images, which can be put together again",
     "skeleton": "named joints and the links between them",
 }
+
+
+def example_of(task: Any) -> jax.ShapeDtypeStruct:
+    """One example as it is read: uint8 [S, S, 3], or the rows that a task names."""
+    rows = getattr(task, "example", None)
+    if rows is not None:
+        return rows
+    return jax.ShapeDtypeStruct((task.size, task.size, 3), jnp.uint8)
 
 
 def lacking(task: Any, capabilities: Collection[str]) -> tuple[str, ...]:

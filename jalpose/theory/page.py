@@ -70,15 +70,17 @@ def write(out: Path, found: Sequence[Sides], losses: TrueLosses | None) -> list[
     for anchor, title, some in parts:
         body = [
             page_tables.as_markup(
-                one, ", ".join(str(path.relative_to(out)) for path in written[one.name])
+                one,
+                page.links(str(path.relative_to(out)) for path in written[one.name]),
             )
             for one in some
         ]
         if anchor in figures:
             name, figure, caption = figures[anchor]
             canvas.save(figure, out / "plots" / f"{name}.png")
-            data = (out / "plots" / f"{name}.png").read_bytes()
-            body.append(page.plot(data, caption, caption))
+            files = page.join([" ", page.links([f"plots/{name}.png"])])
+            svg = canvas.vector(figure, name)
+            body.append(page.drawing(svg, caption, caption, files))
         sections.append(Section(anchor, title, page.join(body)))
     lines = summary(every)
     lead = page.bullets(lines)

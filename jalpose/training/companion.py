@@ -12,7 +12,7 @@ import numpy as np
 from jalpose.models.output import Output
 from jalpose.runtime import sharding
 from jalpose.runtime.throughput import Flow
-from jalpose.tasks.task import Label, Task
+from jalpose.tasks.task import Label, Task, example_of
 from jalpose.training.trainer import network_of, scale_images
 
 
@@ -164,8 +164,7 @@ class CompanionTrainer:
         return state, {k: np.array([float(h[k]) for h in history]) for k in names}
 
     def _init_fn(self, key):
-        size = self.task.size
-        images = jnp.zeros((1, size, size, 3))
+        images = jnp.zeros((1, *example_of(self.task).shape))
         # Of the network's output only the shapes matter.
         output, _ = self.model.init_with_output(key, images)
         label = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from jalpose.runtime import sharding
 from jalpose.runtime.throughput import Flow
-from jalpose.tasks.task import Task
+from jalpose.tasks.task import Task, example_of
 from jalpose.training import objectives
 from jalpose.training.needs import Head
 from jalpose.training.optimisation import Optimisation
@@ -218,9 +218,9 @@ class Trainer:
     def lower_step(self, batch: int):
         """Lowered training step for `batch` examples, from shapes alone."""
         state = jax.eval_shape(self.init, jax.random.key(0))
-        size = self.task.size
+        example = example_of(self.task)
         rows = {
-            "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8),
+            "image": jax.ShapeDtypeStruct((batch, *example.shape), example.dtype),
             "label": {
                 name: jax.ShapeDtypeStruct((batch, *one.shape), one.dtype)
                 for name, one in self.task.label_shapes.items()
@@ -240,7 +240,7 @@ class Trainer:
         return self.head.module.init(key, output)["params"]
 
     def _blank(self):
-        return jnp.zeros((1, self.task.size, self.task.size, 3))
+        return jnp.zeros((1, *example_of(self.task).shape))
 
     def _augmented(self, batch, key):
         """(images, labels, targets) of a batch, augmented."""
@@ -349,7 +349,9 @@ class Trainer:
 
 
 def scale_images(images):
-    """Uint8 [0, 255] -> float32 [0, 1]."""
+    """Uint8 [0, 255] -> float32 [0, 1]; rows of float32 as they are."""
+    if images.dtype != jnp.uint8:
+        return images
     return images.astype(jnp.float32) / 255.0
 
 

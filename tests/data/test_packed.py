@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from jalpose.data.packed import PackedCrops
+from jalpose.data.packed import CropsInMemory, PackedCrops
 from jalpose.tasks.pose.sources import load_dataset
 from tests.support import miniature, small
 
@@ -95,10 +95,6 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     assert get(packed, Cutter(), 1).shape == (SIZE, SIZE, 3)
 
 
-def test_figures_are_drawn_not_kept():
-    assert small.dataset().packed is None
-
-
 def test_crops_of_image_files_are_those_that_are_cut(tmp_path):
     miniature.write_miniature(tmp_path / "raw", 40, 9, image_size=(48, 64))
     changes = {
@@ -120,3 +116,27 @@ def test_crops_of_image_files_are_those_that_are_cut(tmp_path):
             assert np.array_equal(kept.crop(example, 16), cut.crop(example, 16))
     (sums,) = (tmp_path / "cache").glob("crops-32-*/sums.bin")
     assert np.count_nonzero(np.fromfile(sums, np.uint32)) == 3
+
+
+def test_in_memory_as_many_are_kept_as_there_is_room_for():
+    cutter, packed = Cutter(), CropsInMemory(SIZE, limit=2 * SIZE * SIZE * 3)
+    crops = [get(packed, cutter, example) for example in (5, 0, 5, 3, 3, 0)]
+    assert cutter.cut == [5, 0, 3, 3]
+    alone = Cutter()
+    for example, crop in zip((5, 0, 5, 3, 3, 0), crops, strict=True):
+        np.testing.assert_array_equal(crop, alone(example)())
+    with pytest.raises(ValueError, match="read-only"):
+        crops[0][0] = 0
+
+
+def test_figures_are_drawn_once():
+    data = small.configure().data
+    kept = load_dataset(data, 0)
+    with data.unlocked():
+        data.packed = False
+    drawn = load_dataset(data, 0)
+    assert drawn.packed is None
+    for example in (0, 3, 0):
+        crop = kept.crop(example, data.size)
+        np.testing.assert_array_equal(crop, drawn.crop(example, data.size))
+    assert kept.crop(3, data.size) is kept.crop(3, data.size)

@@ -29,7 +29,7 @@ from jalpose.engine_comparison.options import Options
 from jalpose.loop import checkpoints, context
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.models.registry import MODELS
-from jalpose.report import engine_plots
+from jalpose.report import canvas, engine_plots
 from jalpose.runtime import provenance
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
@@ -263,7 +263,8 @@ def test_plots_can_be_opened(compared):
 def test_plots_of_scores_that_are_zero_constant_or_negative(tmp_path):
     exact = np.array([0.0, 1, 2, 3])
     scores = {"negative": -exact, "constant": np.ones(4), "zero": np.zeros(4)}
-    engine_plots.plot_scores(tmp_path / "a.png", exact, scores, dict.fromkeys(scores))
+    figure = engine_plots.scores_figure(exact, scores, dict.fromkeys(scores))
+    canvas.save(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
 
 

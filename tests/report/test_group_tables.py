@@ -5,11 +5,13 @@ import types
 
 import numpy as np
 
-from jalpose.loop.recorder import groups_chosen
+from jalpose.data.dataset import join_sources
+from jalpose.loop.recorder import group_numbers, groups_chosen
 from jalpose.report.contents import make_tables
 from jalpose.report.gather import gather
 from jalpose.report.group_tables import SHOWN, groups_table
 from jalpose.storage import records
+from jalpose.tasks.pose.figures import FigureSource
 from tests.support import fake_runs, small
 
 DATA = small.dataset()
@@ -29,6 +31,33 @@ def test_records_count_the_pool_and_the_chosen_of_each_group():
     assert groups_chosen(DATA, chosen) == {}
     alone = dataclasses.replace(DATA, groups=DATA.files)
     assert groups_chosen(alone, chosen) == {}
+
+
+def test_videos_come_before_groups_and_frames_of_none_are_left_out():
+    videos = tuple("" if n % 4 == 3 else f"v{n % 4}" for n in range(len(DATA.keys)))
+    groups = ("all",) * len(DATA.keys)
+    data = dataclasses.replace(DATA, groups=groups, videos=videos)
+    chosen = data.pool[:4]
+    found = groups_chosen(data, chosen)
+    assert list(found) == ["v0", "v1", "v2"]
+    assert sum(counts["chosen"] for counts in found.values()) == 3
+    numbers = group_numbers(data, chosen)
+    names = [videos[i] for i in chosen.tolist()]
+    wanted = [list(found).index(name) if name else -1 for name in names]
+    assert numbers.tolist() == wanted and numbers.dtype == np.int32
+    assert group_numbers(DATA, chosen) is None
+
+
+def test_frames_of_drawn_sequences_have_their_sequence():
+    source = FigureSource(7, 3, 0.5, image_size=32, start=4, frames=3)
+    videos = source.annotations.videos
+    assert [videos.count(name) for name in dict.fromkeys(videos)] == [3, 3, 1]
+    alone = FigureSource(3, 3, 0.5, image_size=32)
+    assert alone.annotations.videos is None
+    parts = {"initial": [0], "pool": [1], "test": [2]}
+    joined = join_sources([alone, source], **parts, truth={}, windows=None)
+    assert joined.videos == ("", "", "", *videos)
+    assert join_sources([alone], **parts, truth={}, windows=None).videos is None
 
 
 def run_of(method, *choices):

@@ -148,7 +148,6 @@ def test_the_parts_are_classes(found):
     table = selection_tables.parts_table(found)
     assert table.name == "classes" and table.caption.startswith("MAE of each class")
     assert [row["class"] for row in table.rows] == ["first", "second", "all"]
-    assert {key for _, key in table.bold} == {"eglpp"}
     first, _, whole = table.rows
     assert first["eglpp"].mean == pytest.approx(whole["eglpp"].mean + 0.05)
 
@@ -168,10 +167,9 @@ def test_measures_of_the_score_are_as_recorded(found):
 def test_what_lies_below_the_reference_is_drawn_above(found):
     scores, gains = evidence.learning(found, "random")
     legend = [text.get_text() for text in scores.figure.legends[0].get_texts()]
-    assert [entry.split()[0] for entry in legend] == ["eglpp", "random", "coreset"]
+    assert [line.split()[0] for line in legend[:3]] == ["eglpp", "random", "coreset"]
     assert scores.figure.axes[0].get_ylabel() == "MAE"
-    words = [text.get_text() for text in scores.figure.axes[0].texts]
-    assert "mean brightness 0.2" in words and "all 2000 labels 0.1" in words
+    assert legend[3:] == ["mean brightness 0.2", "all 2000 labels 0.1"]
     assert gains.figure.axes[0].get_title(loc="left") == "Below random"
     lines = {line.get_label(): line for line in gains.figure.axes[0].get_lines()}
     assert lines["eglpp"].get_ydata()[2] == pytest.approx(0.03, abs=0.005)

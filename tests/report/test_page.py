@@ -15,7 +15,8 @@ from jalpose.tasks.pose import pictures
 from tests.support import fake_runs, recorded_runs
 
 SECTIONS = [
-    "results", "tables", "scores", "chosen", "neighbours", "peaks", "confidence",
+    "results", "choices", "parts", "cost", "layouts", "scores", "chosen", "neighbours",
+    "peaks", "confidence",
     "labels", "runs", "terms", "provenance",
 ]  # fmt: skip
 METHODS = ("random", "eglpp", "multipeak_entropy")
@@ -78,7 +79,7 @@ def report(folder, tmp_path_factory):
 def test_every_section_is_there_and_in_the_contents(report):
     reader = read(report / "index.html")
     assert [a["id"] for a in reader.all("section")] == SECTIONS
-    links = [a["href"] for a in reader.all("a")]
+    links = [a["href"] for a in reader.all("a") if a["href"].startswith("#")]
     assert links[: len(SECTIONS)] == [f"#{anchor}" for anchor in SECTIONS]
 
 
@@ -91,10 +92,11 @@ def test_nothing_comes_from_elsewhere(report):
         re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", a["src"])
         for a in pictures
     )
-    assert all(a["href"].startswith("#") for a in reader.all("a"))
+    links = {a["href"] for a in reader.all("a") if not a["href"].startswith("#")}
+    assert links and all((report / link).is_file() for link in links)
     assert not reader.all("link")
     assert all("src" not in a for a in reader.all("script"))
-    assert not re.search(r"https?://|url\(|@import|fetch\(", text)
+    assert not re.search(r"https?://|url\((?!#)|@import|fetch\(", text)
     assert "default-src &#x27;none&#x27;" in text
 
 
@@ -109,6 +111,45 @@ def test_what_is_missing_stands_on_top(report):
     text = read(report / "index.html").text
     assert "eglpp, seed 1: cycle 2 of 0 to 2 is not there yet" in text
     assert "multipeak_entropy: there is no run of seed 1" in text
+
+
+def test_the_verdict_stands_before_the_contents(report):
+    text = (report / "index.html").read_text("utf-8")
+    top = text[: text.index("<nav")]
+    assert 'class="verdict"' in top and "no test is possible." in top
+    assert "plots/learning_curves.pdf" in top and "<svg viewBox" in top
+
+
+def test_a_press_makes_a_picture_large_without_a_script(report):
+    reader = read(report / "index.html")
+    boxes = [a for a in reader.all("input") if a["type"] == "checkbox"]
+    assert len(boxes) == len(reader.all("img")) > 50
+    assert ".zoom input:checked" in page.resource("page_style.css")
+
+
+def test_of_one_seed_what_says_nothing_is_left_out(report):
+    text = read(report / "index.html").text
+    for words in ("says nothing", "Columns without a value", "Pairwise penalty"):
+        assert words not in text
+    assert not re.search(r"-0\.0*(?!\d)", text)
+    assert not re.search(r"-0\.0*(?!\d)", text)
+
+
+def test_a_single_run_is_compared_with_nothing(tmp_path):
+    run = fake_runs.write_run(tmp_path / "run", "eglpp", 0)
+    assert command.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
+    reader = read(tmp_path / "out" / "index.html")
+    assert "compared with" not in reader.text and "Area under" not in reader.text
+    assert "eglpp alone, 1 seed" in reader.text
+    assert not {"pairs", "layouts"} & {a["id"] for a in reader.all("section")}
+
+
+def test_the_base_models_seconds_stand_apart(folder):
+    table = page_tables.runs_table(gather([folder / "random", folder / "unfinished"]))
+    cells = re.findall("<td[^>]*>(.*?)</td>", table)
+    assert cells[2:4] == ["2 of 2", "18"]  # eglpp, a cycle behind: two choices
+    assert cells[6:9] == ["10", "10", "4"]
+    assert cells[15:18] == ["10", "20", "4"]
 
 
 def test_tables_sort_by_numbers_and_are_written(report):

@@ -1,12 +1,13 @@
 import math
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
 
-from jalpose.report import canvas, curves, evidence, plots
-from jalpose.report.curves import Point
+from jalpose.report import canvas, curves, evidence, page, plots
+from jalpose.report.curves import Axis, Point
 from jalpose.report.gather import gather
 from tests.support import fake_runs, recorded_runs
 
@@ -75,14 +76,14 @@ def test_a_mean_of_too_few_seeds_is_hollow(found):
     hollow = [
         line
         for line in plot.figure.axes[0].get_lines()
-        if line.get_markerfacecolor() == "white"
+        if line.get_markerfacecolor() == canvas.PAPER
     ]
     assert [len(line.get_xdata()) for line in hollow] == [1]  # coreset's last
 
 
 def test_a_run_on_all_labels_is_a_level(found):
     plot, _ = evidence.learning(found, "random")
-    words = [text.get_text() for text in plot.figure.axes[0].texts]
+    words = [text.get_text() for text in plot.figure.legends[0].get_texts()]
     full = 100 * found.full[0].cycles[-1]["metrics"]["pck"]
     assert any(f"all 12 labels {full:.1f}" in word for word in words)
     assert "The line of all labels" in plot.caption
@@ -93,7 +94,7 @@ def test_many_methods_have_a_panel_each_with_the_reference():
     points = [Point(10, 50.0, 1.0, True), Point(20, 60.0, 1.0, True)]
     many = {f"method {i}": points for i in range(8)} | {"random": points}
     figure = curves.learning_curves(
-        many, title="Title", ylabel="PCK (%)", reference="random"
+        many, Axis("PCK (%)"), title="Title", reference="random"
     )
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == list(many)[:8]
@@ -104,7 +105,7 @@ def test_many_methods_have_a_panel_each_with_the_reference():
 def test_curves_differ_in_more_than_colour():
     points = [Point(10, 50.0, 1.0, True), Point(20, 60.0, 1.0, True)]
     figure = curves.learning_curves(
-        {f"method {i}": points for i in range(5)}, title="", ylabel=""
+        {f"method {i}": points for i in range(5)}, Axis(""), title=""
     )
     lines = [line for name, line in lines_of(figure).items() if "method" in name]
     assert len({line.get_marker() for line in lines}) == len(lines) == 5
@@ -130,8 +131,10 @@ def test_the_end_of_a_run_shows_its_curves(runs):
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert ticks == ["1000", "1100", "1200"]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["EGL++  60.0", "random  58.0", "not run  -"]
-    assert [text.get_text() for text in axes.texts] == ["mean pose 20.0 (off the axis)"]
+    assert names == [
+        *("EGL++  60.0", "random  58.0", "not run  -"),
+        "mean pose 20.0: below what is shown",
+    ]
     assert axes.get_ylim()[0] > 40  # not squeezed
     looks = {(line.get_marker(), line.get_linestyle()) for line in axes.lines}
     assert len(looks) == len({line.get_color() for line in axes.lines}) == 3
@@ -146,7 +149,7 @@ def test_a_run_alone_and_none_are_drawn(runs):
 def test_a_level_in_reach_is_a_line(level):
     points = [Point(10, 50.0, math.nan, True), Point(20, 60.0, math.nan, True)]
     figure = curves.learning_curves(
-        {"random": points}, title="", ylabel="", levels={"mean pose": level}
+        {"random": points}, Axis(""), title="", levels={"mean pose": level}
     )
     axes = figure.axes[0]
     assert axes.lines[-1].get_linestyle() == ":"
@@ -156,7 +159,7 @@ def test_a_level_in_reach_is_a_line(level):
 
 def test_many_numbers_of_labels_have_whole_ticks():
     points = [Point(number, 50.0, math.nan, True) for number in range(10, 40)]
-    figure = curves.learning_curves({"a": points}, title="", ylabel="")
+    figure = curves.learning_curves({"a": points}, Axis(""), title="")
     ticks = figure.axes[0].get_xticks()
     assert (ticks == np.round(ticks)).all()
 
@@ -260,3 +263,71 @@ def test_dots_of_a_large_pool_are_an_image_in_a_pdf(count, shapes):
     pool, selected = figure.axes[0].collections
     assert pool.get_rasterized() != shapes
     assert not selected.get_rasterized()
+
+
+# Axes, pens, pages
+
+
+def test_an_axis_is_honest():
+    near = [Point(10, 63.0, math.nan, True), Point(20, 63.4, math.nan, True)]
+    axis = Axis("PCK (%)", room=5.0, bounds=(0.0, 100.0))
+    figure = curves.learning_curves({"a": near}, axis, title="")
+    low, high = figure.axes[0].get_ylim()
+    assert high - low == pytest.approx(10.0)  # noise does not fill the plot
+    edge = [Point(10, 99.0, 5.0, True), Point(20, 2.0, 5.0, True)]
+    figure = curves.learning_curves({"a": edge}, axis, title="")
+    (bars,) = figure.axes[0].containers
+    ends = [segment[:, 1] for segment in bars.lines[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [(94.0, 100.0), (0.0, 7.0)])
+
+
+def test_a_baseline_above_the_curves_is_called_so_in_the_legend():
+    points = [Point(10, 1.5, math.nan, True), Point(20, 1.9, math.nan, True)]
+    figure = curves.learning_curves(
+        {"a": points}, Axis("", room=5.0), title="", levels={"mean pose": 43.7}
+    )
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["a  1.9", "mean pose 43.7: above what is shown"]
+    assert not figure.axes[0].texts  # nothing covers a point
+
+
+def test_a_method_has_one_pen_in_all_plots(found):
+    pens = canvas.pens(found.methods, "random")
+    scores, gains = evidence.learning(found, "random")
+    (cost,) = evidence.costs(found, "random")
+    for plot in (scores, gains):
+        for name, line in lines_of(plot.figure).items():
+            if name in pens:
+                assert line.get_color() == pens[name]["color"]
+    drawn = {c.get_label(): c.lines[0] for c in cost.figure.axes[0].containers}
+    assert drawn.keys() == {"coreset", "control"}
+    assert all(line.get_color() == pens[n]["color"] for n, line in drawn.items())
+    assert pens["random"]["color"] == canvas.INK
+
+
+def test_a_plot_on_a_page_follows_its_colours(found):
+    plot, *_ = evidence.learning(found, "random")
+    svg = canvas.vector(plot.figure, "curves")
+    assert svg == canvas.vector(plot.figure, "curves")
+    assert svg.startswith('<svg viewBox="0 0 ') and svg.rstrip().endswith("</svg>")
+    fixed = set(re.findall("#[0-9a-f]{6}", svg))
+    assert not {colour.lower() for colour in canvas.COLOURS} & fixed
+    assert "var(--m0)" in svg and "var(--ink)" in svg
+    assert {name[:7] for name in re.findall(r'\bid="(.*?)"', svg)} == {"curves-"}
+    assert "http" not in svg and "metadata" not in svg
+    style = page.resource("page_style.css")
+    assert set(re.findall(r"var\((--\w+)\)", svg)) <= set(re.findall(r"--\w+", style))
+
+
+def test_a_large_cloud_is_an_image_on_a_page():
+    groups = {"pool": np.zeros((canvas.MOST_SHAPES + 1, 2))}
+    figure = plots.embedding_maps({"random": (groups, (0.6, 0.4))})
+    assert "data:image/png" in canvas.vector(figure, "maps")
+    assert not figure.axes[0].collections[0].get_rasterized()  # a PDF has its shapes
+
+
+def test_a_dot_alone_is_no_plot_of_costs(tmp_path):
+    for method in ("random", "eglpp"):
+        fake_runs.write_run(tmp_path / method, method, 0)
+    assert evidence.costs(gather([tmp_path]), "random") == []

@@ -44,9 +44,9 @@ def person(**changes):
     return {**fields, **changes}
 
 
-def image(name, *people):
+def image(name, *people, video=NOTHING):
     rects = struct(*people) if people else NOTHING
-    return {"image": struct({"name": name}), "annorect": rects, "vididx": NOTHING}
+    return {"image": struct({"name": name}), "annorect": rects, "vididx": video}
 
 
 def save_release(folder, images, img_train=None, single=None, **changes):

@@ -1,6 +1,6 @@
 """Tasks that have only the contract, and of the capabilities those that they are given.
 
-What they have is that of the small problem's task, poses.
+What they have is that of the small problem's task, poses; what poses lack is here.
 """
 
 import functools
@@ -26,6 +26,14 @@ COMPANIONS = {
 }
 
 
+def moments(prediction):
+    """A number of heatmaps: their mean, and how they vary."""
+    return prediction.mean(), prediction.var()
+
+
+LACKED = {"moments": moments}
+
+
 class Bare:
     """A task without capabilities but for those named."""
 
@@ -36,7 +44,8 @@ class Bare:
         assert not unknown, unknown
         companions = (COMPANIONS.get(one, ()) for one in capabilities)
         for attribute in CONTRACT.union(capabilities, *companions):
-            setattr(self, attribute, getattr(small.TASK, attribute))
+            own = LACKED.get(attribute) or getattr(small.TASK, attribute)
+            setattr(self, attribute, own)
 
 
 @functools.cache

@@ -38,6 +38,8 @@ LACKING = {
     "aleatoric": "skeleton",
     "multipeak_entropy": "skeleton",
     "egl_ensemble": "skeleton",
+    "egl_regression": "moments",
+    "predictive_variance": "moments",
 }
 WORKING = sorted(METHODS.keys() - LACKING)
 DELTA = {

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from jalpose.data.source import DataError
 
-_STEPS, _RATE = 200, 0.1  # of Adam, for the marginal likelihood
+_STEPS, _RATE = 100, 0.1  # of Adam, for the marginal likelihood
 _TRIES = 100  # of a bootstrap whose rows span all columns
 
 

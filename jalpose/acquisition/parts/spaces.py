@@ -13,8 +13,9 @@ from jalpose.acquisition.method import Method, Pool, Selection
 from jalpose.settings.checks import ConfigError, one_of
 from jalpose.tasks.task import CAPABILITIES, lacking
 
-SPACES = ("embedding", "gradients")
+SPACES = ("embedding", "gradients", "prediction")
 COTANGENTS = ("random", "neighbours", "predicted")
+LAYERS = ("all", "last")
 
 
 class Placed(NamedTuple):
@@ -44,8 +45,11 @@ class Spatial(Method):
 
     Attributes:
       space: embedding (the features before the network's last layer) | gradients
-        (random projections of gradients of all parameters, from exact backward passes:
-        inner products estimate those of gradients, see `pergrad.gradient_sketches`).
+        (random projections of gradients by the parameters, from exact backward passes:
+        inner products estimate those of gradients, see `pergrad.gradient_sketches`) |
+        prediction (what the network would answer, see `predicted_point` in
+        `tasks.task.CAPABILITIES`: of a pose its joints about their mean; on the outputs
+        of an ensemble Kirsch, arXiv 2302.08981, has such methods).
       cotangents: of what the gradients are. random: of `directions` random linear
         functions of the prediction, the same for every example; no label is asked for,
         and inner products estimate the trace of the neural tangent kernel. neighbours:
@@ -53,6 +57,9 @@ class Spatial(Method):
         by the root of its probability, as EGL++ finds them at a perplexity of a third
         of their number; the squared length estimates EGL++'s score. predicted: of the
         loss under what the network would answer, as BADGE has it.
+      layers: whose gradients. all; or last, the parameters in which the prediction is
+        linear (a classifier's last layer), for which no backward pass goes further:
+        what BADGE's authors take.
       directions: random functions; a backward pass each.
       candidates: neighbours; a backward pass each.
       size: numbers an example's projection has.
@@ -60,6 +67,7 @@ class Spatial(Method):
 
     space: str = "embedding"
     cotangents: str = "random"
+    layers: str = "all"
     directions: int = 4
     candidates: int = 9
     size: int = 512
@@ -70,6 +78,7 @@ class Spatial(Method):
         """Refuse a space that there is not, and numbers below 1."""
         one_of(f"{self.section}.space", self.space, SPACES)
         one_of(f"{self.section}.cotangents", self.cotangents, COTANGENTS)
+        one_of(f"{self.section}.layers", self.layers, LAYERS)
         positive(
             self.section,
             directions=self.directions,
@@ -85,15 +94,12 @@ class Spatial(Method):
     def check(self, task, *, num_trained, budget) -> None:
         """Refuse cotangents that the task or the labelled set does not have."""
         del budget
+        if self.space == "prediction":
+            self._has(task, "predicted_point", "space='prediction'", "'embedding'")
         if not self.uses_engine:
             return
-        missing = lacking(task, ("predicted_label",))
-        if self.cotangents == "predicted" and missing:
-            raise ConfigError(
-                f"{self.section}.cotangents='predicted' does not work on the task "
-                f"{task.name}, which lacks predicted_label "
-                f"{CAPABILITIES['predicted_label']}: set it to 'random'"
-            )
+        if self.cotangents == "predicted":
+            self._has(task, "predicted_label", "cotangents='predicted'", "'random'")
         if self.cotangents == "neighbours":
             neighbours = self._neighbours()
             if max(neighbours.neighbours, neighbours.perplexity + 1) > num_trained:
@@ -103,11 +109,20 @@ class Spatial(Method):
                     "be neighbours: choose a smaller value or a larger data.initial"
                 )
 
+    def _has(self, task, capability, option, instead):
+        if lacking(task, (capability,)):
+            raise ConfigError(
+                f"{self.section}.{option} does not work on the task {task.name}, which "
+                f"lacks {capability} {CAPABILITIES[capability]}: set it to {instead}"
+            )
+
     def place(self, key, probe, pool: Pool) -> Placed:
         """Find where the unlabelled and the labelled are."""
         unlabelled, labelled = pool.unlabelled, pool.labelled.ids
         if self.uses_engine:
             find = functools.partial(self._project, key, probe, pool)
+        elif self.space == "prediction":
+            find = functools.partial(_predicted, probe)
         else:
             find = probe.embeddings
         found = find(unlabelled)
@@ -118,7 +133,7 @@ class Spatial(Method):
     def _project(self, key, probe, pool, ids):
         """Projections of gradients: float32 [len(ids), size]."""
         key, task = jax.random.fold_in(key, 2), probe.task
-        arguments = {"size": self.size, "key": key}
+        arguments = {"size": self.size, "key": key, "layers": self.layers}
         count = len(ids)
         if self.cotangents == "predicted":
             scales, names = np.ones((count, 1), np.float32), np.zeros((count, 1), int)
@@ -151,6 +166,22 @@ class Spatial(Method):
     def _neighbours(self) -> EglPlusPlus:
         perplexity = max(1.0, self.candidates / 3)
         return EglPlusPlus(perplexity=perplexity, neighbours=self.candidates)
+
+
+def _predicted(probe, ids):
+    """What the network would answer, as points: float32 [len(ids), C]."""
+    return probe.reduce(_point_of(probe.task), ids)["point"]
+
+
+@functools.cache
+def _point_of(task):
+    """The reduction to what a task has as a point; the same object for equal tasks."""
+
+    def point(output, key):
+        del key
+        return {"point": task.predicted_point(output.prediction)}
+
+    return point
 
 
 def _nothing(row):

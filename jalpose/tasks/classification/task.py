@@ -46,6 +46,7 @@ class ClassTask:
     name = "classification"
     posteriors = POSTERIORS
     measures = MEASURES
+    pixels = True
 
     @property
     def num_outputs(self) -> int:
@@ -135,6 +136,10 @@ class ClassTask:
     def predicted_label(self, prediction: Logits) -> Label:
         """The likeliest class."""
         return {"class": jnp.argmax(prediction).astype(jnp.int32)}
+
+    def predicted_point(self, prediction: Logits) -> Float[AnyArray, " c"]:
+        """The probabilities of the classes: [C]."""
+        return jax.nn.softmax(prediction.astype(jnp.float32))
 
 
 @functools.cache

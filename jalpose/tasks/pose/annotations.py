@@ -31,6 +31,8 @@ class Annotations:
         without one; None where the data set has no head boxes.
       areas: float32 [N], of the person's segment, pixels squared, NaN of one without;
         None where the data set has none.
+      videos: N names of the video or sequence each example is a frame of, "" of one
+        that is of none; None where the data set does not say.
     """
 
     keys: tuple[str, ...]
@@ -41,6 +43,7 @@ class Annotations:
     people: np.ndarray | None = None
     head_sizes: np.ndarray | None = None
     areas: np.ndarray | None = None
+    videos: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if not np.isnan(self.joints[self.status == ABSENT]).all():
@@ -74,6 +77,9 @@ class Annotations:
             people=None if self.people is None else self.people[rows],
             head_sizes=None if self.head_sizes is None else self.head_sizes[rows],
             areas=None if self.areas is None else self.areas[rows],
+            videos=None
+            if self.videos is None
+            else tuple(self.videos[row] for row in rows),
         )
 
 

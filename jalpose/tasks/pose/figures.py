@@ -9,9 +9,11 @@ exchanged is again a valid example.
 
 Example i of a source depends on (seed, start + i) alone. With `frames` above 1 examples
 come in sequences as of a video, each frame the same figure in the same place and light,
-moved a little: a pool that is as redundant as people's are.
+moved a little: a pool that is as redundant as people's are. With `spread` too it is as
+unbalanced: few long sequences hold most of the frames, many short ones the others.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +23,8 @@ from jalpose.tasks.pose import figure_drawing, figure_poses, skeletons
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.figure_poses import ATTACHED, CAPSULE_ENDS, CAPSULE_PART
 
-_POSE, _CAMERA, _LOOK, _FRAME = range(4)  # random streams of an example
+# Random streams of an example, and of the lengths of a source's sequences.
+_POSE, _CAMERA, _LOOK, _FRAME, _LENGTH = range(5)
 _FRAME_POSE, _FRAME_CAMERA = 0.15, 0.01  # deviations within a sequence
 _NUM_CAMERA = 16
 _CUT_PROBABILITY = 0.08
@@ -37,6 +40,7 @@ class FigureSource:
       skeleton: LSP's 14 joints.
       annotations: labels; boxes hold the visible extent of the limbs, in pixels.
       rare: bool [N], which examples are in a rare pose.
+      first_frames: int [N], index of the first example of each example's sequence.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class FigureSource:
         image_size: int = 128,
         start: int = 0,
         frames: int = 1,
+        spread: float = 0.0,
     ):
         """Pose and label the figures.
 
@@ -57,6 +62,8 @@ class FigureSource:
           rare_fraction: probability that an example is in a rare pose.
           image_size: height and width of the images, pixels.
           frames: of a sequence; the first is the example there is without them.
+          spread: of the logarithm of the sequences' lengths, whose mean is `frames`: a
+            log-normal distribution's standard deviation; 0: all are as long.
 
         Raises:
           ValueError: an argument is out of range.
@@ -70,11 +77,13 @@ class FigureSource:
         ):
             if value < least:
                 raise ValueError(f"{key}={value} must be at least {least}")
+        if spread < 0:
+            raise ValueError(f"spread={spread} must be at least 0")
         if not 0.0 <= rare_fraction <= 1.0:
             raise ValueError(f"rare_fraction={rare_fraction} must be in [0, 1]")
         self.skeleton = skeletons.LSP
         self._seed, self._start, self._size = seed, start, image_size
-        self._frames = frames
+        self.first_frames = _first_frames(num_examples, seed, start, frames, spread)
         numbers = range(start, start + num_examples)
         normals, uniforms, camera = self._draw_numbers(numbers)
         bodies = figure_poses.pose_bodies(normals, uniforms, rare_fraction)
@@ -82,7 +91,11 @@ class FigureSource:
         self._occluders = _occluders(self._bodies.points, camera, image_size)
         self.rare = bodies.rare
         keys = tuple(f"{name}/{number:06d}" for number in numbers)
-        self.annotations = _label(self._bodies, self._occluders, keys, image_size)
+        labels = _label(self._bodies, self._occluders, keys, image_size)
+        if frames > 1:
+            videos = tuple(f"{name}/{start + i:06d}" for i in self.first_frames)
+            labels = dataclasses.replace(labels, videos=videos)
+        self.annotations = labels
 
     def _draw_numbers(self, numbers):
         normals, uniforms, camera = [], [], []
@@ -103,7 +116,7 @@ class FigureSource:
 
     def _first(self, number: int) -> int:
         """Number of the first frame of an example's sequence."""
-        return self._start + (number - self._start) // self._frames * self._frames
+        return self._start + int(self.first_frames[number - self._start])
 
     def image(self, index: int) -> np.ndarray:
         """Draw image `index`: uint8 [H, W, 3], RGB.
@@ -133,6 +146,20 @@ class FigureSource:
         return figure, np.random.default_rng([self._seed, first, _LOOK])
 
 
+def _first_frames(num_examples, seed, start, frames, spread):
+    """Index of the first example of each example's sequence: int [N]."""
+    if not spread:
+        return np.arange(num_examples) // frames * frames
+    rng = np.random.default_rng([seed, start, _LENGTH])
+    # No sequence is shorter than a frame, so there are at most as many as examples.
+    normals = rng.standard_normal(num_examples)
+    lengths = frames * np.exp(spread * normals - spread**2 / 2)
+    lengths = np.maximum(1, np.rint(lengths)).astype(int)
+    begins = np.concatenate([[0], np.cumsum(lengths)])
+    numbers = np.arange(num_examples)
+    return begins[np.searchsorted(begins, numbers, side="right") - 1]
+
+
 def benchmark(
     data: Mapping[str, Any], seed: int
 ) -> tuple[tuple[FigureSource, ...], list[np.ndarray]]:
@@ -142,7 +169,7 @@ def benchmark(
 
     Args:
       data: the config's section, with initial, pool, test (0: 1000 and 300), rare,
-        rare_test and frames.
+        rare_test, frames and frames_spread.
       seed: of the figures.
 
     Returns:
@@ -158,7 +185,14 @@ def benchmark(
     if frames == 1 and rare_test < 0:
         other = FigureSource(pool + test, seed, data["rare"], start=initial)
         return (labelled, other), parts
-    chosen_from = FigureSource(pool, seed, data["rare"], start=initial, frames=frames)
+    chosen_from = FigureSource(
+        pool,
+        seed,
+        data["rare"],
+        start=initial,
+        frames=frames,
+        spread=data.get("frames_spread", 0.0),
+    )
     share = data["rare"] if rare_test < 0 else rare_test
     tested = FigureSource(test, seed, share, start=initial + pool)
     return (labelled, chosen_from, tested), parts

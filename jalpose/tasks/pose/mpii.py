@@ -150,6 +150,9 @@ def read_annotations(data_dir: str, annotation: str = "") -> Annotations:
         boxes=_squares(placed),
         people=placed.astype(np.float32),
         head_sizes=None if np.isnan(sizes).all() else sizes.astype(np.float32),
+        videos=tuple(f"{p.video:04d}" if p.video else "" for p in people)
+        if any(p.video for p in people)
+        else None,
     )
 
 

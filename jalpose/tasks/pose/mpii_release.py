@@ -1,6 +1,7 @@
 """The structure RELEASE of MPII's MATLAB file: MATLAB's nesting undone.
 
     RELEASE.annolist(i).image.name                      of image i
+                       .vididx                          its video, in video_list
     RELEASE.annolist(i).annorect(r).{x1, y1, x2, y2}    head box of person r
                                    .{scale, objpos.{x, y}}
                                    .annopoints.point(k).{id, x, y, is_visible}
@@ -38,6 +39,7 @@ class Person(NamedTuple):
       centre: float64 [2], NaN where there is none.
       scale: height of the person in 200 pixels, NaN where there is none.
       head_box: float64 [4], (x1, y1, x2, y2), NaN where there is none.
+      video: number in RELEASE.video_list, from 1; 0 where it is not known.
     """
 
     image: str
@@ -47,6 +49,7 @@ class Person(NamedTuple):
     centre: np.ndarray
     scale: float
     head_box: np.ndarray
+    video: int = 0
 
 
 def read(path: str) -> list[Person]:
@@ -90,7 +93,7 @@ def read(path: str) -> list[Person]:
             who = f"person {number} of {where} ({name})"
             person = _person(rects[number - 1], name, offset + number, who)
             if person is not None:
-                people.append(person)
+                people.append(person._replace(video=_video(entry, where)))
     return people
 
 
@@ -150,6 +153,16 @@ def _person(rect: mat_struct, image: str, number: int, who: str) -> Person | Non
         scale=scale,
         head_box=np.array(head_box),
     )
+
+
+def _video(entry: mat_struct, where: str) -> int:
+    """Number of an image's video; 0 where it has none."""
+    number = _number(entry, "vididx", where)
+    if np.isnan(number):
+        return 0
+    if number < 1 or number != int(number):
+        raise DataError(f"{where} has vididx={number:g}, which is no number. {_AGAIN}")
+    return int(number)
 
 
 def _structs(value: Any) -> list[mat_struct]:

@@ -6,10 +6,14 @@ from ml_collections import ConfigDict
 
 from jalpose.settings.checks import ConfigError, above, at_least, between, one_of
 from jalpose.settings.scales import Benchmark
+from jalpose.tasks.pose import published
 from jalpose.tasks.pose.own import NAMES
 from jalpose.tasks.pose.pck import REFERENCES
 from jalpose.tasks.pose.scores import SCORES
 from jalpose.tasks.pose.windows import CROPS
+
+# Presets of published codes, and what of those no key does.
+PAPERS, NOT_DONE = published.PAPERS, published.NOT_DONE
 
 MODEL = "hourglass"  # of a config that names no other
 # Sections of these keys that make a trained model what it is.
@@ -28,10 +32,13 @@ def add_keys(config: ConfigDict) -> None:
     # Crop side, in longer sides of that box; official: in heights of the person (1.25).
     data.window = 1.75
     # Figures only: fraction of rare poses in pool and test; of the test set another
-    # where it is not -1; examples of the pool that are frames of one sequence.
+    # where it is not -1; examples of the pool that are frames of one sequence, and the
+    # spread of the logarithm of that number (0: all are as long; 1.5: a tenth of the
+    # sequences hold half of the frames).
     data.rare = 0.6
     data.rare_test = -1.0
     data.frames = 1
+    data.frames_spread = 0.0
     mpii = data.mpii = ConfigDict()
     # Annotation file, relative to <data.dir>/mpii; "": the official .mat if it is
     # there, else HRNet's JSON (annot/trainval.json or trainval.json).
@@ -120,6 +127,33 @@ _LENGTHS: dict[str, dict[str, object]] = {
     },
 }
 
+# Of the tables of EGL++ and LL++: five cycles of as many labels as there are at the
+# start. small: a method's run takes a minute or two on one CPU core; as in the papers a
+# batch is a sixth of what it is chosen from, or less.
+_TABLES: dict[str, dict[str, object]] = {
+    "tiny": {"data.initial": 100, "data.pool": 100},
+    "small": {
+        "data.size": 64,
+        "data.initial": 200,
+        "data.test": 1000,
+        "model.channels": 32,
+        "model.depth": 3,
+        "training.batch": 8,
+        "training.learning_rate": 1e-2,
+        "training.base_steps": 1000,
+        "training.cycle_steps": 300,
+        "evaluation.block": 40,
+        "evaluation.true_norms": False,
+        "acquisition.budget": 100,
+        "acquisition.pool_subset": 600,
+        "acquisition.eglpp.neighbours": 10,
+        "acquisition.eglpp.perplexity": 5.0,
+        "acquisition.learning_loss.steps": 400,
+        "loop.cycles": 5,
+        "output.images": 0,
+    },
+}
+
 # Of sets of any size: all that there is.
 _EVERYBODY: dict[str, object] = {
     "data.initial": 0,
@@ -128,22 +162,24 @@ _EVERYBODY: dict[str, object] = {
     "acquisition.pool_subset": 0,
 }
 
+_LSP: dict[str, object] = {"data.name": "lsp"}
+_MPII: dict[str, object] = {
+    "data.name": "mpii",
+    "data.crop": "official",
+    "data.window": 1.25,
+    "evaluation.threshold": 0.5,
+    "evaluation.reference": "head",
+    "evaluation.joints": "official",
+}
+
 BENCHMARKS = {
     # LSP labelled and test, LSPET pool: PCK@0.2.
-    "lsp": Benchmark({"data.name": "lsp"}, _LENGTHS),
+    "lsp": Benchmark(_LSP, _LENGTHS),
     # 1,000 people labelled at random, Newell's validation people as the test set:
     # PCKh@0.5. Crops by the official centre and scale.
-    "mpii": Benchmark(
-        {
-            "data.name": "mpii",
-            "data.crop": "official",
-            "data.window": 1.25,
-            "evaluation.threshold": 0.5,
-            "evaluation.reference": "head",
-            "evaluation.joints": "official",
-        },
-        _LENGTHS,
-    ),
+    "mpii": Benchmark(_MPII, _LENGTHS),
+    "lsp_tables": Benchmark(_LSP, _TABLES),
+    "mpii_tables": Benchmark(_MPII, _TABLES),
     # Own images, asked for labels; a share of the labelled is the test set.
     "photos": Benchmark(
         {
@@ -223,6 +259,7 @@ def check(config: ConfigDict) -> None:
     if data.rare_test != -1:
         between("data.rare_test", data.rare_test, 0, 1)
     above(0, data__frames=data.frames)
+    between("data.frames_spread", data.frames_spread, 0, 3)
     between("data.mpii.head_shift", data.mpii.head_shift, 0, 1)
     between("evaluation.least_peak", evaluation.least_peak, 0, 1)
     for key, empty in (("scale", False), ("window", True)):

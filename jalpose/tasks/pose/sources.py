@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jalpose.data.dataset import Dataset, join_sources, keep_crops
+from jalpose.data.packed import CropsInMemory
 from jalpose.data.source import DataError
 from jalpose.runtime.seeds import stream_seed
 from jalpose.tasks import findings
@@ -176,10 +177,11 @@ def load_dataset(data, seed: int) -> Dataset:
         dataset = _with_what_was_said(dataset, said)
     if _check(data) != "off":
         findings.act_on(checks.of_dataset(dataset), _check(data))
-    # Figures are not kept: they are drawn as fast as read.
     images = [getattr(source, "fingerprint", "") for source in sources]
     if data.packed and all(images):
         return keep_crops(dataset, images, data.cache_dir, data.size)
+    if data.packed and data.name == "figures":
+        return dataclasses.replace(dataset, packed=CropsInMemory(data.size))
     return dataset
 
 

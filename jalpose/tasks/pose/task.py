@@ -48,6 +48,7 @@ class PoseTask:
     refine: str = "parabola"
     name = "pose"
     posteriors = heatmaps.POSTERIORS
+    pixels = True
     candidate_posteriors = peaks.POSTERIORS
     measures = MEASURES
 
@@ -181,6 +182,14 @@ class PoseTask:
         joints, _ = self.decode_maps(prediction[-1], self.refine)
         status = jnp.full(len(joints), VISIBLE, jnp.int8)
         return {"joints": joints, "status": status}
+
+    def predicted_point(self, prediction: Prediction) -> Float[AnyArray, " c"]:
+        """The decoded joints about their mean, in crop widths: [2 J].
+
+        Poses are compared, not where in its crop a body stands.
+        """
+        joints, _ = self.decode_maps(prediction[-1], self.refine)
+        return jnp.ravel(joints - joints.mean(axis=0, keepdims=True)) / self.size
 
     # What the methods of poses alone ask for.
 

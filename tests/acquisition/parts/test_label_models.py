@@ -1,6 +1,7 @@
 """Linear models and Gaussian processes against plain formulas; bad designs refused."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -67,15 +68,27 @@ def test_rows_that_are_there_twice_get_jitter_and_nan_an_error():
         lm.gaussian_process(inputs * np.nan, targets, inputs, Kernel())
 
 
-def test_the_marginal_likelihood_finds_length_and_noise():
+def surprise(inputs, targets, kernel):
+    """Negative log marginal likelihood, but for a constant."""
+    count = len(inputs)
+    matrix = lm.covariance(inputs, inputs, kernel) + kernel.noise * np.eye(count)
+    _, log = np.linalg.slogdet(matrix)
+    return 0.5 * (targets @ np.linalg.solve(matrix, targets) + log)
+
+
+def test_no_kernel_near_by_is_likelier_than_the_one_that_is_fitted():
     draws = np.random.default_rng(0)
-    inputs = draws.uniform(0, 10, (80, 1))
-    matrix = lm.covariance(inputs, inputs, Kernel(length=1.5)) + 0.01 * np.eye(80)
-    targets = np.linalg.cholesky(matrix) @ draws.normal(size=80)
+    inputs = draws.uniform(0, 8, (30, 1))
+    true = Kernel(length=1.5, noise=0.01)
+    matrix = lm.covariance(inputs, inputs, true) + 0.01 * np.eye(30)
+    targets = np.linalg.cholesky(matrix) @ draws.normal(size=30)
     found = lm.fitted(inputs, targets)
-    assert found.length == pytest.approx(1.5, rel=0.3)
-    assert found.noise == pytest.approx(0.01, rel=0.5)
-    assert lm.fitted(inputs, np.zeros(80)) == Kernel()
+    least = surprise(inputs, targets, found)
+    assert least < surprise(inputs, targets, true)
+    for factors in itertools.product((0.8, 1, 1.25), repeat=3):
+        other = Kernel(*(f * v for f, v in zip(factors, found, strict=True)))
+        assert least < surprise(inputs, targets, other) + 0.01
+    assert lm.fitted(inputs, np.zeros(30)) == Kernel()
 
 
 def test_bootstraps_are_fitted_one_by_one_and_never_singular():

@@ -12,6 +12,7 @@ class Brightness:
     name = "brightness"
     num_outputs = 1
     measures = ("prediction", "decoded")
+    pixels = True
 
     @property
     def label_shapes(self):

@@ -25,7 +25,7 @@ from tests.support.class_miniature import write_cifar
 
 TASK = ClassTask(size=16, num_classes=8)
 WORKING = sorted(n for n, m in METHODS.items() if not lacking(TASK, m.capabilities))
-POSES_ALONE = sorted(METHODS.keys() - set(WORKING))
+NOT_OF_CLASSES = sorted(METHODS.keys() - set(WORKING))
 DELTA = {
     "data.name": "shapes",
     "data.size": 16,
@@ -70,7 +70,7 @@ def test_methods_that_ask_for_no_skeleton_work():
         *WORKING
     }
     assert {"entropy_gradnorm", "expected_gradnorm", "eglpp", "ensemble"} <= {*WORKING}
-    assert {"vl4pose", "aleatoric", "multipeak_entropy"} <= {*POSES_ALONE}
+    assert {"vl4pose", "aleatoric", "multipeak_entropy"} <= {*NOT_OF_CLASSES}
 
 
 def test_methods_run_from_one_base_model_to_a_report(shapes, tmp_path):
@@ -164,7 +164,7 @@ def test_it_resumes_to_the_bit_from_every_saved_state(shapes, tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", POSES_ALONE)
+@pytest.mark.parametrize("name", NOT_OF_CLASSES)
 def test_a_method_of_poses_is_refused_before_anything_compiles(shapes, name):
     with pytest.raises(ConfigError) as refused:
         context_of(shapes(name))

@@ -142,6 +142,27 @@ def test_frames_of_a_sequence_are_near_copies():
     assert len({four.image(i).tobytes() for i in range(12)}) == 12
 
 
+def test_sequences_of_unequal_lengths_hold_near_copies():
+    source = figures.FigureSource(
+        3000, 3, 0.5, image_size=SIZE, start=4, frames=15, spread=1.5
+    )
+    equal = figures.FigureSource(12, 3, 0.5, image_size=SIZE, start=4)
+    joints = source.annotations.joints
+    apart = np.nanmean(np.abs(np.diff(joints, axis=0)), axis=(1, 2))
+    first = source.first_frames
+    same = first[1:] == first[:-1]
+    assert np.median(apart[~same]) > 5 * np.median(apart[same])
+    begins, lengths = np.unique(first, return_counts=True)
+    assert (first[begins] == begins).all()
+    assert lengths.sum() == 3000 and lengths.min() == 1
+    assert 8 < lengths.mean() < 30
+    longest = np.sort(lengths)[::-1][: len(lengths) // 10]
+    assert longest.sum() > 0.4 * 3000
+    np.testing.assert_array_equal(joints[0], equal.annotations.joints[0])
+    logs = np.log(lengths[lengths > 1])
+    assert 0.8 < logs.std() < 1.6
+
+
 def test_a_pool_of_sequences_leaves_the_labelled_and_the_test_set_as_they_are():
     data = {"initial": 3, "pool": 6, "test": 4, "rare": 0.5}
     (labelled, other), parts = figures.benchmark(data, 1)
@@ -232,6 +253,7 @@ def test_labels_are_quick():
         ({"image_size": 31}, "image_size=31"),
         ({"seed": -1}, "seed=-1"),
         ({"start": -2}, "start=-2"),
+        ({"spread": -1.0}, r"spread=-1\.0"),
     ],
 )
 def test_bad_arguments_are_named(change, match):

@@ -46,6 +46,18 @@ class TestSkeleton:
 
 
 class TestRelease:
+    def test_a_person_is_of_the_video_of_its_image(self, tmp_path):
+        two = image("b.jpg", person(), person(), video=1344)
+        save_release(tmp_path, [image("a.jpg", person()), two])
+        labels = read(tmp_path)
+        assert labels.videos == ("", "1344", "1344")
+        assert labels.at([2, 0]).videos == ("1344", "")
+        save_release(tmp_path, [image("a.jpg", person())])
+        assert read(tmp_path).videos is None
+        save_release(tmp_path, [image("a.jpg", person(), video=0.5)])
+        with pytest.raises(DataError, match=r"annolist\(1\) .* has vididx=0\.5, which"):
+            read(tmp_path)
+
     def test_joints_end_in_their_slots_and_pixels_count_from_0(self, tmp_path):
         save_release(tmp_path, [image("a.jpg", person())])
         labels = read(tmp_path)

@@ -1,0 +1,1 @@
+"""Regression: one number a row of numbers."""
