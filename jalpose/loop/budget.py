@@ -11,6 +11,7 @@ bought in its order until the next would cost too much.
 import numpy as np
 
 from jalpose.acquisition.method import Pool, Selection
+from jalpose.loop import duplicates
 from jalpose.loop.context import RunContext
 from jalpose.loop.state import CycleState
 from jalpose.scoring.probe import Probe
@@ -32,14 +33,25 @@ def acquire(
       pool: to choose from.
     """
     acquisition, ids = context.config.acquisition, pool.unlabelled
+
+    def choose(count: int) -> Selection:
+        return duplicates.acquire(
+            context.method,
+            key,
+            probe,
+            pool,
+            count,
+            context.dataset,
+            acquisition.duplicates,
+        )
+
     if acquisition.budget_unit == IMAGES:
-        budget = min(acquisition.budget, len(ids))
-        return context.method.acquire(key, probe, pool, budget)
+        return choose(min(acquisition.budget, len(ids)))
     prices = context.evaluator.expected_clicks(
         probe, pool.labelled.ids, context.labelled_truth(state), ids
     )
     most = _affordable(np.sort(prices), acquisition.budget)
-    found = context.method.acquire(key, probe, pool, most)
+    found = choose(most)
     own = prices[np.searchsorted(ids, found.indices)]
     bought = _affordable(own, acquisition.budget)
     return found._replace(

@@ -27,6 +27,8 @@ SINCE: dict[str, Any] = {
     "acquisition.egl_ensemble.variance": False,
     "acquisition.budget_unit": "images",
     "acquisition.diverse": "",
+    # Of data without equal images; others are refused (`loop.duplicates`).
+    "acquisition.duplicates": "once",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
     "oracle.name": "simulated",

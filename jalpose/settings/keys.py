@@ -121,6 +121,9 @@ def common() -> ConfigDict:
     # "": the method alone | coreset | lcmd | kmeanspp | ...: chooses the batch among
     acquisition.diverse = ""
     acquisition.diverse_share = 0.25  # the best of all scored, never below the budget
+    # Examples that repeat a labelled or chosen one: once (equal images are not bought
+    # twice) | skip (near duplicates by the embedding neither) | keep (they are)
+    acquisition.duplicates = "once"
     # Score a random subset of the unlabelled, the same for all methods; 0: all.
     acquisition.pool_subset = 0
     acquisition.block = 16  # examples a scoring pass, over all devices

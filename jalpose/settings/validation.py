@@ -48,6 +48,8 @@ def _check_choices(config):
         )
     units = ("images", "clicks")
     one_of("acquisition.budget_unit", config.acquisition.budget_unit, units)
+    ways = ("once", "skip", "keep")
+    one_of("acquisition.duplicates", config.acquisition.duplicates, ways)
     products = ("float32", "bfloat16")
     one_of("acquisition.products", config.acquisition.products, products)
 
