@@ -16,6 +16,8 @@ from jalpose.tasks.pose.windows import CROPS
 PAPERS, NOT_DONE = published.PAPERS, published.NOT_DONE
 
 MODEL = "hourglass"  # of a config that names no other
+PREDICTS = "heatmaps"  # of its network
+MODEL_OPTIONS: dict[str, dict[str, object]] = {}  # what options of others become
 # Sections of these keys that make a trained model what it is.
 MODEL_SECTIONS = ("heatmap",)
 
