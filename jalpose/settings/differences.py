@@ -55,6 +55,13 @@ SINCE: dict[str, Any] = {
     "acquisition.coreset.directions": 4,
     "acquisition.coreset.candidates": 9,
     "acquisition.coreset.size": 512,
+    "acquisition.badge.layers": "all",
+    "acquisition.bait.layers": "all",
+    "acquisition.kmeanspp.layers": "all",
+    "acquisition.lcmd.layers": "all",
+    "acquisition.maxdet.layers": "all",
+    "acquisition.maxherding.layers": "all",
+    "acquisition.typiclust.layers": "all",
 }
 
 # Keys that went, and the values that did what is done now.
