@@ -266,7 +266,7 @@ def make_context(
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
     oracle = oracle or SimulatedOracle(dataset)
-    requirements.check(config, dataset, task, oracle, has_base=base is not None)
+    requirements.check(config, dataset, task, labels, oracle, has_base=base is not None)
     method = methods.configured(acquisition, acquisition.method)
     needs = method.needs(task)
     engine = engine_of(acquisition)

@@ -12,32 +12,48 @@ from jalpose.oracles.oracle import Oracle
 from jalpose.oracles.simulated import SimulatedOracle
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.keys import from_base
+from jalpose.tasks.labels import Labels
 from jalpose.tasks.task import Task
 from jalpose.training.needs import Needs
 
 
 def check(
-    config: ConfigDict, dataset: Dataset, task: Task, oracle: Oracle, *, has_base: bool
+    config: ConfigDict,
+    dataset: Dataset,
+    task: Task,
+    labels: Labels,
+    oracle: Oracle,
+    *,
+    has_base: bool,
 ) -> None:
     """Check what options ask of data, task and one another.
 
     Args:
       config: validated by itself.
       dataset: of the run.
-      task: of the labels.
+      task: of the labels, JAX half.
+      labels: of the task, NumPy half.
       oracle: answers with the labels of what is chosen.
       has_base: a base model is given.
 
     Raises:
       ConfigError: names the keys, their values and what is allowed.
     """
-    _check_budget(config, dataset)
+    _check_budget(config, dataset, labels)
     _check_oracle(config, dataset, oracle)
     _check_methods(config, dataset, task, has_base)
 
 
-def _check_budget(config, dataset):
+def _check_budget(config, dataset, labels):
     acquisition, cycles = config.acquisition, config.loop.cycles
+    if cycles and acquisition.budget_unit == "clicks":
+        most = getattr(labels, "most_clicks", 1)
+        if acquisition.budget < most:
+            raise ConfigError(
+                f"acquisition.budget={acquisition.budget} clicks do not pay for one "
+                f"label, which costs up to {most}"
+            )
+        return
     wanted, there = cycles * acquisition.budget, len(dataset.pool)
     if wanted > there:
         raise ConfigError(
