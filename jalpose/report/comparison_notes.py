@@ -52,6 +52,8 @@ def significance_notes(
             f"Corrected over {family} comparisons Wilcoxon cannot be significant: its "
             f"p cannot fall below {min(1.0, family * min(known)):.3g}."
         )
+    if not comparisons:
+        return notes
     if not any(row.get("two_tailed") is not None for row in rows):
         return [*notes, "Nothing here is shown to be significant."]
     found = [row for row in rows if row.get("holm") is not None and row["holm"] < LEVEL]

@@ -111,9 +111,10 @@ def drawing(svg: str, caption: Any, alt: str, files: Any = "") -> Markup:
     return element("figure", card, element("figcaption", caption, files), class_="plot")
 
 
-def dot(colour: str) -> Markup:
-    """A spot of a method's colour, before its name."""
-    return element("i", style=f"--dot: {colour}", class_="dot", aria_hidden="true")
+def named(name: str, colour: str) -> Markup:
+    """The name of a method behind a spot of its colour."""
+    dot = element("i", style=f"--dot: {colour}", class_="dot", aria_hidden="true")
+    return element("span", dot, name, class_="named")
 
 
 def links(paths: Iterable[str]) -> Markup:
@@ -179,7 +180,7 @@ def table(
         role="region",
         aria_label=re.sub(r"\s+", " ", str(caption or "table")),
     )
-    said = [paragraph(note, class_="note") for note in notes]
+    said = [element("div", note, class_="note") for note in notes]
     if len(lines) > _LONG:
         return details(f"{caption or 'Table'} ({len(lines)} rows)", frame, *said)
     # Not in the table: there a caption is no wider than the columns.

@@ -14,6 +14,7 @@ import numpy as np
 from jalpose.report import (
     canvas,
     contents,
+    diversity,
     engine_plots,
     evidence,
     group_plots,
@@ -89,8 +90,11 @@ class Report:
         """Write everything; the path of the page."""
         # In this order: what cannot be read comes to light on the way.
         runs = (*self.found.runs, *self.found.full, *self.found.bases)
+        results, *groups = self._groups()
         parts = [
-            *self._groups(),
+            results,
+            self._diversity(),
+            *groups,
             self._scores(),
             self._engines(),
             *self._interpretation(),
@@ -193,6 +197,20 @@ class Report:
             )
             for group in contents.make_groups(found, reference=reference)
         ]
+
+    def _diversity(self) -> Section | None:
+        found, reference = self.found, self.reference
+        if len(found.methods) < 2:
+            return None
+        measured = diversity.measure(found, self.arrays, reference)
+        if measured is None:
+            return None
+        drawn = diversity.drawn(found, measured, self.arrays, reference)
+        parts = [
+            self._table(diversity.table(found, measured, reference)),
+            *map(self._plot, drawn),
+        ]
+        return self._section("diversity", "Diversity beside score", parts)
 
     def _runs(self) -> Section:
         tables = page_tables.runs_table, page_tables.throughput_table
