@@ -8,15 +8,19 @@ from collections.abc import Callable
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from jalpose.settings import config_files
 from jalpose.settings.checks import ConfigError, did_you_mean
 
 INTERRUPTED = "interrupted: what was saved before stays"
+HELP = "config_help"
+_HELP = {HELP, "help", "h", "?", "helpfull", "helpshort", "helpxml"}
 AWAITING_LABELS = 3  # exit code: what was chosen is to be labelled by people
 
 
 def quiet() -> None:
-    """Say nothing of backends that JAX has not found: it is no news to a user."""
+    """Say nothing of backends that JAX has not found, nor of matplotlib's fonts."""
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def prepare(config: ConfigDict) -> None:
@@ -119,7 +123,7 @@ def attempt(work: Callable[[], None]) -> int:
     except LabelsAwaited:  # the run has said of what, and what to do
         return AWAITING_LABELS
     except told as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -127,64 +131,104 @@ def attempt(work: Callable[[], None]) -> int:
 def cli(main: Callable[[list[str]], int], required: str = "config") -> None:
     """Check the command line, then hand it and `main` to absl.
 
+    Whatever is wrong with it is one line and exit code 2.
+
     Args:
       main: of the command.
       required: the flag that it cannot do without.
     """
-    flags.mark_flag_as_required(required)
     try:
-        check_config_file(sys.argv[1:])
+        sys.argv[1:] = with_config_files(sys.argv[1:], required)
+        section = help_asked_for(sys.argv[1:])
+        if section is not None:
+            print(config_help(sys.argv, section))
+            return
         check_overrides(sys.argv[1:])
         app.run(main, flags_parser=parse_flags)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(130)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line: what it lists is separated by semicolons."""
+    first, *others = filter(None, (line.strip() for line in str(error).splitlines()))
+    return " ".join(filter(None, (first, "; ".join(others))))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the flags as absl does; what a config file refuses is raised as it was.
+    """Parse the flags as absl does, but for what is wrong with them.
 
     Raises:
-      ConfigError: of the config file.
+      ConfigError: a flag is not known, has no such value, or is missing; or what the
+        config file has raised.
     """
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        known = [name for name in flags.FLAGS if len(name) > 1]
+        hint = did_you_mean(error.flagname, known)
+        raise ConfigError(f"unknown flag --{error.flagname}.{hint}") from None
     except flags.Error as error:
         # Round a ValueError ml_collections and absl wrap errors with its traceback.
         found, cause = None, error.__context__
         while cause is not None:
             found = cause if isinstance(cause, ConfigError) else found
             cause = cause.__context__
-        if found is not None:
-            raise found from None
-    return app.parse_flags_with_usage(argv)  # raises it again, and tells it
+        raise found or ConfigError(str(error).partition("\n")[0]) from None
 
 
-def check_config_file(arguments: list[str]) -> None:
-    """Raise ConfigError where `--config` names no file, with what was meant."""
+def with_config_files(arguments: list[str], required: str = "config") -> list[str]:
+    """The arguments, the file that `--config` names by its path.
+
+    Raises:
+      ConfigError: there is no config of that name, or the flag `required` is missing.
+    """
+    found = list(arguments)
     for number, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
-        if flag.lstrip("-") != "config" or not argument.startswith("-"):
+        if flag not in ("--config", "-config"):
             continue
+        place = number if equals else number + 1
         if not equals:
-            value = arguments[number + 1] if number + 1 < len(arguments) else ""
-        path, _, rest = value.partition(":")
-        if not value or os.path.isfile(path):
-            continue
-        folder, name = os.path.split(path)
-        benchmark, _, method = name.removesuffix(".py").partition("_")
-        now = os.path.join(folder, f"{benchmark}.py")
-        if method and os.path.isfile(now):
-            picked = ",".join(filter(None, (f"method={method}", rest)))
-            raise ConfigError(
-                f"there is no {path}: a benchmark has one config file, with its method "
-                f"as an argument. The same is --config={now}:{picked}"
-            )
-        there = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-        near = [os.path.join(folder, f) for f in sorted(there) if f.endswith(".py")]
-        hint = did_you_mean(path, near)
-        listed = f" There are: {', '.join(near)}" if near else ""
-        raise ConfigError(f"--config={value}: there is no file {path}.{hint}{listed}")
+            value = arguments[place] if place < len(arguments) else ""
+        if not value or value.startswith("-"):
+            raise ConfigError("--config names no file, e.g. --config=quickstart")
+        start = f"{flag}=" if equals else ""
+        found[place] = start + config_files.resolve(value)
+    named = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    if required not in named and not named & _HELP:
+        listed = ", ".join(config_files.shipped())
+        more = f", e.g. --config=quickstart. There are: {listed}"
+        raise ConfigError(
+            f"--{required} is missing{more if required == 'config' else ''}"
+        )
+    return found
+
+
+def help_asked_for(arguments: list[str]) -> str | None:
+    """What `--config_help` asks for, "" for the sections; None: it is not there."""
+    for argument in arguments:
+        flag, _, section = argument.lstrip("-").partition("=")
+        if flag == HELP and argument.startswith("-"):
+            return section
+    return None
+
+
+def config_help(argv: list[str], section: str) -> str:
+    """What a section's keys mean, with the values of the config that is named."""
+    from jalpose.loop import config_help, configs
+
+    wanted = [a for a in argv if a.startswith(("--config=", "-config="))]
+    if not wanted:
+        return config_help.show(configs.default(), section)
+    check_overrides(argv[1:])
+    left = [a for a in argv if a.lstrip("-").partition("=")[0] != HELP]
+    parse_flags(left)
+    return config_help.show(flags.FLAGS.config, section)
 
 
 def check_overrides(arguments: list[str]) -> None:
@@ -212,6 +256,6 @@ def workdir_of(config: ConfigDict, given: str | None) -> str:
 
 
 def refuse_arguments(argv: list[str]) -> None:
-    """Raise UsageError where more than flags stands on the command line."""
+    """Raise ConfigError where more than flags stands on the command line."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        raise ConfigError(f"unexpected arguments: {' '.join(argv[1:])}")

@@ -6,12 +6,15 @@ from ml_collections import config_flags
 from jalpose import command
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, e.g. configs/lsp_eglpp.py:scale=small,seed=3"
+    "config",
+    None,
+    "Config, e.g. lsp:method=eglpp,scale=small or a file; its keys: --config_help",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default runs/<config>-<scale>-<seed>"
 )
 command.define_cluster_flags()
+flags.adopt_module_key_flags(command)  # so that --help has them
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print config, parameters, steps and memory; run nothing"
 )

@@ -4,8 +4,8 @@ Ash, Zhang, Krishnamurthy, Langford, Agarwal, "Deep Batch Active Learning by Div
 Uncertain Gradient Lower Bounds", ICLR 2020, Algorithm 1: an example's gradient under
 its most likely label is long where the network is unsure, and draws by squared distance
 among those chosen so far (the labelled are no centres) spread the batch. The paper
-takes the gradient of a classifier's last layer; here it is that of all layers,
-randomly projected, of any task.
+takes the gradient of a classifier's last layer, as here with `layers="last"`; by
+default it is that of all layers. Either is randomly projected, of any task.
 """
 
 import dataclasses

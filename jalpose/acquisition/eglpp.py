@@ -6,13 +6,15 @@ example j's label is also that of unlabelled example i is a Gaussian kernel in t
 embedding, calibrated to a perplexity as in t-SNE; the score of i is the expectation
 over its K most probable labels of the squared gradient norm of the loss.
 
-We differ from the published code: neighbours and pool are seen through the same
-crop, the perplexity is a true one, all trainable parameters count (batch norm's
-scale and bias included), and the loss of a pose averages over the joints the candidate
-label has. As there, a neighbour's joints keep their place in the crop: both crops are
-cut alike, so a label is carried over as a pose within its frame. Of classes the
-candidates are the classes of the neighbours, as probable as the neighbours that have
-them.
+We differ from paper and published code: all trainable parameters count, where Algorithm
+1 takes those of convolutions and linear layers (acquisition.engine=conv_linear), and
+the K probabilities are made to sum to one (`renormalise`). We differ from the code:
+neighbours and pool are seen through the same crop, the perplexity is a true one, and
+the loss of a pose averages over the joints the candidate label has. `papers=` after a
+config's colon sets what the code does. As there, a neighbour's joints keep their place
+in the crop: both crops are cut alike, so a label is carried over as a pose within its
+frame. Of classes the candidates are the classes of the neighbours, as probable as the
+neighbours that have them.
 """
 
 import dataclasses
@@ -78,9 +80,10 @@ class EglPlusPlus(Method):
         heatmaps, of classes its probabilities. A prediction is what the model already
         believes, so it hides what the label would have taught; hence the paper's is
         the default.
-      renormalise: let the K probabilities sum to one. The published code does not;
-        an example whose mass is spread over more than K labels then scores lower
-        for that alone, and it is the one least like its neighbours. Hence True.
+      renormalise: let the K probabilities sum to one. Neither Algorithm 1 nor the
+        published code does; an example whose mass is spread over more than K labels
+        then scores lower for that alone, and it is the one least like its neighbours.
+        Hence True.
     """
 
     perplexity: float = 20.0

@@ -1,9 +1,11 @@
 """Query by committee: how much networks trained on bootstraps disagree.
 
-Seung, Opper and Sompolinsky, COLT 1992, with the committee of EGL++'s baselines:
-networks, each trained on as many labels drawn with replacement (Abe & Mamitsuka, ICML
-1998). What disagreement is, the measures in `parts.committees` say; of classes QBC's
-usual are vote_entropy and mutual_information.
+Seung, Opper and Sompolinsky, COLT 1992; the committee are networks, each trained on as
+many labels drawn with replacement (Abe & Mamitsuka, ICML 1998). The gradient-norm paper
+(Wang et al., AAAI 2022) compares with it on classes, by settings it does not state;
+EGL++'s does not, it holds ensembles of pose networks to be out of reach (section 2).
+What disagreement is, the measures in `parts.committees` say; of classes QBC's usual are
+vote_entropy and mutual_information.
 """
 
 import dataclasses

@@ -11,13 +11,13 @@ reaching the network, no sub-pool; their Learning Loss too has head=average and
 detach_after=0 in the published code, and differs from LL++ in the objective alone.
 Objective and head are free to be combined.
 
-**The weight for poses.** The paper's is 1e-4, beside a squared error of heatmaps; how
-high theirs are it does not say, the usual code's have a peak of 1 and a sigma of 1. The
-error, and with it the part of the head that a weight stands for, grows by (peak
-sigma)^2: an empty answer has a mean squared error of pi (peak sigma)^2 / 64^2, 0.00077
-there and 2.11 at the published code's 30 and 1.75, where 1e-4 would let the head move
-nothing. So the paper's weight is 1e-4 (heatmap.peak heatmap.sigma)^2 here: 0.28 with
-the defaults of `heatmap`.
+**The weight for poses.** The paper's is 1e-4, since the squared error of its heatmaps
+is "around 0.001 after several epochs"; how high they are it does not say, the usual
+code's have a peak of 1 and a sigma of 1. The error, and with it the part of the head
+that a weight stands for, grows by (peak sigma)^2: an empty answer has a mean squared
+error of pi (peak sigma)^2 / 64^2, 0.00077 there and 2.11 at the published code's 30 and
+1.75, where 1e-4 would let the head move nothing. So the paper's weight is 1e-4
+(heatmap.peak heatmap.sigma)^2 here: 0.28 with the defaults of `heatmap`.
 """
 
 import dataclasses

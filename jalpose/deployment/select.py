@@ -13,7 +13,7 @@ from jalpose.acquisition.method import Selection as Chosen
 from jalpose.deployment.options import Model, Selection
 from jalpose.deployment.pool import join
 from jalpose.deployment.trained import Trained, open_images, open_trained
-from jalpose.loop import configs, run
+from jalpose.loop import configs, duplicates, run
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.finished import state_of
 from jalpose.loop.programs import Programs
@@ -197,7 +197,15 @@ def _acquire(
     while True:
         probe = context.probe(variables, journal)
         try:
-            found = context.method.acquire(key, probe, pool, budget)
+            found = duplicates.acquire(
+                context.method,
+                key,
+                probe,
+                pool,
+                budget,
+                context.dataset,
+                context.config.acquisition.get("duplicates", duplicates.KEEP),
+            )
             screen.end()
             return found
         except Paused:

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from jalpose.acquisition.method import Pool
+from jalpose.loop import duplicates
 from jalpose.loop.context import RunContext
 from jalpose.loop.events import (
     Event,
@@ -218,7 +219,15 @@ def _score(state, phase: Scoring, context: RunContext):
     probe = context.probe(phase.variables, phase.journal, meter)
     try:
         budget = min(acquisition.budget, len(pool.unlabelled))
-        selection = context.method.acquire(key, probe, pool, budget)
+        selection = duplicates.acquire(
+            context.method,
+            key,
+            probe,
+            pool,
+            budget,
+            context.dataset,
+            acquisition.duplicates,
+        )
     except Paused:
         peak = max(phase.peak_bytes, meter.peak_bytes)
         phase = dataclasses.replace(phase, journal=probe.journal, peak_bytes=peak)

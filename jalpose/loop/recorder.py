@@ -11,7 +11,7 @@ from PIL import Image
 
 from jalpose.data.dataset import Dataset
 from jalpose.evaluation.measures import share_fallen
-from jalpose.loop import pictures
+from jalpose.loop import pictures, wording
 from jalpose.loop.clock import throughput_record
 from jalpose.loop.context import RunContext
 from jalpose.loop.events import (
@@ -81,9 +81,7 @@ class Recorder:
             case StepsTaken():
                 self._take_steps(event)
             case Passed():
-                self._screen.progress(
-                    f"cycle {event.cycle} {event.name}", event.done, event.total
-                )
+                self._screen.progress(wording.passed(event), event.done, event.total)
             case Trained():
                 self._take_trained(event, clock)
             case Selected():
@@ -159,6 +157,8 @@ class Recorder:
             f"cycle {event.cycle}: {event.num_labelled} labelled, "
             f"{labels.summary(metrics)}, {clock['seconds']:.0f} s"
         )
+        for line in wording.below_baseline(labels.keys, metrics):
+            self._screen.line(line)
 
     def _norms_fallen(self, event: Trained) -> dict:
         """Metric: of what was bought last, the share whose gradient norm has fallen."""
@@ -167,6 +167,9 @@ class Recorder:
         names = (IDS, TRUE_SQUARED_NORMS)
         before = records.read_arrays(self._workdir, event.cycle - 1, names)
         ids, norms = event.arrays[BOUGHT_IDS], event.arrays[BOUGHT_SQUARED_NORMS]
+        # Where fewer were bought than the budget, earlier ones are among them.
+        there = np.isin(ids, before[IDS])
+        ids, norms = ids[there], norms[there]
         share = share_fallen(before[IDS], before[TRUE_SQUARED_NORMS], ids, norms)
         return {"norms_fallen": share}
 
@@ -188,12 +191,17 @@ class Recorder:
             f"{acquisition['num_scored']} chosen by {acquisition['method']} in "
             f"{clock['acquisition']:.0f} s"
         )
+        for line in wording.chosen(acquisition):
+            self._screen.line(f"cycle {event.cycle}: {line}")
 
     def _take_measured(self, event: Measured, clock):
         records.add_arrays(self._workdir, event.cycle, **event.arrays)
         measures = {**event.measures, "seconds": clock["measures"]}
         found = throughput_record(clock)
         self._add_to_record(event.cycle, measures=measures, throughput=found)
+        self._screen.end()
+        for line in wording.measured(measures):
+            self._screen.line(f"cycle {event.cycle}: {line}")
         if self._config.output.images:
             labels = self._context.labels
             names = ("ids", "selected", "scores", *labels.recorded)
@@ -277,6 +285,13 @@ def groups_chosen(dataset: Dataset, selected: np.ndarray) -> dict[str, dict[str,
     return {name: {"pool": pool[name], "chosen": chosen[name]} for name in sorted(pool)}
 
 
+def score_of(arrays: dict, row: int) -> float:
+    """The score of a row; without one, the distance at which it was picked."""
+    score = arrays["scores"][row]
+    picked = arrays.get("pick_distance")
+    return score if picked is None or np.isfinite(score) else picked[row]
+
+
 def group_numbers(dataset: Dataset, ids: np.ndarray) -> np.ndarray | None:
     """Place of each id's group in `groups_chosen`: int32 [M], -1 of none.
 
@@ -306,7 +321,7 @@ def selection_rows(dataset: Dataset, arrays: dict) -> list[dict]:
             "id": example,
             "key": dataset.keys[example],
             "file": dataset.files[example],
-            "score": arrays["scores"][position],
+            "score": score_of(arrays, position),
         }
         if "neighbour_ids" in arrays:
             pairs = zip(

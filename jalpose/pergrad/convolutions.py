@@ -1,5 +1,6 @@
 """The rule of convolutions, of any geometry."""
 
+import dataclasses
 import functools
 import math
 
@@ -7,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jalpose.pergrad import dtypes, projections, squares, windows
-from jalpose.pergrad.rule import Rule, batched, binding, rounded, route_of
+from jalpose.pergrad import depthwise, dtypes, projections, squares, windows
+from jalpose.pergrad.rule import Rule, batched, binding, of_several, rounded, route_of
 from jalpose.pergrad.windows import Window
 
 
@@ -103,7 +104,17 @@ def convolution(operation, weight, settings) -> Rule | None:
 
     ordered = numbers == windows.channels_last(kernel.ndim)
 
+    # A sum of shifted inputs is in the dtype of its terms.
+    shifts = (
+        settings.cpu
+        and ordered
+        and window.depthwise(kernel.shape)
+        and operation.seen[0].dtype == operation.made[0].dtype == jnp.float32
+    )
+
     def forward(x, w):
+        if shifts:
+            return depthwise.convolve(window, x, w)
         # On a CPU a 1x1 convolution is twice as fast as a matrix product.
         if not (settings.cpu and window.pointwise and ordered):
             return plain(x, w)
@@ -124,6 +135,8 @@ def convolution(operation, weight, settings) -> Rule | None:
                 precision=params["precision"],
             )
         size = shape[1:-1]
+        if shifts:
+            return depthwise.input_gradient(window, w, g, size)
         return windows.input_gradient(window, w, g, size, params["precision"])
 
     def way(num):
@@ -134,7 +147,27 @@ def convolution(operation, weight, settings) -> Rule | None:
         for name in ("gram", "shifted")
     }
     loop = settings.cpu and not window.pointwise
-    return Rule(
+    usual = settings.cpu and ordered and window.groups == 1
+
+    def several(count):
+        """As many as one on as many more images."""
+        shapes, moves = [], []
+        for array, spec in (
+            (operation.seen[0], numbers.lhs_spec),
+            (operation.made[0], numbers.out_spec),
+        ):
+            images = list(array.shape)
+            images[spec[0]] *= count
+            shapes.append(jax.ShapeDtypeStruct(tuple(images), array.dtype))
+            moves.append(functools.partial(_as_images, spec[0]))
+        joined = dataclasses.replace(
+            operation, seen=(shapes[0], operation.seen[1]), made=(shapes[1],)
+        )
+        found = convolution(joined, weight, settings)
+        assert found is not None  # as there is one of one
+        return of_several(rule, found, *moves)
+
+    rule = Rule(
         "conv",
         0,
         1,
@@ -142,12 +175,21 @@ def convolution(operation, weight, settings) -> Rule | None:
         batched(settings, square, positions, way, grams, loop=loop, again=again),
         route_of(settings, way(1)),
         gradient,
-        input_gradient if settings.cpu and ordered and window.groups == 1 else None,
+        input_gradient if shifts or usual else None,
         shape=projections.Shape(kernel.size // sizes[1][-1], sizes[1][-1]),
         positions=positions,
         arrange=arrange,
         project=projections.by_example(project, loop=loop),
+        operation=operation,
+        several=several,
     )
+    return rule
+
+
+def _as_images(axis, x):
+    """Arrays [n, ...] with the n among the images, which are on an axis of each."""
+    x = jnp.moveaxis(x, 0, axis)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
 def _window_energy(window: Window, x):

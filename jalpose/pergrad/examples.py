@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Integer, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, checks, exact, given, memory, places, taps
+from jalpose.pergrad import plan as planning
 from jalpose.pergrad.engines import Engine
 from jalpose.pergrad.measures import SQUARES, Measure
 from jalpose.pergrad.program import cut
@@ -195,11 +196,11 @@ def plan_of(
     apply_fn: Callable[..., Any],
     variables: Mapping[str, PyTree],
     example: PyTree,
-) -> taps.Plan:
+) -> planning.Plan:
     """The plan of an engine for inputs of one example, of which shapes are enough."""
     reading = {"sketch": "ghost", "exact": "ghost"}.get(engine.name, engine.name)
     params, other = split(variables)
-    return taps.make_plan(
+    return planning.make_plan(
         apply_fn,
         params,
         other,
@@ -216,7 +217,7 @@ def linearise(
     example: PyTree,
     measure: Measure = SQUARES,
     drawn: Any = None,
-) -> tuple[Any, exact.Pull, tuple[taps.Plan | None, Any]]:
+) -> tuple[Any, exact.Pull, tuple[planning.Plan | None, Any]]:
     """Forward pass of one example: (output, pull, (plan, seen))."""
     params, other = split(variables)
     if engine.name == "exact":

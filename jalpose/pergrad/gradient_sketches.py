@@ -88,10 +88,10 @@ def sketches(
 
     def begin(variables, key):
         example = jax.tree.map(_one, inputs)
-        shapes = _shapes(engine, apply_fn, variables, example)
+        shapes, slices = _shapes(engine, apply_fn, variables, example)
         # Of a key that is a constant the compiler would draw all signs itself, slowly.
         key = jax.random.wrap_key_data(jax.lax.optimization_barrier(key), impl=kind)
-        drawn = projections.draw(key, shapes, size)
+        drawn = projections.draw(key, shapes, size, slices)
 
         def one(arguments, loop):
             example, target = arguments
@@ -173,16 +173,12 @@ def _engine(engine: str | Engine) -> Engine:
     return found
 
 
-def _shapes(engine, apply_fn, variables, example) -> list[Shape]:
-    """How each tensor's gradient is looked at, in the order of the leaves."""
+def _shapes(engine, apply_fn, variables, example) -> tuple[list[Shape], list[int]]:
+    """How each tensor's gradient is looked at, and how many slices it has."""
     leaves = jax.tree.leaves(variables["params"])
-    shapes = [projections.shape_of(leaf) for leaf in leaves]
-    if engine.name != "exact":
-        plan = examples.plan_of(engine, apply_fn, variables, example)
-        for rule, number in plan.taps.values():
-            assert rule.shape is not None  # of all that measure a gradient
-            shapes[number] = rule.shape
-    return shapes
+    if engine.name == "exact":
+        return list(map(projections.shape_of, leaves)), [1] * len(leaves)
+    return examples.plan_of(engine, apply_fn, variables, example).shapes(leaves)
 
 
 def _one(leaf):

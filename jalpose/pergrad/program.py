@@ -1,13 +1,8 @@
-"""Where each parameter of a traced function is used.
+"""A function of one example, traced, with the uses of its parameters."""
 
-The function is traced for one example into a jaxpr, and every parameter is followed
-through it, so that nothing depends on how the network was written: a parameter used
-twice, inside a scan, or in an operation nobody thought of, is seen as just that.
-"""
-
-import collections
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,37 +11,8 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import PyTree, Shaped
 
-from jalpose.pergrad import AnyArray, dtypes
-
-# Operations that keep a parameter's entries, each once: the norm of its gradient is
-# that of the result's.
-_KEEPING = frozenset(
-    {"reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy"}
-    | {"rev"}
-)
-# Operations whose body is read as if it stood in the caller's place.
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
-_REMAT = frozenset({"remat2", "remat", "checkpoint"})
-_ELEMENTWISE = frozenset({"add", "sub", "mul", "div", "add_any"})
-
-Path = tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """One operation that takes a parameter.
-
-    Attributes:
-      path: position of the equation, through the bodies it is nested in.
-      primitive: its name.
-      operand: which of its operands is the parameter.
-      in_shape: of that operand.
-    """
-
-    path: Path
-    primitive: str
-    operand: int
-    in_shape: tuple[int, ...]
+from jalpose.pergrad import AnyArray, dtypes, uses
+from jalpose.pergrad.uses import Path, Use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +35,11 @@ class Program:
 
     @functools.cached_property
     def shared(self) -> frozenset[Path]:
-        """Equations that take parameters twice, e.g. a product of two of them."""
-        counts = collections.Counter(use.path for uses in self.uses for use in uses)
-        return frozenset(path for path, count in counts.items() if count > 1)
+        """Equations several of whose operands are parameters, e.g. their product."""
+        operands: dict[Path, set[int]] = {}
+        for use in itertools.chain.from_iterable(self.uses):
+            operands.setdefault(use.path, set()).add(use.operand)
+        return frozenset(path for path, found in operands.items() if len(found) > 1)
 
 
 def trace(
@@ -101,21 +69,20 @@ def trace(
         return jax.tree.map(lambda leaf: leaf[0], output)
 
     closed, shapes = jax.make_jaxpr(one, return_shape=True)(params, other, example)
-    found, _ = jax.tree_util.tree_flatten_with_path(params)
-    names = tuple(tensor_name(path) for path, _ in found)
-    uses: list[list[Use]] = [[] for _ in names]
-    equations: dict[Path, core.JaxprEqn] = {}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    names = tuple(tensor_name(path) for path, _ in leaves)
     variables = closed.jaxpr.invars
     known = {
         variable: number
         for number, variable in enumerate(variables[: len(names)])
         if dtypes.has_gradient(variable.aval)
     }
-    _follow(closed.jaxpr, known, (), uses, equations)
+    found, equations = uses.follow(closed.jaxpr, known)
+    of_each = tuple(found.get(number, ()) for number in range(len(names)))
     return Program(
         closed,
         names,
-        tuple(map(tuple, uses)),
+        of_each,
         equations,
         jax.tree.structure(shapes),
     )
@@ -198,73 +165,3 @@ def operations(jaxpr: core.Jaxpr) -> set[str]:
 def tensor_name(path) -> str:
     """Name of a tensor by its key path, e.g. `a/b/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def body_of(equation) -> core.ClosedJaxpr | None:
-    """The jaxpr an equation stands for, where it may be read in its place."""
-    name = equation.primitive.name
-    if name in _CALLS and _CALLS[name] in equation.params:
-        return equation.params[_CALLS[name]]
-    if name in _REMAT:
-        return core.ClosedJaxpr(equation.params["jaxpr"], ())
-    return None
-
-
-def is_remat(equation) -> bool:
-    """Whether an equation is `jax.checkpoint`: its body is computed again backward."""
-    return equation.primitive.name in _REMAT
-
-
-def is_elementwise(use: Use) -> bool:
-    """Whether a use combines the parameter's entries with an array, each by itself."""
-    return use.primitive in _ELEMENTWISE
-
-
-def _follow(jaxpr, known, path, uses, equations) -> dict:
-    """Record the uses of the parameters in `known` (variable -> number) in `jaxpr`.
-
-    Returns `known` with the variables that stand for a parameter added.
-    """
-    known = dict(known)
-    for index, equation in enumerate(jaxpr.eqns):
-        here = (*path, index)
-        taken = [
-            (operand, known[variable])
-            for operand, variable in enumerate(equation.invars)
-            if not isinstance(variable, core.Literal) and variable in known
-        ]
-        if not taken:
-            continue
-        equations[here] = equation
-        closed = body_of(equation)
-        if closed is not None:
-            body = closed.jaxpr
-            inside = {body.invars[operand]: number for operand, number in taken}
-            inside = _follow(body, inside, here, uses, equations)
-            for result, variable in zip(body.outvars, equation.outvars, strict=True):
-                if not isinstance(result, core.Literal) and result in inside:
-                    known[variable] = inside[result]
-        elif not any(dtypes.has_gradient(out.aval) for out in equation.outvars):
-            continue  # nothing comes back through integers
-        elif _keeps_entries(equation):
-            known[equation.outvars[0]] = taken[0][1]
-        else:
-            for operand, number in taken:
-                shape = equation.invars[operand].aval.shape
-                name = equation.primitive.name
-                uses[number].append(Use(here, name, operand, shape))
-    for variable in jaxpr.outvars if not path else ():
-        if not isinstance(variable, core.Literal) and variable in known:
-            uses[known[variable]].append(Use((), "output", 0, variable.aval.shape))
-    return known
-
-
-def _keeps_entries(equation) -> bool:
-    before, after = equation.invars[0].aval, equation.outvars[0].aval
-    if not dtypes.same_kind(before, after):
-        return False
-    if equation.primitive.name in _KEEPING:
-        return True
-    if equation.primitive.name == "broadcast_in_dim":
-        return before.size == after.size
-    return False

@@ -69,34 +69,48 @@ class Drawn(NamedTuple):
     rotation: Integer[Array, ""]
 
 
-def draw(key: PRNGKeyArray, shapes: Sequence[Shape], size: int) -> list[Drawn]:
+def draw(
+    key: PRNGKeyArray,
+    shapes: Sequence[Shape],
+    size: int,
+    slices: Sequence[int] | None = None,
+) -> list[Drawn]:
     """What the projections of all tensors are made of.
+
+    Of a tensor of several slices all have an axis of them, and signs of their own.
 
     All signs are drawn at once: a draw for each tensor takes long to compile.
 
     Args:
       key: of the whole projection.
-      shapes: of the matrices that the tensors' gradients are.
+      shapes: of the matrices that the tensors' gradients are, or those of slices.
       size: of the sketch.
+      slices: of each tensor; None: one.
     """
     of_signs, of_rotations = jax.random.split(key)
+    slices = [1] * len(shapes) if slices is None else slices
     counts = [
-        (shape.depth * shape.width, 0, 0)
+        (several * shape.depth * shape.width, 0, 0)
         if shape.by_entries
-        else (0, shape.depth, shape.width)
-        for shape in shapes
+        else (0, several * shape.depth, several * shape.width)
+        for shape, several in zip(shapes, slices, strict=True)
     ]
     signs = _signs(of_signs, sum(map(sum, counts)))
-    rotations = jax.random.randint(of_rotations, (len(shapes),), 0, size)
+    rotations = jax.random.randint(of_rotations, (sum(slices),), 0, size)
     ends = list(itertools.accumulate(itertools.chain.from_iterable(counts)))
     parts = jnp.split(signs, ends[:-1])
-    return [
-        Drawn._make([*parts[3 * number : 3 * number + 3], rotations[number]])
-        for number in range(len(shapes))
-    ]
+    found, first = [], 0
+    for number, several in enumerate(slices):
+        mine = [
+            *(part.reshape(several, -1) for part in parts[3 * number : 3 * number + 3]),
+            rotations[first : first + several],
+        ]
+        first += several
+        found.append(Drawn._make(mine if several > 1 else (part[0] for part in mine)))
+    return found
 
 
-def shape_of(array: Shaped[AnyArray, "..."]) -> Shape:
+def shape_of(array: Shaped[AnyArray | jax.ShapeDtypeStruct, "..."]) -> Shape:
     """How the gradient of a tensor is looked at that no rule is known for."""
     real = array.size if dtypes.is_real(array) else 2 * array.size
     width = array.shape[-1] if array.ndim > 1 and array.size else 1

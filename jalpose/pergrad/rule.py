@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend import core
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from jalpose.pergrad import AnyArray, dtypes, projections, stable
 from jalpose.pergrad.stable import Square
+from jalpose.pergrad.uses import Operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Rule:
     """How an operation y = op(data, weight) acts, and the norm of its weight gradient.
 
     Attributes:
-      kind: `dense`, `conv`, `embedding` or `bias`.
+      kind: `dense`, `conv`, `embedding`, `bias`, or `shared` (`sharing`).
       data: which operand is the data.
       weight: which one the parameter.
       forward: (data, weight) -> y.
@@ -56,12 +56,17 @@ class Rule:
       arrange: one of the gradients of `gradient` -> an array like the weight.
       project: (drawn of `projections`, size, data, cotangents [k, *y.shape]) ->
         sketches [k, size] of the weight's gradient, in at least float32.
+      sides: (data, cotangents) -> the two whose product the gradient is, as `squares`
+        takes them, of a matrix or of rows.
+      operation: y = op(data, weight) itself.
+      several: n -> the rule of n operations by the same weight: data and cotangents
+        have an axis of n before their own.
     """
 
     kind: str
     data: int
     weight: int
-    forward: Callable[[Data, Weight], Float[Array, "..."]]
+    forward: Callable[[Any, Weight], Any]
     square: Square
     route: str
     gradient: Callable[[Data, Cotangents], Float[Array, "k _"]] | None = None
@@ -74,28 +79,9 @@ class Rule:
     positions: int = 1
     arrange: Callable[[Float[Array, " _"]], Float[Array, "..."]] | None = None
     project: Callable[..., Float[Array, "k size"]] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """An equation without its place in the program: equal ones share their rule.
-
-    Attributes:
-      primitive: what it binds.
-      options: its parameters, by name.
-      seen: shape and dtype of each operand.
-      made: of each result.
-    """
-
-    primitive: core.Primitive
-    options: tuple[tuple[str, Any], ...]
-    seen: tuple[jax.ShapeDtypeStruct, ...]
-    made: tuple[jax.ShapeDtypeStruct, ...]
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Its parameters."""
-        return dict(self.options)
+    sides: Callable[..., tuple[Array, Array]] | None = None
+    operation: Operation | None = None
+    several: "Callable[[int], Rule] | None" = None
 
 
 def rounded(settings, *arrays):
@@ -115,6 +101,35 @@ def binding(operation: Operation, weight: int):
         return operation.primitive.bind(*operands, **operation.params)
 
     return forward
+
+
+def of_several(plain: Rule, joined: Rule, into_data, into_result) -> Rule:
+    """The rule of several operations, of that of the one that does all their work.
+
+    Args:
+      plain: of one of them.
+      joined: of the one on all their data.
+      into_data: data [n, ...] -> as `joined` takes it.
+      into_result: results of n -> as `joined` has it.
+    """
+
+    def through(function):
+        def moved(*arguments):
+            *first, x, g = arguments
+            return function(*first, into_data(x), jax.vmap(into_result)(g))
+
+        return moved if function is not None else None
+
+    return dataclasses.replace(
+        joined,
+        forward=jax.vmap(plain.forward, (0, None)),
+        square=through(joined.square),
+        gradient=through(joined.gradient),
+        project=through(joined.project),
+        sides=through(joined.sides),
+        input_gradient=None,
+        several=None,
+    )
 
 
 def route_of(settings, way):

@@ -8,6 +8,7 @@ BatchNorm, LayerNorm, RMSNorm, GroupNorm) need none: their gradient is a sum ove
 positions, which autodiff takes as cheaply as anything could.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -18,14 +19,15 @@ from jax import lax
 from jalpose.pergrad import dtypes, projections, squares, stable, windows
 from jalpose.pergrad.convolutions import convolution
 from jalpose.pergrad.rule import (
-    Operation,
     Rule,
     Settings,
     batched,
     binding,
+    of_several,
     rounded,
     route_of,
 )
+from jalpose.pergrad.uses import Operation
 
 __all__ = ["Rule", "Settings", "bias_rule", "find_rule"]
 
@@ -42,14 +44,7 @@ def find_rule(equation, operand: int, settings: Settings) -> Rule | None:
         return None
     if not all(array.size for array in arrays):
         return None
-    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays)
-    operation = Operation(
-        equation.primitive,
-        tuple(equation.params.items()),
-        shapes[: len(equation.invars)],
-        shapes[len(equation.invars) :],
-    )
-    return _made(maker, operation, operand, settings)
+    return _made(maker, Operation.of(equation), operand, settings)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -139,7 +134,19 @@ def _dense(operation, weight, settings) -> Rule:
     grams = {"gram": by_gram}
     squared = batched(settings, square, positions, way, grams, **options)
     forward, route = binding(operation, weight), route_of(settings, way(1))
-    return Rule(
+
+    def several(count):
+        """As many as one, whose data have one more axis that is free."""
+        joined = _with_axis(operation, weight, count)
+        place = len(batch[weight]) + (num_free if weight == 0 else 0)
+        shape = list(operation.made[0].shape)
+        shape.insert(place, count)
+        made = jax.ShapeDtypeStruct(tuple(shape), operation.made[0].dtype)
+        joined = dataclasses.replace(joined, made=(made,))
+        rule = _made(_dense, joined, weight, settings)
+        return of_several(plain, rule, lambda x: x, lambda y: jnp.moveaxis(y, 0, place))
+
+    plain = Rule(
         "dense",
         data,
         weight,
@@ -151,6 +158,25 @@ def _dense(operation, weight, settings) -> Rule:
         positions=positions,
         arrange=arrange,
         project=projections.by_example(project, loop=False),
+        sides=canonical,
+        operation=operation,
+        several=several,
+    )
+    return plain
+
+
+def _with_axis(operation, weight, count):
+    """A product whose data have an axis of so many before all others."""
+    contract, batch = operation.params["dimension_numbers"]
+    numbers = [list(contract), list(batch)]
+    for axes in numbers:
+        axes[1 - weight] = tuple(axis + 1 for axis in axes[1 - weight])
+    seen = list(operation.seen)
+    x = seen[1 - weight]
+    seen[1 - weight] = jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+    options = operation.params | {"dimension_numbers": tuple(map(tuple, numbers))}
+    return dataclasses.replace(
+        operation, options=tuple(options.items()), seen=tuple(seen)
     )
 
 
@@ -203,7 +229,24 @@ def _embedding(operation, weight, settings) -> Rule | None:
         options = {"accumulate": dtypes.wide(g)}
         return projections.of_rows(drawn, size, flat, cots, **options)
 
-    return Rule(
+    def several(count):
+        """As many as one, by indices with one more axis."""
+        offsets = tuple(axis + 1 for axis in numbers.offset_dims)
+        options = params | {"dimension_numbers": numbers._replace(offset_dims=offsets)}
+        shapes = [
+            jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+            for x in (indices, operation.made[0])
+        ]
+        joined = dataclasses.replace(
+            operation,
+            options=tuple(options.items()),
+            seen=(table, shapes[0]),
+            made=(shapes[1],),
+        )
+        rule = _made(_embedding, joined, 0, settings)
+        return of_several(plain, rule, lambda x: x, lambda y: y)
+
+    plain = Rule(
         "embedding",
         1,
         0,
@@ -213,7 +256,11 @@ def _embedding(operation, weight, settings) -> Rule | None:
         linear=False,
         shape=projections.Shape(rows, table.size // rows),
         project=projections.by_example(project, loop=False),
+        sides=taken_rows,
+        operation=operation,
+        several=several,
     )
+    return plain
 
 
 _MAKERS = {

@@ -26,8 +26,8 @@ from jax.extend import core
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, dtypes
-from jalpose.pergrad.program import Path
-from jalpose.pergrad.taps import Plan
+from jalpose.pergrad.plan import Plan
+from jalpose.pergrad.uses import Path
 
 _LINEAR = frozenset(
     {"reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy"}

@@ -11,6 +11,7 @@ Where there is one position nothing can cancel, and operands are scaled by power
 two to about one.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,8 +93,15 @@ def paired(
     terms = left[None] * right
     norms = jnp.sum(terms, axis=(1, 2, 3))
     sizes = jnp.sum(jnp.abs(terms), axis=(1, 2, 3))
+    found = checked(norms, sizes)
+    doubtful = jnp.logical_or(found.doubtful, jnp.logical_not(in_range))
+    return Doubted(found.norms, doubtful)
+
+
+def checked(norms: Float[AnyArray, " k"], sizes: Float[AnyArray, " k"]) -> Doubted:
+    """Squared norms that are sums of terms, of the sums of their absolute values."""
     # Of NaN nothing is true.
-    trusted = (norms >= _CANCELLED * sizes) & in_range
+    trusted = jnp.asarray(norms >= _CANCELLED * sizes)
     return Doubted(jnp.maximum(norms, 0), ~trusted)
 
 
@@ -112,7 +120,9 @@ def scaled(square: Square) -> Square:
     return within
 
 
-def by_example(square: Callable, *, loop: bool, again: Square | None = None) -> Square:
+def by_example(
+    square: Callable, *, loop: bool, again: Square | None = None, formed: int = 0
+) -> Square:
     """Squared norms of one example, batched by `vmap` over examples and cotangents.
 
     A batch axis of the cotangents alone is more of them for the same example, and joins
@@ -121,9 +131,10 @@ def by_example(square: Callable, *, loop: bool, again: Square | None = None) -> 
     example's blocks) or batched.
 
     Args:
-      square: (a, g [k, ...]) -> [k], or Doubted.
+      square: (a, g [k, ...]) -> [k], or Doubted; both may be trees.
       loop: see above.
       again: what the doubtful are done with, one at a time.
+      formed: bytes of what is formed for an example, beside its arguments.
     """
 
     @jax.jit  # to be traced and lowered once for all layers of this square
@@ -137,17 +148,20 @@ def by_example(square: Callable, *, loop: bool, again: Square | None = None) -> 
 
     @custom_batching.custom_vmap
     def squares(a, g):
-        return examples(a[None], g[None])[0]
+        return examples(*jax.tree.map(lambda x: x[None], (a, g)))[0]
 
     @squares.def_vmap
     def rule(axis_size, in_batched, a, g):
-        a_batched, g_batched = in_batched
+        a_batched = any(jax.tree.leaves(in_batched[0]))
+        all_batched = functools.partial(_all_batched, axis_size)
+        g = jax.tree.map(all_batched, g, in_batched[1])
         if not a_batched:
-            joined = g.reshape(axis_size * g.shape[1], *g.shape[2:])
+            joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), g)
             return squares(a, joined).reshape(axis_size, -1), True
-        if not g_batched:
-            g = jnp.broadcast_to(g, (axis_size, *g.shape))
-        example_bytes = (a.size + g.size) * g.dtype.itemsize / axis_size
+        a = jax.tree.map(all_batched, a, in_batched[0])
+        dtype = jnp.result_type(*jax.tree.leaves(g))
+        entries = sum(x.size for x in jax.tree.leaves((a, g)))
+        example_bytes = entries * dtype.itemsize / axis_size + formed
         if loop and example_bytes > _SMALL_BYTES:
             return lax.map(lambda pair: squares(*pair), (a, g)), True
         return examples(a, g), True
@@ -165,23 +179,29 @@ def by_example(square: Callable, *, loop: bool, again: Square | None = None) -> 
 
 def _again(square: Square, a, g, found: Doubted):
     """Norms [n, k] with the doubtful computed by `square`; no work where none is."""
-    num = g.shape[1]
+    num = found.norms.shape[1]
     if found.norms.size == 1:
         # In a loop XLA would see that it is the same each time, and do it beforehand.
         def only():
-            return square(a[0], g[0])[None]
+            return square(*jax.tree.map(lambda x: x[0], (a, g)))[None]
 
         return lax.cond(found.doubtful[0, 0], only, lambda: found.norms)
 
     def one(state):
         norms, left = state
         index = jnp.argmax(left)
-        norm = square(a[index // num], g[index // num, index % num][None])[0]
+        example = jax.tree.map(lambda x: x[index // num], a)
+        cotangent = jax.tree.map(lambda x: x[index // num, index % num][None], g)
+        norm = square(example, cotangent)[0]
         return norms.at[index].set(norm), left.at[index].set(False)
 
     flat = tuple(x.reshape(-1) for x in found)
     norms, _ = lax.while_loop(lambda state: jnp.any(state[1]), one, flat)
     return norms.reshape(found.norms.shape)
+
+
+def _all_batched(axis_size, x, batched):
+    return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
 
 
 def _to_one(x, axes):

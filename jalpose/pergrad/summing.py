@@ -23,8 +23,10 @@ from jax import custom_batching, lax
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, dtypes, places
-from jalpose.pergrad.rules import Rule
-from jalpose.pergrad.taps import Evaluation, Plan, back_to_data, zero_taps
+from jalpose.pergrad.plan import Plan
+from jalpose.pergrad.rule import Rule
+from jalpose.pergrad.sharing import Shared
+from jalpose.pergrad.taps import Evaluation, back_to_data, zero_taps
 
 # A pass over a gradient costs about as much as this many multiplications an entry, and
 # there are three: it is written, squared and added.
@@ -60,7 +62,7 @@ def norms_and_sum(
     summed = {n: leaves[n] for n in {number for _, number in plan.taps.values()}}
     copies = {n: jnp.broadcast_to(leaves[n], (count, *leaves[n].shape)) for n in each}
     taps = jax.tree.map(
-        lambda tap: jnp.broadcast_to(tap, (count,)), zero_taps(plan, ())
+        lambda tap: jnp.broadcast_to(tap, (count, *tap.shape)), zero_taps(plan, ())
     )
     varying = (leaves, example_arrays)
     taps, copies = places.vary_as((taps, copies), varying)
@@ -76,9 +78,12 @@ def norms_and_sum(
 
     gradients = jax.grad(total, argnums=(0, 1, 2))(summed, copies, taps)
     of_summed, of_copies, of_taps = gradients
-    squares = list(of_taps.values())
+    squares = [of_taps[path].reshape(count, -1).sum(axis=1) for path in plan.taps]
     squares += [jax.vmap(dtypes.sum_of_squares)(g) for g in of_copies.values()]
     sums = dict(of_summed) | {n: g.sum(axis=0) for n, g in of_copies.items()}
+    for n, shared in plan.shared.items():
+        square, sums[n] = _of_shared(shared, leaves[n], of_taps)
+        squares.append(square)
     found = [
         sums[n] if n in sums else jnp.zeros(leaf.shape, leaf.dtype)
         for n, leaf in enumerate(leaves)
@@ -86,8 +91,22 @@ def norms_and_sum(
     return sum(squares, jnp.zeros(count, jnp.float32)), found
 
 
-def _operation(rule: Rule, number: int, data, weight, tap):
-    del number
+def _of_shared(shared: Shared, leaf, kept):
+    """Norms [n] and the sum of gradients that are put together of what was kept."""
+    data, cotangents = jax.vmap(shared.collect)({p: kept[p] for p in shared.paths})
+
+    def of_slice(data, cotangents):
+        weight = jnp.zeros(shared.of_weight, leaf.dtype)
+        way = _by_gradients if _forms(shared.rule) else _beside
+        return way(shared.rule, data, weight, cotangents)
+
+    first = jax.tree.map(lambda x: x.swapaxes(0, 1), (data, cotangents))
+    squares, gradients = shared.per_slice(of_slice, *first)
+    gradient = shared.whole(gradients, leaf.shape).astype(leaf.dtype)
+    return squares.sum(axis=0), gradient
+
+
+def _operation(rule: Rule, data, weight, tap):
     return _tapped(rule)(data, weight, tap)
 
 
@@ -148,7 +167,8 @@ def _forms(rule: Rule) -> bool:
 
 
 def _by_gradients(rule, data, weight, cotangents):
-    count, example_bytes = len(cotangents), data[0].nbytes + cotangents[0].nbytes
+    arrays = jax.tree.leaves((data, cotangents))
+    count, example_bytes = len(arrays[0]), sum(x[0].nbytes for x in arrays)
     on_cpu = jax.default_backend() == "cpu" and rule.kind == "conv"
     most = _EXAMPLES // example_bytes if on_cpu else _GRADIENTS // weight.nbytes
     at_once = max(
@@ -157,7 +177,7 @@ def _by_gradients(rule, data, weight, cotangents):
 
     def part(data, cotangents):
         def gradient(x, g):
-            return rule.gradient(x, g[None])[0]
+            return rule.gradient(x, jax.tree.map(lambda g: g[None], g))[0]
 
         found = jax.vmap(gradient)(data, cotangents)
         return jnp.sum(jnp.square(found), axis=1), found.sum(axis=0)
@@ -173,21 +193,27 @@ def _by_gradients(rule, data, weight, cotangents):
         squares, found = part(*chunk)
         return total + found, squares
 
-    shape = jax.eval_shape(part, data[:1], cotangents[:1])[1]
+    shape = jax.eval_shape(part, *jax.tree.map(lambda x: x[:1], (data, cotangents)))[1]
     zero = places.vary_as(jnp.zeros(shape.shape, shape.dtype), (data, cotangents))
     total, squares = lax.scan(add, zero, chunks)
     return squares.reshape(-1), rule.arrange(total)
 
 
 def _beside(rule, data, weight, cotangents):
-    squares = jax.vmap(lambda x, g: rule.square(x, g[None])[0])(data, cotangents)
+    def square(x, g):
+        return rule.square(x, jax.tree.map(lambda g: g[None], g))[0]
+
+    squares = jax.vmap(square)(data, cotangents)
     # In one dtype, as operations of several have no transpose.
-    dtype = jnp.result_type(weight, cotangents)
-    if dtypes.has_gradient(data):
-        dtype = jnp.result_type(dtype, data)
-        data = data.astype(dtype)
+    floats = [x for x in jax.tree.leaves(data) if dtypes.has_gradient(x)]
+    dtype = jnp.result_type(weight, *jax.tree.leaves(cotangents), *floats)
+
+    def cast(x):
+        return x.astype(dtype) if dtypes.has_gradient(x) else x
+
+    data, cotangents = jax.tree.map(cast, (data, cotangents))
     (gradient,) = jax.linear_transpose(
-        lambda w: jax.vmap(rule.forward, (0, None))(data, w).astype(dtype),
-        weight.astype(dtype),
-    )(cotangents.astype(dtype))
+        lambda w: jax.tree.map(cast, jax.vmap(rule.forward, (0, None))(data, w)),
+        cast(weight),
+    )(cotangents)
     return squares, gradient

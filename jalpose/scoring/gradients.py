@@ -109,7 +109,9 @@ _VALUES = {
 }
 
 
-def sketches_of(model, functions: Functions, engine: Engine, size: int):
+def sketches_of(
+    model, functions: Functions, engine: Engine, size: int, layers: str = "all"
+):
     """Pass of gradient sketches: (variables, rows) -> sketch [B, size].
 
     See `Probe.sketches`; what it takes beside `norm_arguments` is in the context.
@@ -121,7 +123,13 @@ def sketches_of(model, functions: Functions, engine: Engine, size: int):
         rows["context"]["weights"] = rows["context"].pop("scales")
         *arguments, scales = norm_arguments(model, functions, variables, rows)
         key = jax.random.wrap_key_data(draws[0])  # the same for all
-        found = gradient_sketches.sketches(engine, *arguments, size=size, key=key)
+        apply_fn, _, variables, images, _ = arguments
+        trainable = None
+        if layers == "last":
+            trainable = pergrad.last_layer(apply_fn, variables, images).__contains__
+        found = gradient_sketches.sketches(
+            engine, *arguments, size=size, key=key, trainable=trainable
+        )
 
         def signs(name):
             drawn = jax.random.fold_in(jax.random.fold_in(key, 1), name)

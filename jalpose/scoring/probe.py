@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Callable, Iterable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
@@ -23,7 +22,8 @@ from jalpose.runtime import hosts
 from jalpose.runtime.throughput import Meter
 from jalpose.scoring import passes
 from jalpose.scoring.gradients import Functions, fitted, norms_of, sketches_of
-from jalpose.scoring.passes import Examples, Passes, example_keys
+from jalpose.scoring.passes import Examples, Passes
+from jalpose.scoring.reductions import key_data, reduction
 from jalpose.storage.journal import Arrays, Journal
 from jalpose.tasks.task import Task
 
@@ -125,14 +125,14 @@ class Probe:
         """
         key = jax.random.key(0) if key is None else key
         # As data of the examples: a new key compiles nothing anew.
-        draw = functools.partial(_key_data, key)
-        reduction = self._walker.once(
-            (fn, over, samples), lambda: _reduction(self._walker, fn, over, samples)
+        draw = functools.partial(key_data, key)
+        pass_of = self._walker.once(
+            (fn, over, samples), lambda: reduction(self._walker, fn, over, samples)
         )
         name = f"reduce {fn.__name__} {over}-{digest(jax.random.key_data(key))}"
         return self._pass(
             name,
-            reduction,
+            pass_of,
             ids,
             self._forward_block,
             lambda positions: {"key": np.asarray(draw(ids[positions]))},
@@ -200,6 +200,7 @@ class Probe:
         *,
         size: int,
         key,
+        layers: str = "all",
         loss_fn: Callable | None = None,
     ) -> Float[np.ndarray, "m size"]:
         """Random projections of gradients, those of K candidates added up.
@@ -216,6 +217,7 @@ class Probe:
           context: see `squared_norms`.
           size: numbers a projection has.
           key: of the projection, the same for all examples.
+          layers: all | last, whose gradients; see `pergrad.api.last_layer`.
           loss_fn: see `squared_norms`.
 
         Raises:
@@ -241,7 +243,7 @@ class Probe:
 
         def build():
             return fitted(
-                lambda sized: sketches_of(model, functions, sized, size),
+                lambda sized: sketches_of(model, functions, sized, size, layers),
                 engine,
                 model=model,
                 block=block,
@@ -249,8 +251,9 @@ class Probe:
                 memory=self._memory,
             )
 
-        which = ("sketches", functions, engine, block, num, self._memory, size)
-        name = f"sketches-{targets_fn.__name__} {size}-{digest(draw)}"
+        which = ("sketches", functions, engine, block, num, self._memory, size, layers)
+        of_layers = "" if layers == "all" else f" {layers}"
+        name = f"sketches-{targets_fn.__name__} {size}{of_layers}-{digest(draw)}"
         found = self._pass(
             name,
             self._walker.once(which, build),
@@ -389,31 +392,7 @@ def _of_all_hosts(values: np.ndarray, count: int) -> np.ndarray:
     return found.reshape(-1, *values.shape[1:])
 
 
-@jax.jit
-def _key_data(key, ids):
-    return jax.random.key_data(example_keys(key, ids))
-
-
 def digest(numbers) -> str:
     """A short name for whole numbers in their order."""
     numbers = np.ascontiguousarray(numbers, np.int64)
     return hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
-
-
-def _reduction(walker, fn, over, samples):
-    def reduction(variables, rows):
-        keys = jax.random.wrap_key_data(rows["context"]["key"])
-        images = rows["image"]
-        if over == "network":
-            return jax.vmap(fn)(walker.output(variables, images), keys)
-        if over == "companion":
-            return jax.vmap(fn)(walker.companion_output(variables, images), keys)
-        if over == "members":
-            output = walker.members_output(variables, images)
-        else:
-            fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-            draws = jax.vmap(fold, in_axes=(0, None))(keys, jnp.arange(samples))
-            output = walker.dropout_output(variables, images, draws)
-        return jax.vmap(fn, in_axes=(1, 0))(output, keys)
-
-    return reduction

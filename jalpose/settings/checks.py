@@ -13,13 +13,16 @@ def one_of(what: str, value, known: Collection) -> None:
     if value in known:
         return
     raise ConfigError(
-        f"unknown value of {what}: {value!r}.{did_you_mean(value, known)} Known: "
-        + ", ".join(str(k) for k in known)
+        f"unknown value of {what}: {value!r}. Known: "
+        f"{', '.join(str(k) for k in known)}.{did_you_mean(value, known)}"
     )
 
 
 def did_you_mean(value, known: Collection) -> str:
-    """A hint at the nearest of the known, with a space before it; or nothing."""
+    """A hint at the nearest of the known, with a space before it; or nothing.
+
+    The last of a message, where it is seen.
+    """
     close = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

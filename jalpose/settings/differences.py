@@ -26,6 +26,8 @@ SINCE: dict[str, Any] = {
     "acquisition.softmax_entropy.unit": "value",
     "acquisition.egl_ensemble.variance": False,
     "acquisition.diverse": "",
+    # Of data without equal images; others are refused (`loop.duplicates`).
+    "acquisition.duplicates": "once",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
     "oracle.name": "simulated",
@@ -48,6 +50,7 @@ SINCE: dict[str, Any] = {
     "evaluation.sigmas": [],
     "acquisition.coreset.space": "embedding",
     "acquisition.coreset.cotangents": "random",
+    "acquisition.coreset.layers": "all",
     "acquisition.coreset.directions": 4,
     "acquisition.coreset.candidates": 9,
     "acquisition.coreset.size": 512,

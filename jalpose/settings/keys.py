@@ -119,6 +119,9 @@ def common() -> ConfigDict:
     # "": the method alone | coreset | lcmd | kmeanspp | ...: chooses the batch among
     acquisition.diverse = ""
     acquisition.diverse_share = 0.25  # the best of all scored, never below the budget
+    # Examples that repeat a labelled or chosen one: once (equal images are not bought
+    # twice) | skip (near duplicates by the embedding neither) | keep (they are)
+    acquisition.duplicates = "once"
     # Score a random subset of the unlabelled, the same for all methods; 0: all.
     acquisition.pool_subset = 0
     acquisition.block = 16  # examples a scoring pass, over all devices
@@ -170,7 +173,7 @@ def common() -> ConfigDict:
     experiment.full = False  # each seed also once on all labels, without choices
 
     output = config.output = ConfigDict()
-    output.tensorboard = True
+    output.tensorboard = True  # scalars and pictures for TensorBoard
     output.images = 16  # pictures drawn a cycle
     output.report = True  # with loop.compare: end with the report of all methods
     output.trace = 0  # pieces of each kind of work traced by JAX's profiler
@@ -296,14 +299,19 @@ def known_keys(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def check_key(config: ConfigDict, key: str) -> None:
-    """Raise ConfigError with the known keys of its section unless `key` exists.
-
-    A key of no known section is answered with all there are.
-    """
+    """Raise ConfigError unless `key` exists, with those of its section, or sections."""
     known = known_keys(config)
     if key in known:
         return
-    beside = [k for k in known if k.startswith(key.partition(".")[0] + ".")]
-    listed = "\n  ".join(beside or known)
-    hint = did_you_mean(key, known)
-    raise ConfigError(f"unknown config key {key!r}.{hint} Known keys:\n  {listed}")
+    section, _, _ = key.rpartition(".")
+    while section and not any(k.startswith(f"{section}.") for k in known):
+        section = section.rpartition(".")[0]
+    start = f"{section}." if section else ""
+    below = [k.removeprefix(start) for k in known if k.startswith(start)]
+    names = dict.fromkeys(name.partition(".")[0] for name in below)
+    where = f"in {section}" if section else "at the top"
+    raise ConfigError(
+        f"unknown config key {key!r}. Known {where}: {', '.join(names)}; "
+        f"--config_help{'=' if section else ''}{section} says what they are."
+        f"{did_you_mean(key, known)}"
+    )

@@ -46,6 +46,8 @@ def _check_choices(config):
             f"loop.compare={tuple(config.loop.compare)} must name methods other than "
             f"acquisition.method={config.acquisition.method!r}, each once"
         )
+    ways = ("once", "skip", "keep")
+    one_of("acquisition.duplicates", config.acquisition.duplicates, ways)
     products = ("float32", "bfloat16")
     one_of("acquisition.products", config.acquisition.products, products)
 

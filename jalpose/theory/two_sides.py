@@ -7,8 +7,10 @@ another way (Monte Carlo and by hand).
 """
 
 import functools
+import os
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from scipy import stats
 
@@ -20,8 +22,13 @@ from jalpose.acquisition.parts.expected_gradients import (
     squared_bias,
 )
 from jalpose.acquisition.parts.label_models import Kernel, Predicted
+from jalpose.loop import configs
+from jalpose.settings.checks import one_of
+from jalpose.tasks import registry
+from jalpose.theory import networks
 
 TOP = 0.1  # share of a pool that is chosen
+LABELLED = 40  # rows, of a set
 
 
 class Rows(NamedTuple):
@@ -78,33 +85,62 @@ class Sides(NamedTuple):
         return expected_change(self.squared_norms, self.predictions, self.labels.means)
 
 
-def drawn(seed: int = 0, labelled: int = 60, pool: int = 400) -> Rows:
-    """Three inputs, a curve in two of them, and noise that grows with the third."""
-    draws = np.random.default_rng(seed)
-    inputs = draws.normal(size=(labelled + pool, 3))
-    curve = np.sin(2 * inputs[:, 0]) + 0.5 * inputs[:, 1] ** 2
-    noise = np.exp(0.5 * inputs[:, 2] - 1) * draws.normal(size=len(inputs))
-    return Rows(
-        "drawn", inputs[:labelled], (curve + noise)[:labelled], inputs[labelled:]
-    )
+def rows_of(data: str, seed: int = 0, labelled: int = LABELLED) -> Rows:
+    """Rows of the regression task, some labelled and the others the pool.
+
+    Args:
+      data: curve | diabetes | path of a CSV file, whose last column is the target.
+      seed: of who is labelled.
+      labelled: how many are.
+
+    Raises:
+      DataError: see `jalpose.tasks.regression.rows`.
+      ConfigError: there is no such set.
+    """
+    config = configs.default("regression")
+    keys = config.data
+    keys.name, keys.initial, keys.test_share = data, labelled, 0.05
+    if data.endswith(".csv"):
+        keys.name, keys.dir, keys.file = "csv", "", data
+    about = registry.sources_of("regression")
+    one_of("--data", keys.name, about.SOURCES)
+    found = about.load_dataset(keys, seed)
+
+    def rows(ids):
+        return np.stack([found.image(example) for example in ids]).astype(np.float64)
+
+    targets = found.truth["value"][found.initial].astype(np.float64)
+    name = os.path.basename(data).removesuffix(".csv")
+    return Rows(name, rows(found.initial), targets, rows(found.pool))
 
 
 def sides(rows: Rows, members: int = 10, seed: int = 0) -> list[Sides]:
-    """A linear model and a Gaussian process on rows, each with K bootstraps.
+    """Three kinds of models on rows, each with K bootstraps.
 
-    f_z is fitted to all labelled rows: the linear model, of weights and intercept, and
-    the process's mean k(x, X) a, whose parameters are the weights a of its rows, so
-    that |grad f_z|^2 = |k(x, X)|^2.
+    f_z is fitted to all labelled rows: a linear model, of weights and intercept; a
+    network of one hidden layer, which learns a variance; and a Gaussian process's mean
+    k(x, X) a, whose parameters are the weights a of its rows, so that |grad f_z|^2 =
+    |k(x, X)|^2.
 
     Args:
       rows: of the data; inputs and targets are standardised by the labelled ones.
       members: K.
       seed: of the bootstraps.
+
+    Raises:
+      DataError: fewer rows than members, or a singular design.
     """
-    mean, scale = rows.inputs.mean(axis=0), rows.inputs.std(axis=0)
-    inputs, pool = ((values - mean) / scale for values in (rows.inputs, rows.pool))
+    scale = rows.inputs.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    inputs, pool = (
+        (values - rows.inputs.mean(axis=0)) / scale
+        for values in (rows.inputs, rows.pool)
+    )
     targets = (rows.targets - rows.targets.mean()) / rows.targets.std()
     ones, more = (np.c_[np.ones(len(v)), v] for v in (inputs, pool))
+    kernel = label_models.fitted(inputs, targets)
+    process = functools.partial(label_models.gaussian_process, kernel=kernel)
+    near = label_models.covariance(pool, inputs, kernel)
 
     def committee(fit, inputs, pool):
         draws = np.random.default_rng(seed)
@@ -112,17 +148,21 @@ def sides(rows: Rows, members: int = 10, seed: int = 0) -> list[Sides]:
             fit, inputs, targets, pool, members=members, draws=draws
         )
 
-    kernel = label_models.fitted(inputs, targets)
-    process = functools.partial(label_models.gaussian_process, kernel=kernel)
-    near = label_models.covariance(pool, inputs, kernel)
+    # The labels first: a singular design is said before anything else is done.
+    labels = committee(label_models.linear, ones, more)
+    with jax.enable_x64(True):
+        trained = networks.train(
+            inputs, targets, pool, members=members, draws=np.random.default_rng(seed)
+        )
     return [
         Sides(
             rows.name,
             "linear (Eq. 7)",
             np.sum(more**2, axis=1),
             label_models.linear(ones, targets, more).means,
-            committee(label_models.linear, ones, more),
+            labels,
         ),
+        Sides(rows.name, "networks with a variance (Eq. 8, 10)", *trained),
         Sides(
             rows.name,
             "Gaussian process (Eq. 9, 10)",

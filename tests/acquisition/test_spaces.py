@@ -12,6 +12,7 @@ from jalpose.acquisition.coreset import CoreSet
 from jalpose.acquisition.eglpp import EglPlusPlus
 from jalpose.acquisition.lcmd import Lcmd
 from jalpose.acquisition.method import Pool
+from jalpose.pergrad.api import last_layer
 from jalpose.settings.checks import ConfigError
 from tests.support import small
 from tests.support.tasks import bare
@@ -181,8 +182,37 @@ def test_badge_begins_with_the_longest_gradient_whatever_is_labelled():
     assert lengths[POOL.tolist().index(found[0][0])] > 0.9 * lengths.max()
 
 
+def test_badge_takes_the_last_layer_alone_as_the_paper_does():
+    made = Badge(size=256, layers="last")
+    found = [made.place(jax.random.key(n), probe(), pool()) for n in range(12)]
+    grams = [inner(places) for places in found]
+    # Of the whole gradient, the part of the head: in the order of the leaves.
+    variables = small.flat_variables()["params"]
+    counts = np.cumsum([0, *(leaf.size for leaf in jax.tree.leaves(variables))])
+    apply_fn = small.flat_passes(1).gradient_model.apply
+    names = last_layer(
+        lambda v, x: apply_fn(v, x).prediction,
+        small.flat_variables(),
+        jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
+    )
+    routes = jax.tree.leaves_with_path(variables)
+    columns = [
+        np.arange(*counts[n : n + 2])
+        for n, (path, _) in enumerate(routes)
+        if jax.tree_util.keystr(path, simple=True, separator="/") in names
+    ]
+    assert len(columns) == 4
+    exact = gradients(of_answer)[:, np.concatenate(columns)]
+    exact = exact @ exact.T
+    scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    error = np.abs(np.mean(grams, axis=0) - exact).max()
+    assert error < 5 * np.sqrt(2 / 3072) * scale.max()
+
+
 def test_what_cannot_be_projected_is_refused():
-    with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'. Did you mean"):
+    with pytest.raises(ConfigError, match=r"badge\.layers: 'lats'.*Did you mean"):
+        Badge(layers="lats")
+    with pytest.raises(ConfigError, match=r"lcmd\.space: 'gradient'.*Did you mean"):
         Lcmd(space="gradient")
     with pytest.raises(ConfigError, match=r"lcmd\.size=0 must be above 0"):
         Lcmd(size=0)

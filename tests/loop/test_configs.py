@@ -163,7 +163,7 @@ def test_an_experiment_has_the_presets_of_all_its_methods():
 
 
 def test_an_unknown_benchmark_or_task_is_refused():
-    message = r"benchmark of the task pose: 'lps'\. Did you mean 'lsp'\? Known: lsp, "
+    message = r"benchmark of the task pose: 'lps'\. Known: lsp, .* Did you mean 'lsp'"
     with pytest.raises(ConfigError, match=message):
         configs.benchmark("lps")
     with pytest.raises(ConfigError, match="unknown value of task: 'posse'"):
@@ -181,8 +181,8 @@ def test_an_unknown_benchmark_or_task_is_refused():
         ("seed=1,lr=2", "unknown config argument 'lr=2'"),
         (
             "scale=tny",
-            "unknown value of the config argument scale: 'tny'. Did you mean 'tiny'? "
-            "Known: tiny, small, paper",
+            "unknown value of the config argument scale: 'tny'. Known: tiny, small, "
+            "paper. Did you mean 'tiny'?",
         ),
         ("scale=", "unknown value of the config argument scale: ''. Known: tiny"),
         ("seed=x", "seed='x' is not a whole number"),
@@ -201,7 +201,7 @@ def test_bad_arguments(arg, message):
     [
         (
             "method=coresett",
-            "config argument method: 'coresett'. Did you mean 'coreset",
+            "config argument method: 'coresett'. Known: random, coreset",
         ),
         ("method=", "unknown value of the config argument method: ''. Known: random"),
         (
@@ -216,11 +216,9 @@ def test_bad_arguments_of_a_benchmark(arg, message):
 
 
 def test_unknown_keys_of_a_delta_list_the_known_ones():
-    message = "unknown config key 'modell.channels'. Did you mean 'model.channels'?"
-    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+    message = r"unknown config key 'modell\.channels'.* mean 'model\.channels'\?$"
+    with pytest.raises(ConfigError, match=message):
         make(delta={"modell.channels": 1})
-    listed = str(caught.value).split("\n  ")[1:]
-    assert listed == known_keys(configs.default())
     with pytest.raises(ConfigError, match="unknown config key 'training'"):
         make(delta={"training": 1})
 
@@ -247,15 +245,15 @@ def test_an_option_without_a_default_is_told():
 # Values of tasks, networks, methods and engines. (key, bad value, part of the message)
 
 CHOICES = [
-    ("task", "posse", "Did you mean 'pose'? Known: pose"),
-    ("data.name", "lps", "Did you mean 'lsp'? Known: figures, lsp"),
-    ("data.crop", "joint", "Did you mean 'joints'? Known: joints, box"),
-    ("model.name", "resnets", "Did you mean 'resnet'? Known: hourglass, resnet"),
-    ("model.dtype", "float16", "Did you mean 'bfloat16'? Known: float32, bfloat16"),
+    ("task", "posse", "Known: pose"),
+    ("data.name", "lps", "Known: figures, lsp"),
+    ("data.crop", "joint", "Known: joints, box"),
+    ("model.name", "resnets", "Known: hourglass, resnet"),
+    ("model.dtype", "float16", "Known: float32, bfloat16. Did you mean 'bfloat16'?"),
     ("model.convolution", "patches", "Known: auto, native, blocked"),
     ("evaluation.refine", "gauss", "Known: parabola, mass, none"),
-    ("acquisition.method", "eglp", "Did you mean 'eglpp'? Known: random, coreset, "),
-    ("acquisition.engine", "exakt", "Did you mean 'exact'? Known: exact, ghost, "),
+    ("acquisition.method", "eglp", "Known: random, coreset, "),
+    ("acquisition.engine", "exakt", "Known: exact, ghost, "),
     ("acquisition.eglpp.labels", "given", "Known: annotated, predicted"),
 ]
 POSITIVE = [
@@ -300,7 +298,7 @@ OTHERS = [
     ("model.depth", 7, "data.size=256 must be a multiple of 512"),
     # The common keys are checked too; see tests/settings/test_validation.py.
     ("training.batch", 0, "training.batch=0 must be above 0"),
-    ("loop.compare", ("coreset", "eglp"), "unknown value of loop.compare: 'eglp'. Did"),
+    ("loop.compare", ("coreset", "eglp"), "value of loop.compare: 'eglp'. Known"),
     ("experiment.methods", ("eglp",), "unknown value of experiment.methods: 'eglp'."),
 ]
 TABLE = (
@@ -413,6 +411,10 @@ def test_a_run_from_before_tasks_had_names_goes_on_under_todays_config():
     config = make()
     config.name = record["name"]
     config.acquisition.method = record["acquisition"]["method"]
+    # It counted the evaluations of a plateau as optax does, and goes on with that.
+    counting = 'training.plateau_reduces: "at" -> "beyond"'
+    assert differences(record, plain(config), ignore=RUNTIME_KEYS) == [counting]
+    config.training.plateau_reduces = "at"
     assert differences(record, plain(config), ignore=RUNTIME_KEYS) == []
     config.acquisition.budget += 1
     (line,) = differences(record, plain(config), ignore=RUNTIME_KEYS)

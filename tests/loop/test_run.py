@@ -663,7 +663,7 @@ def command(*arguments):
     [
         (
             ["--config=configs/quickstart.py", "--config.acquisition.bugdet=3"],
-            ["unknown config key 'acquisition.bugdet'", "acquisition.budget"],
+            ["unknown config key 'acquisition.bugdet'", "mean 'acquisition.budget'?\n"],
         ),
         (
             ["--config=configs/quickstart.py:sclae=tiny"],

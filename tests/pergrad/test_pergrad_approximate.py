@@ -195,10 +195,35 @@ def scanned(module, x):
     return step(name="cell")(jnp.zeros((len(x), 3)), x)[1]
 
 
+def chosen(module, x):
+    w = module.param("w", nn.initializers.normal(), (3, 4))
+    return lax.cond(jnp.sum(x) > 0, lambda: x @ w, lambda: -jnp.sin(x) @ w)
+
+
+def test_layers_in_a_scan_have_their_place():
+    arguments = prepared(Net(scanned), random(0, B, 5, 3))
+    linear, ghost, goodfellow = norms_of(
+        ("conv_linear", "ghost", "goodfellow"), *arguments
+    )
+    np.testing.assert_allclose(linear.total, ghost.total, 1e-5)
+    # A sum over the steps, where ghost has a double sum.
+    assert set(ways(*arguments[:3], "goodfellow").values()) == {"positions"}
+    apply_fn, variables, inputs, targets = arguments
+    first = targets[:, :, :1]  # of one step there is but one position
+
+    def one_step(variables, x):
+        return apply_fn(variables, x)[:, :1]
+
+    ghost, goodfellow = norms_of(
+        ("ghost", "goodfellow"), one_step, variables, inputs, first
+    )
+    np.testing.assert_allclose(goodfellow.total, ghost.total, 1e-5)
+
+
 @pytest.mark.parametrize("engine", ["goodfellow", "conv_linear"])
 def test_what_has_no_place_is_an_error_that_names_it(engine):
-    apply_fn, variables, inputs, targets = prepared(Net(scanned), random(0, B, 5, 3))
-    with pytest.raises(ValueError, match=r"parameter cell/dense/.*it enters scan"):
+    apply_fn, variables, inputs, targets = prepared(Net(chosen), random(0, B, 5, 3))
+    with pytest.raises(ValueError, match=r"parameter w .*it enters cond"):
         api.squared_norms(engine, apply_fn, square_loss, variables, inputs, targets)
     with pytest.raises(ValueError, match="take ghost or exact"):
         api.routes(apply_fn, variables, inputs, engine)

@@ -12,6 +12,7 @@ import pytest
 from jalpose.models.hourglass import StackedHourglass
 from jalpose.pergrad import api, sketch, taps
 from jalpose.pergrad.api import Engine
+from jalpose.pergrad.plan import make_plan
 from tests.support import small
 from tests.support.networks import Net, random, square_loss, targets_for, variables_of
 
@@ -177,7 +178,7 @@ def plan_of(apply_fn, variables, inputs):
     example = jax.tree.map(lambda x: x[0], inputs)
     params, other = variables["params"], dict(variables)
     del other["params"]
-    plan = taps.make_plan(apply_fn, params, other, example, reading="ghost")
+    plan = make_plan(apply_fn, params, other, example, reading="ghost")
     return plan, params, other, example
 
 

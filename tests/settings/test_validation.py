@@ -16,13 +16,13 @@ def change(config, key, value):
 
 # (key, bad value, part of the message)
 CHOICES = [
-    ("data.labelled", "al", "Did you mean 'all'? Known: initial, all"),
+    ("data.labelled", "al", "Known: initial, all. Did you mean 'all'?"),
     ("training.schedule", "cosin", "Did you mean 'cosine'?"),
     ("training.start", "cold", "Known: warm, fresh"),
     ("training.keep", "first", "Known: best, last"),
     ("training.optimizer", "lion", "Known: adam, rmsprop, sgd"),
     ("training.heldout", "half", "Known: tenth, none"),
-    ("acquisition.products", "float16", "Did you mean 'bfloat16'? Known: float32"),
+    ("acquisition.products", "float16", "Known: float32, bfloat16. Did you mean"),
 ]
 POSITIVE = [
     "data.size",

@@ -25,7 +25,7 @@ PARTS = (
 @pytest.mark.parametrize("part", PARTS)
 def test_a_name_without_a_line_is_refused_with_those_there_are(part):
     known = ", ".join(registry.TASKS)
-    message = f"unknown value of task: 'posse'. Did you mean 'pose'? Known: {known}"
+    message = f"unknown value of task: 'posse'. Known: {known}. Did you mean 'pose'?"
     with pytest.raises(ConfigError, match=re.escape(message)):
         part("posse")
 

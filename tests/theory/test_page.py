@@ -32,7 +32,12 @@ def test_the_page_of_a_run_is_written_and_tells_what_is_off(tmp_path, capsys):
     drawn = np.random.default_rng(0).gamma(2, 0.5, 400).astype(np.float32)
     drawn[:3] = 0, np.nan, 0
     run = workdir(tmp_path / "run", true_losses=drawn)
-    assert main([f"--out={tmp_path / 'out'}", f"--run={run}"]) == 0
+    data = tmp_path / "rows.csv"
+    numbers = np.random.default_rng(1).normal(size=(90, 3))
+    lines = [",".join(map(str, row)) for row in numbers.tolist()]
+    data.write_text("\n".join(["a,b,c", *lines]))
+    flags = [f"--out={tmp_path / 'out'}", f"--run={run}", f"--data={data}"]
+    assert main(flags) == 0
     said = capsys.readouterr().out
     assert "33 of 36 values" in said and "rounded twice" in said
     page = (tmp_path / "out" / "index.html").read_text()
@@ -82,11 +87,35 @@ def test_each_table_says_what_is_equal():
 
 
 def test_where_the_sides_part():
-    """The norm parts them, and the identity holds to the last digit."""
-    found = two_sides.sides(two_sides.drawn(labelled=40, pool=80), members=5)
+    """The identity holds to the last digit; of a process the norm parts the orders."""
+    rows = two_sides.rows_of("curve", labelled=30)
+    rows = rows._replace(pool=rows.pool[:80])
+    found = two_sides.sides(rows, members=5)
+    assert len(found) == 3
     for side in found:
         agreed = two_sides.agreement(side)
         assert agreed["identity"] < 1e-12
-        assert agreed["bias_only"] > agreed["norm_only"]
         rows = two_sides.partings(side)
         assert len({row["example"] for row in rows}) == 3
+    assert agreed["bias_only"] > 0.9 > 0.7 > agreed["norm_only"]
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ("curv", "unknown value of --data: 'curv'. Did you mean 'curve'?"),
+        ("none.csv", "none.csv cannot be read as CSV"),
+        ("twins.csv", "singular: its 3 columns have rank 2"),
+        ("few.csv", "data.initial=40, but what is left of FEW has"),
+    ],
+)
+def test_rows_that_cannot_be_compared_on_are_refused(tmp_path, capsys, data, message):
+    numbers = np.random.default_rng(1).normal(size=(90, 3))
+    numbers[:, 1] = 2 * numbers[:, 0]
+    lines = [",".join(map(str, row)) for row in numbers.tolist()]
+    (tmp_path / "twins.csv").write_text("\n".join(["a,b,c", *lines]))
+    (tmp_path / "few.csv").write_text("\n".join(["a,b,c", *lines[:30]]))
+    path = tmp_path / data if data.endswith(".csv") else data
+    assert main([f"--out={tmp_path / 'out'}", f"--data={path}"]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1

@@ -15,6 +15,7 @@ from jalpose.tasks.task import CAPABILITIES, lacking
 
 SPACES = ("embedding", "gradients", "prediction")
 COTANGENTS = ("random", "neighbours", "predicted")
+LAYERS = ("all", "last")
 
 
 class Placed(NamedTuple):
@@ -44,7 +45,7 @@ class Spatial(Method):
 
     Attributes:
       space: embedding (the features before the network's last layer) | gradients
-        (random projections of gradients of all parameters, from exact backward passes:
+        (random projections of gradients by the parameters, from exact backward passes:
         inner products estimate those of gradients, see `pergrad.gradient_sketches`) |
         prediction (what the network would answer, see `predicted_point` in
         `tasks.task.CAPABILITIES`: of a pose its joints about their mean; on the outputs
@@ -56,6 +57,9 @@ class Spatial(Method):
         by the root of its probability, as EGL++ finds them at a perplexity of a third
         of their number; the squared length estimates EGL++'s score. predicted: of the
         loss under what the network would answer, as BADGE has it.
+      layers: whose gradients. all; or last, the parameters in which the prediction is
+        linear (a classifier's last layer), for which no backward pass goes further:
+        what BADGE's authors take.
       directions: random functions; a backward pass each.
       candidates: neighbours; a backward pass each.
       size: numbers an example's projection has.
@@ -63,6 +67,7 @@ class Spatial(Method):
 
     space: str = "embedding"
     cotangents: str = "random"
+    layers: str = "all"
     directions: int = 4
     candidates: int = 9
     size: int = 512
@@ -73,6 +78,7 @@ class Spatial(Method):
         """Refuse a space that there is not, and numbers below 1."""
         one_of(f"{self.section}.space", self.space, SPACES)
         one_of(f"{self.section}.cotangents", self.cotangents, COTANGENTS)
+        one_of(f"{self.section}.layers", self.layers, LAYERS)
         positive(
             self.section,
             directions=self.directions,
@@ -127,7 +133,7 @@ class Spatial(Method):
     def _project(self, key, probe, pool, ids):
         """Projections of gradients: float32 [len(ids), size]."""
         key, task = jax.random.fold_in(key, 2), probe.task
-        arguments = {"size": self.size, "key": key}
+        arguments = {"size": self.size, "key": key, "layers": self.layers}
         count = len(ids)
         if self.cotangents == "predicted":
             scales, names = np.ones((count, 1), np.float32), np.zeros((count, 1), int)

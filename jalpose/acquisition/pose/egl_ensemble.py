@@ -2,9 +2,11 @@
 
 Shukla, "Bayesian Uncertainty and Expected Gradient Length - Regression: Two Sides Of
 The Same Coin?", WACV 2022, Eq. 10, and Cai, Zhang and Zhou, ICDM 2013 (its Eq. 2). The
-regressed vector f is the joints' soft-argmax (an argmax has no gradient), member k of
-the ensemble says mu_k. With the loss |y - f|^2 / 2, whose gradient is J^T (f - y) for
-the Jacobian J of f by the parameters, Eq. 10 for a vector is the trace
+paper holds ensembles of pose networks to be out of reach (section 4); this is its
+theory taken there all the same. The regressed vector f is the joints' soft-argmax (an
+argmax has no gradient), member k of the ensemble says mu_k. With the loss |y - f|^2 /
+2, whose gradient is J^T (f - y) for the Jacobian J of f by the parameters, Eq. 10 for a
+vector is the trace
 
     tr(J J^T [mean_k Sigma_k + mean_k (mu_k - f)(mu_k - f)^T])
         = mean_k |J^T (mu_k - f)|^2 + sum_d |J^T s_d|^2,
@@ -12,10 +14,10 @@ the Jacobian J of f by the parameters, Eq. 10 for a vector is the trace
 with the columns s_d of a square root of the mean covariance. Sigma_k, the member's own
 variance, is that of the position under its heatmap. Of that, what a perfect heatmap has
 is how labels are drawn (`heatmap.sigma` squared, 3.06 square pixels), not uncertainty,
-and is subtracted, down to nothing. No scalar |grad f| factors
-out as for one output, so the K gradients are taken one by one. Eq. 10 is the
-predictive variance times |grad f|^2 only where f is the ensemble's mean (theory of
-the paper's Eq. 11): our f is the cycle's own network.
+and is subtracted, down to nothing. No scalar |grad f| factors out as for one output, so
+the K gradients are taken one by one. Eq. 10 is the predictive variance times |grad f|^2
+only where f is the ensemble's mean (theory of the paper's Eq. 11): our f is the cycle's
+own network.
 """
 
 import dataclasses

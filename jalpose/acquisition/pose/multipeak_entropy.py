@@ -1,8 +1,10 @@
 """Multi-peak entropy: how evenly a heatmap's local peaks share its mass.
 
-As the papers on EGL++ describe and use it: the local peaks of each joint's heatmap are
-computed and normalised, a softmax over them is taken, and its entropy is summed over
-the joints; the largest first. Where the published code differs it is an option:
+B. Liu and V. Ferrari, "Active Learning for Human Pose Estimation", ICCV 2017, which was
+not at hand, as EGL++ (WACV 2022, section 2) describes it and compares with it: the
+local peaks of each joint's heatmap are computed and normalised, a softmax over them is
+taken, and its entropy is summed over the joints; the largest first. Where EGL++'s
+published code differs it is an option:
 
 - It takes the softmax over the peaks' raw values, `normalise="raw"`. With peaks about
   30 high that is nearly one-hot: peaks of 25 and 20 become 0.993 and 0.007.
@@ -90,7 +92,9 @@ class MultiPeakEntropy(Method):
           FloatingPointError: a heatmap has a NaN or an infinity; names the example ids.
         """
         del key
-        fn = _entropies(*dataclasses.astuple(self))
+        fn = _entropies(
+            self.peaks, self.min_distance, self.normalise, self.border, self.threshold
+        )
         found = probe.reduce(fn, pool.unlabelled)
         return by_score(
             pool.unlabelled,

@@ -151,9 +151,9 @@ class ClassExchange:
             listed = ", ".join(self.classes[:20])
             more = len(self.classes) - 20
             raise UnreadableError(
-                f"{where}: there is no class {name!r}."
-                f"{did_you_mean(name, self.classes)} Known: {listed}"
+                f"{where}: there is no class {name!r}. Known: {listed}"
                 + (f" and {more} more" if more > 0 else "")
+                + f".{did_you_mean(name, self.classes)}"
             )
         return {"class": np.asarray(self.classes.index(name), np.int32)}
 

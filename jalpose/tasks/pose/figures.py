@@ -40,6 +40,7 @@ class FigureSource:
       skeleton: LSP's 14 joints.
       annotations: labels; boxes hold the visible extent of the limbs, in pixels.
       rare: bool [N], which examples are in a rare pose.
+      first_frames: int [N], index of the first example of each example's sequence.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class FigureSource:
             raise ValueError(f"rare_fraction={rare_fraction} must be in [0, 1]")
         self.skeleton = skeletons.LSP
         self._seed, self._start, self._size = seed, start, image_size
-        self._firsts = start + _firsts(num_examples, seed, start, frames, spread)
+        self.first_frames = _first_frames(num_examples, seed, start, frames, spread)
         numbers = range(start, start + num_examples)
         normals, uniforms, camera = self._draw_numbers(numbers)
         bodies = figure_poses.pose_bodies(normals, uniforms, rare_fraction)
@@ -92,7 +93,7 @@ class FigureSource:
         keys = tuple(f"{name}/{number:06d}" for number in numbers)
         labels = _label(self._bodies, self._occluders, keys, image_size)
         if frames > 1:
-            videos = tuple(f"{name}/{first:06d}" for first in self._firsts)
+            videos = tuple(f"{name}/{start + i:06d}" for i in self.first_frames)
             labels = dataclasses.replace(labels, videos=videos)
         self.annotations = labels
 
@@ -115,7 +116,7 @@ class FigureSource:
 
     def _first(self, number: int) -> int:
         """Number of the first frame of an example's sequence."""
-        return int(self._firsts[number - self._start])
+        return self._start + int(self.first_frames[number - self._start])
 
     def image(self, index: int) -> np.ndarray:
         """Draw image `index`: uint8 [H, W, 3], RGB.
@@ -145,8 +146,8 @@ class FigureSource:
         return figure, np.random.default_rng([self._seed, first, _LOOK])
 
 
-def _firsts(num_examples, seed, start, frames, spread):
-    """Of each example the first of its sequence, counted from `start`: int [N]."""
+def _first_frames(num_examples, seed, start, frames, spread):
+    """Index of the first example of each example's sequence: int [N]."""
     if not spread:
         return np.arange(num_examples) // frames * frames
     rng = np.random.default_rng([seed, start, _LENGTH])

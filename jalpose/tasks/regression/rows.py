@@ -22,6 +22,7 @@ class Rows(NamedTuple):
       inputs: float64 [N, F].
       targets: float64 [N].
       file: they come from.
+      test: bool [N], which are for tests alone; None: those that are drawn.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Rows(NamedTuple):
     inputs: np.ndarray
     targets: np.ndarray
     file: str
+    test: np.ndarray | None = None
 
 
 def read_csv(
@@ -119,6 +121,36 @@ def curve(count: int = 1000, seed: int = 0) -> Rows:
     drawn = np.sin(2 * inputs[:, 0]) + 0.5 * inputs[:, 1] ** 2
     noise = np.exp(0.5 * inputs[:, 2] - 1) * draws.normal(size=count)
     return Rows("curve", ("a", "b", "c"), inputs, drawn + noise, "curve")
+
+
+def arm(count: int = 4000, tests: int = 1000, seed: int = 0) -> Rows:
+    """How far an arm of four joints reaches, in a stream as people's footage is.
+
+    Nine sequences of ten are of everyday postures, near the stretched arm, the tenth
+    is of any posture; frames of a sequence are near copies, and a few long sequences
+    hold most of them (their lengths are log-normal, of a deviation of 1.5). The test
+    rows are no sequences, and half of them are of any posture.
+    """
+    draws = np.random.default_rng(seed)
+    lengths = np.exp(1.5 * draws.normal(size=count) + 1.6)
+    lengths = np.maximum(1, np.rint(lengths)).astype(int)
+    sequence = np.repeat(np.arange(count), lengths)[:count]
+    any_posture = np.r_[draws.random(count) < 0.1, draws.random(tests) < 0.5]
+    angles = draws.normal(size=(count + tests, 4)) * 0.25
+    spread = draws.uniform(-1.0, 1.0, size=(count + tests, 4))
+    angles = np.where(any_posture[:, None], spread, angles)
+    frames = angles[:count][sequence] + 0.03 * draws.normal(size=(count, 4))
+    angles = np.r_[frames, angles[count:]]
+    reach = np.cos(np.cumsum(angles, axis=1)).sum(axis=1)
+    reach = reach + 0.02 * draws.normal(size=len(reach))
+    return Rows(
+        "arm",
+        ("shoulder", "elbow", "wrist", "hand"),
+        angles,
+        reach,
+        "arm",
+        np.arange(count + tests) >= count,
+    )
 
 
 def _number(cell: str) -> float | None:

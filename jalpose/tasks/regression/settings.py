@@ -6,6 +6,8 @@ from jalpose.settings.checks import ConfigError, above, at_least
 from jalpose.settings.scales import Benchmark
 
 MODEL = "mlp"  # of a config that names no other
+PREDICTS = "numbers"  # of its network
+MODEL_OPTIONS: dict[str, dict[str, object]] = {}
 # Sections of these keys that make a trained model what it is.
 MODEL_SECTIONS = ()
 
@@ -21,7 +23,7 @@ METHOD_OPTIONS: dict[str, object] = {
 def add_keys(config: ConfigDict) -> None:
     """Add the keys of regression to the common ones."""
     data = config.data
-    data.name = "curve"  # csv | diabetes (scikit-learn's) | curve (drawn)
+    data.name = "curve"  # csv | diabetes (scikit-learn's) | curve, arm (drawn)
     data.size = 1  # rows have no sides
     data.file = ""  # of csv: with a line of headings, relative to data.dir
     data.target = ""  # of csv: heading of the column to be predicted; "": the last
@@ -43,6 +45,7 @@ SCALES: dict[str, dict[str, object]] = {
 
 # No paper has a protocol for rows: this one is ours.
 _PROTOCOL: dict[str, object] = {
+    "data.threads": 1,  # there is nothing to read ahead
     "training.heldout": "none",
     "training.keep": "last",
     "training.schedule": "cosine",
@@ -70,7 +73,7 @@ _SCALES: dict[str, dict[str, object]] = {
 
 BENCHMARKS: dict[str, Benchmark] = {
     name: Benchmark({"data.name": name, **_PROTOCOL}, _SCALES)
-    for name in ("curve", "diabetes", "csv")
+    for name in ("curve", "arm", "diabetes", "csv")
 }
 
 

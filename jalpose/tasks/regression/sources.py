@@ -21,6 +21,7 @@ SOURCES = {
     "csv": _csv,
     "diabetes": lambda data: rows.diabetes(),
     "curve": lambda data: rows.curve(),
+    "arm": lambda data: rows.arm(),
 }
 
 
@@ -64,9 +65,9 @@ class RowSource:
 def load_dataset(data, seed: int) -> Dataset:
     """Open the set `data.name`; `data` is the config section of that name.
 
-    The test rows are drawn by `data.test_seed`, of the others those labelled at the
-    start by the seed; what is left is the pool. Inputs are standardised by all rows but
-    the test's.
+    The test rows are the set's own, or drawn by `data.test_seed`, of the others those
+    labelled at the start by the seed; what is left is the pool. Inputs are standardised
+    by all rows but the test's.
 
     Raises:
       DataError: see `rows`; an input, or the target of what is labelled at the start,
@@ -75,8 +76,12 @@ def load_dataset(data, seed: int) -> Dataset:
     found = SOURCES[data.name](data)
     count = len(found.targets)
     order = np.random.default_rng(data.test_seed).permutation(count)
-    split = max(1, round(data.test_share * count))
-    test, others = np.sort(order[:split]), np.sort(order[split:])
+    if found.test is None:
+        split = max(1, round(data.test_share * count))
+        test, others = np.sort(order[:split]), np.sort(order[split:])
+    else:
+        test, others = np.flatnonzero(found.test), np.flatnonzero(~found.test)
+        split = len(test)
     test = test[: data.test or len(test)]
     draws = np.random.default_rng(stream_seed(seed, "initial"))
     others = draws.permutation(others)

@@ -73,7 +73,7 @@ def test_files_and_columns_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(DataError, match="cannot be read as CSV"):
         rows.read_csv(tmp_path / "none.csv")
     _, path = drawn_csv(tmp_path)
-    with pytest.raises(ConfigError, match=r"'prise'. Did you mean 'price'\?"):
+    with pytest.raises(ConfigError, match=r"'prise'\. .*Did you mean 'price'\?"):
         rows.read_csv(path, target="prise")
     # What is text may stand in a column that nobody asks for.
     path = write(tmp_path, "name,a,b\nx,1,2\ny,3,4\n")
@@ -156,6 +156,26 @@ def test_shipped_and_drawn_rows():
     assert len(data.test) == 110 and len(data.image(3)) == 10
     one, other = rows.curve(), rows.curve()
     np.testing.assert_array_equal(one.inputs, other.inputs)
+
+
+def test_postures_of_an_arm_come_as_a_stream_with_tests_of_their_own():
+    found = rows.arm()
+    angles, stream = found.inputs, ~found.test
+    assert angles.shape == (5000, 4) and found.test.sum() == 1000
+    reach = np.cos(np.cumsum(angles, axis=1)).sum(axis=1)
+    assert np.std(found.targets - reach) == pytest.approx(0.02, rel=0.05)
+    far = np.abs(angles).max(axis=1) > 0.9
+    assert far[stream].mean() < 0.15 < far[found.test].mean()
+    # Neighbours of the stream are near copies, those of the test set are not.
+    apart = np.linalg.norm(np.diff(angles, axis=0), axis=1)
+    assert np.median(apart[stream[1:]]) < 0.1 < 0.3 < np.median(apart[found.test[1:]])
+    lengths = np.diff(np.flatnonzero(np.r_[True, apart[stream[1:]] > 0.25, True]))
+    longest = np.sort(lengths)[::-1][: len(lengths) // 10]
+    assert longest.sum() > 0.4 * 4000
+
+    data = load_dataset(config_of(data__name="arm").data, 0)
+    np.testing.assert_array_equal(data.test, np.flatnonzero(found.test))
+    assert not set(data.test) & {*data.initial, *data.pool}
 
 
 def test_scores_of_numbers():
