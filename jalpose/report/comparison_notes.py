@@ -62,14 +62,15 @@ def significance_notes(
             f"After Holm's correction no method differs significantly from {reference} "
             f"at {LEVEL} (paired t-test)."
         )
+    shown = []
     for sign, word in ((1, "better"), (-1, "worse")):
         names = [_where(row) for row in found if sign * row["difference"] > 0]
         if names:
-            notes.append(
+            shown.append(
                 f"Significantly {word} than {reference} at {LEVEL} after Holm's "
                 f"correction (paired t-test): {', '.join(names)}."
             )
-    return notes
+    return [*notes, " ".join(shown)] if shown else notes
 
 
 def bold_notes(bold: Collection[Any], reference: str) -> list[str]:
