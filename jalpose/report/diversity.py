@@ -6,6 +6,7 @@ that chose: all methods of a seed share the first clusters, later each has its o
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,10 +75,10 @@ def table(found: Gathered, of: Diversity, reference: str) -> Table:
     others = reference_first(of.methods, reference)[1:]
     wider = _against(of, of.covered, reference, others)
     better = _against(of, scoring.sign * of.heights, reference, others)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method in reference_first(of.methods, reference):
         place = of.methods.index(method)
-        row = {
+        row: dict[str, Any] = {
             "method": method,
             "covered": summary(of.covered[place]),
             "chance": _mean(of.by_chance[place]),

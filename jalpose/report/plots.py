@@ -197,8 +197,8 @@ def diversity_against_score(
     axes = figure.add_subplot()
     for name, ((x, wide), (y, high)) in points.items():
         pen = {**pens[name], "linestyle": "none", "markersize": 8}
-        bars = [None if math.isnan(half) else half for half in (high, wide)]
-        axes.errorbar(x, y, *bars, capsize=3, elinewidth=1.1, label=name, **pen)
+        up, along = (None if math.isnan(half) else half for half in (high, wide))
+        axes.errorbar(x, y, up, along, capsize=3, elinewidth=1.1, label=name, **pen)
     label = "clusters of the pool chosen from (%)"
     style(axes, "Diversity beside score", label, ylabel)
     widen(axes, room)
