@@ -265,7 +265,7 @@ def make_context(
     dataset = dataset.holding_out(config.training.heldout == "tenth")
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
-    _check_budget(config, dataset)
+    _check_budget(config, dataset, labels)
     oracle = oracle or SimulatedOracle(dataset)
     _check_oracle(config, dataset, oracle)
     _check_methods(config, dataset, task, base is not None)
@@ -344,8 +344,16 @@ def engine_of(acquisition: ConfigDict, **changes) -> Engine:
     return Engine(**options)
 
 
-def _check_budget(config, dataset):
+def _check_budget(config, dataset, labels):
     acquisition, cycles = config.acquisition, config.loop.cycles
+    if cycles and acquisition.budget_unit == "clicks":
+        most = getattr(labels, "most_clicks", 1)
+        if acquisition.budget < most:
+            raise ConfigError(
+                f"acquisition.budget={acquisition.budget} clicks do not pay for one "
+                f"label, which costs up to {most}"
+            )
+        return
     wanted, there = cycles * acquisition.budget, len(dataset.pool)
     if wanted > there:
         raise ConfigError(
