@@ -36,6 +36,7 @@ from jalpose.storage.arrays import EMBEDDINGS, LABELLED_EMBEDDINGS
 from jalpose.tasks import registry
 
 PAGE, LABEL_CHECK = "index.html", "label_check.csv"
+RELOAD = 20  # seconds
 _LARGEST = {EMBEDDINGS, LABELLED_EMBEDDINGS}
 
 
@@ -49,11 +50,13 @@ class Options:
       photographs: False leaves out every image of the data; what is predicted is
         still drawn.
       data_dir: stands in for the data folder that the runs recorded.
+      watched: it is written again as records come: until then the page reloads itself.
     """
 
     reference: str | None = None
     photographs: bool = True
     data_dir: str | None = None
+    watched: bool = False
 
 
 class Report:
@@ -104,7 +107,8 @@ class Report:
             Section("provenance", "Provenance", origins.provenance(runs)),
         ]
         sections = [part for part in parts if part is not None]
-        html = page.render(self._title(), self._lead(), sections, self._top())
+        again = RELOAD if self.options.watched and self.found.missing else None
+        html = page.render(self._title(), self._lead(), sections, self._top(), again)
         path = self.out / PAGE
         records.atomic_write_text(path, html)
         return path
