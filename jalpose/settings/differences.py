@@ -25,6 +25,7 @@ SINCE: dict[str, Any] = {
     "acquisition.multipeak_entropy.threshold": 0.0,
     "acquisition.softmax_entropy.unit": "value",
     "acquisition.egl_ensemble.variance": False,
+    "acquisition.budget_unit": "images",
     "acquisition.diverse": "",
     # Of data without equal images; others are refused (`loop.duplicates`).
     "acquisition.duplicates": "once",
