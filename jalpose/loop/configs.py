@@ -87,7 +87,8 @@ def assemble(
         number.
     """
     given = _parse_argument(arg, scale, method)
-    config, scale = default(task, model), given["scale"]
+    config, scale = default(task, given["model"] or model), given["scale"]
+    about = tasks.settings_of(task)
     config.scale, config.seed = scale, given["seed"]
     chosen: dict[str, Any] = {}
     if method is not None:
@@ -99,6 +100,11 @@ def assemble(
     config.name = name.format(method=given.get("method", ""))
     usual, own = scale_changes(config, scale), (scales or {}).get(scale, {})
     changes = {**usual, **(delta or {}), **chosen, **own}
+    if config.model.name != (model or about.MODEL):
+        # What the benchmark sets of its own network is not for another.
+        known = {key for key in changes if not key.startswith("model.")}
+        own = {**usual, **chosen, **about.MODEL_OPTIONS.get(config.model.name, {})}
+        changes = own | {key: changes[key] for key in known}
     if given["papers"]:
         data = str(changes.get("data.name", config.data.name))
         changes |= papers.changes(task, given["papers"], data)
@@ -278,13 +284,25 @@ def check(config: ConfigDict) -> None:
                 methods.check_name(key, name)
                 used.add(name)
     tasks.settings_of(config.task).check(config)
-    options_of(dict(config.model)).check(config.data.size)
+    _check_model(config)
     for name, method in methods.methods().items():
         options = dict(config.acquisition.get(name, {}))
         # Others as they are by default are nobody's concern: another package's may
         # refuse its own.
         if name in used or options != _usual(method, config.scale):
             methods.method_of(name, options)
+
+
+def _check_model(config: ConfigDict) -> None:
+    options = options_of(dict(config.model))
+    learnt = getattr(tasks.settings_of(config.task), "PREDICTS", options.predicts)
+    if options.predicts != learnt:
+        raise ConfigError(
+            f"model.name={config.model.name!r} predicts {options.predicts}, and the "
+            f"task {config.task} learns {learnt}: choose a network by --config="
+            f"file.py:model=NAME (known: {', '.join(MODELS)})"
+        )
+    options.check(config.data.size)
 
 
 def _check_variants(config: ConfigDict) -> Collection[str]:
@@ -300,11 +318,13 @@ def _check_variants(config: ConfigDict) -> Collection[str]:
 
 
 def check_keys(names: Sequence[str]) -> None:
-    """Raise ConfigError for a dotted key that no task knows."""
+    """Raise ConfigError for a dotted key that no task and no network knows."""
     known = [default(task) for task in tasks.TASKS]
+    options = {f"model.{key}" for one in MODELS.values() for key in _fields(one)}
     for name in names:
-        if not any(name in known_keys(config) for config in known):
-            check_key(known[0], name)
+        if name in options or any(name in known_keys(config) for config in known):
+            continue
+        check_key(known[0], name)
 
 
 def _benchmark(task: str, name: str) -> Benchmark:
@@ -355,8 +375,8 @@ def _fields(options: type) -> dict[str, Any]:
 
 
 def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = {"scale": scale, "seed": 0, "papers": ""}
-    known = "scale=tiny|small|paper, seed=N, papers=PRESET"
+    given: dict[str, Any] = {"scale": scale, "seed": 0, "model": "", "papers": ""}
+    known = "scale=tiny|small|paper, seed=N, papers=PRESET, model=NAME"
     if method is not None:
         given["method"], known = method, f"method=NAME, {known}"
     for part in filter(None, (arg or "").split(",")):
@@ -367,6 +387,8 @@ def _parse_argument(arg: str, scale: str, method: str | None) -> dict[str, Any]:
             )
         given[key] = value
     one_of("the config argument scale", given["scale"], SCALES)
+    if given["model"]:
+        one_of("the config argument model", given["model"], MODELS)
     if method is not None:
         methods.check_name("the config argument method", given["method"])
     try:

@@ -1,6 +1,6 @@
-"""Transfer: the initial weights of a run, from another one's network.
+"""Transfer: the initial weights of a run, from another one's network or published ones.
 
-All layers are taken but those whose shape or meaning hangs on the outputs
+Of another run all layers are taken but those that hang on the outputs
 (`Options.output_layers`), so that skeleton, classes and data may be others. The run
 keeps a copy of its own: it goes on without the other workdir, whatever becomes of it.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.loop import checkpoints
-from jalpose.models.registry import options_of
+from jalpose.models.registry import WEIGHTS, options_of
 from jalpose.runtime import hosts
 from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import differences, plain
@@ -21,7 +21,12 @@ from jalpose.training.trainer import network_of
 
 RECORD = "initial_weights"  # in config.json
 # Keys of a network that do not change what its weights mean.
-_SAME_WEIGHTS = ("model.convolution", "model.dropout", "model.dtype")
+_SAME_WEIGHTS = (
+    "model.convolution",
+    "model.dropout",
+    "model.dtype",
+    "model.weights",
+)
 
 
 def initial_weights(config: ConfigDict, workdir) -> InitialWeights | None:
@@ -35,7 +40,9 @@ def initial_weights(config: ConfigDict, workdir) -> InitialWeights | None:
       None where all layers begin anew.
 
     Raises:
-      ConfigError: `config.transfer` is no run's workdir, or its network does not fit.
+      ConfigError: `config.transfer` is no run's workdir, or its network does not fit;
+        the package of published weights is not installed.
+      DataError: its file is not the published one.
       CheckpointError: it holds no model, or the run's copy cannot be read.
       ClusterError: hosts have different ones.
     """
@@ -45,6 +52,8 @@ def initial_weights(config: ConfigDict, workdir) -> InitialWeights | None:
         found = InitialWeights(variables, begun[RECORD])
     elif config.transfer:
         found = transferred(config)
+    else:
+        found = published(config)
     hosts.check_same_facts({"initial weights": found and found.about["digest"]})
     return found
 
@@ -72,14 +81,36 @@ def transferred(config: ConfigDict) -> InitialWeights:
             f"config.transfer={workdir!r} holds another network; give this run the "
             "same (there -> this run):\n  " + "\n  ".join(found)
         )
+    options = options_of(dict(config.model))
+    if options.predicts == "numbers":
+        raise ConfigError(
+            f"config.transfer={workdir!r}: networks of rows are not transferred, whose "
+            "columns are others; train it from scratch"
+        )
     cycle = checkpoints.newest_model(workdir)
     theirs = network_of(checkpoints.load_model(workdir, cycle))
-    options = options_of(dict(config.model))
     wanted = shapes_of(config)
     names = {*layers_of(theirs), *layers_of(wanted)}
     layers = {n for n in names if not n.startswith(options.output_layers)}
     source = f"config.transfer={workdir!r} (cycle {cycle})"
     return fitted(theirs, wanted, layers, source)
+
+
+def published(config: ConfigDict) -> InitialWeights | None:
+    """The layers that `model.weights` names; None where it names none.
+
+    Raises:
+      ConfigError: their package is not installed.
+      DataError: its file is not the published one.
+    """
+    read = WEIGHTS.get(config.model.name, {}).get(config.model.get("weights", ""))
+    if read is None:
+        return None
+    found, source = read()
+    wanted = shapes_of(config)
+    # Not the classifier of a network that has none.
+    layers = set(layers_of(found)) & set(layers_of(wanted))
+    return fitted(found, wanted, layers, source)
 
 
 def shapes_of(config: ConfigDict) -> dict:

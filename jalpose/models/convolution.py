@@ -3,7 +3,8 @@
 XLA's CPU convolution is fast forward, and so is its gradient by the input, a
 convolution too. The gradient by the kernel is not: here it is a product of patches and
 cotangents, in blocks that fit the cache (`pergrad.windows`), and a 1x1 convolution is
-a matrix product throughout. `scripts/bench_convolution.py` measures how much that
+a matrix product throughout. A depthwise one is slow both ways: here it is a sum of
+shifted inputs. `scripts/bench_convolution.py` measures how much that
 saves, scripts/RESULTS.md has figures. On accelerators the native convolution is the
 faster one.
 """
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jalpose.pergrad import depthwise
 from jalpose.pergrad.windows import Window, channels_last, input_gradient, products
 
 
@@ -65,6 +67,8 @@ def blocked_convolution(
     if window.pointwise:
         flat = kernel.reshape(kernel.shape[-2:])
         return jnp.matmul(inputs, flat, precision=precision)
+    if window.depthwise(kernel.shape) and inputs.dtype == kernel.dtype == jnp.float32:
+        return _depthwise(window)(inputs, kernel)
     return _convolution(window, precision)(inputs, kernel)
 
 
@@ -78,6 +82,23 @@ def _crop(inputs, padding):
     whole = (0, 0, 0)
     cropped = lax.pad(inputs, inputs.dtype.type(0), [whole, *taken, whole])
     return cropped, [(max(low, 0), max(high, 0)) for low, high in padding]
+
+
+@functools.cache
+def _depthwise(window: Window):
+    convolve = jax.custom_vjp(functools.partial(depthwise.convolve, window))
+
+    def forward(x, kernel):
+        return depthwise.convolve(window, x, kernel), (x, kernel)
+
+    def backward(kept, cotangent):
+        x, kernel = kept
+        by_x = depthwise.input_gradient(window, kernel, cotangent, x.shape[1:-1])
+        by_kernel = depthwise.products(window, x, cotangent[None])[0]
+        return by_x, by_kernel.reshape(kernel.shape)
+
+    convolve.defvjp(forward, backward)
+    return convolve
 
 
 @functools.cache

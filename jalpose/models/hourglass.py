@@ -232,6 +232,7 @@ class HourglassOptions:
     dropout: float = 0.0
     last_layer: ClassVar[str] = "heatmaps"
     output_layers: ClassVar[tuple[str, ...]] = ("heatmaps", "merge_maps")
+    predicts: ClassVar[str] = "heatmaps"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {"stacks": 1, "channels": 16, "depth": 2},
         "small": {"stacks": 1, "channels": 96},

@@ -30,7 +30,7 @@ def bias_init(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-def batch_norm(train: bool, dtype, name: str) -> nn.BatchNorm:
+def batch_norm(train: bool, dtype, name: str, epsilon: float = 1e-5) -> nn.BatchNorm:
     """Batch norm as PyTorch's: epsilon 1e-5, running statistics 0.9 old and 0.1 new.
 
     We differ in the running variance: PyTorch's is of n - 1, Linen's of n numbers.
@@ -38,7 +38,7 @@ def batch_norm(train: bool, dtype, name: str) -> nn.BatchNorm:
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=epsilon,
         dtype=dtype,
         name=name,
     )

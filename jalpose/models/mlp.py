@@ -60,6 +60,7 @@ class MlpOptions:
 
     last_layer: ClassVar[str] = "out"
     output_layers: ClassVar[tuple[str, ...]] = ("out",)
+    predicts: ClassVar[str] = "numbers"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": {"hidden": (8,)}}
 
     def check(self, size: int) -> None:

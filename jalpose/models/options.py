@@ -25,6 +25,12 @@ class Options(Protocol):
 
     last_layer: ClassVar[str]
     output_layers: ClassVar[tuple[str, ...]]
+
+    @property
+    def predicts(self) -> str:
+        """What the task's loss is given: heatmaps | logits | numbers."""
+        ...
+
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     def check(self, size: int) -> None:

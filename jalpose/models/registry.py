@@ -1,8 +1,10 @@
 """Networks by name: the fields of their options are the keys of `config.model`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from jalpose.models import efficientnet
+from jalpose.models.efficientnet import EfficientNetLite0Options
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.models.mlp import MlpOptions
 from jalpose.models.options import Options
@@ -15,6 +17,13 @@ MODELS: dict[str, type[Options]] = {
     "resnet": ResNetOptions,
     "vgg": VggOptions,
     "mlp": MlpOptions,
+    "efficientnet_lite0": EfficientNetLite0Options,
+}
+
+# Published weights by network and value of its option `weights`: a function that reads
+# variables of some of its layers, and says what they are.
+WEIGHTS: dict[str, dict[str, Callable[[], tuple[dict, str]]]] = {
+    "efficientnet_lite0": {"imagenet": efficientnet.imagenet_weights},
 }
 
 

@@ -189,6 +189,7 @@ class ResNetOptions:
     dropout: float = 0.0
     last_layer: ClassVar[str] = "logits"
     output_layers: ClassVar[tuple[str, ...]] = ("logits",)
+    predicts: ClassVar[str] = "logits"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {"depth": 8, "width": 8},
         "small": {"depth": 14, "width": 16},

@@ -171,6 +171,7 @@ class VggOptions:
     dropout: float = 0.0
     last_layer: ClassVar[str] = "logits"
     output_layers: ClassVar[tuple[str, ...]] = ("logits",)
+    predicts: ClassVar[str] = "logits"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {"depth": 11, "width": 4},
         "small": {"depth": 11, "width": 16},

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jalpose.pergrad import dtypes, projections, squares, windows
+from jalpose.pergrad import depthwise, dtypes, projections, squares, windows
 from jalpose.pergrad.rule import Rule, batched, binding, of_several, rounded, route_of
 from jalpose.pergrad.windows import Window
 
@@ -104,7 +104,17 @@ def convolution(operation, weight, settings) -> Rule | None:
 
     ordered = numbers == windows.channels_last(kernel.ndim)
 
+    # A sum of shifted inputs is in the dtype of its terms.
+    shifts = (
+        settings.cpu
+        and ordered
+        and window.depthwise(kernel.shape)
+        and operation.seen[0].dtype == operation.made[0].dtype == jnp.float32
+    )
+
     def forward(x, w):
+        if shifts:
+            return depthwise.convolve(window, x, w)
         # On a CPU a 1x1 convolution is twice as fast as a matrix product.
         if not (settings.cpu and window.pointwise and ordered):
             return plain(x, w)
@@ -125,6 +135,8 @@ def convolution(operation, weight, settings) -> Rule | None:
                 precision=params["precision"],
             )
         size = shape[1:-1]
+        if shifts:
+            return depthwise.input_gradient(window, w, g, size)
         return windows.input_gradient(window, w, g, size, params["precision"])
 
     def way(num):
@@ -135,6 +147,7 @@ def convolution(operation, weight, settings) -> Rule | None:
         for name in ("gram", "shifted")
     }
     loop = settings.cpu and not window.pointwise
+    usual = settings.cpu and ordered and window.groups == 1
 
     def several(count):
         """As many as one on as many more images."""
@@ -162,7 +175,7 @@ def convolution(operation, weight, settings) -> Rule | None:
         batched(settings, square, positions, way, grams, loop=loop, again=again),
         route_of(settings, way(1)),
         gradient,
-        input_gradient if settings.cpu and ordered and window.groups == 1 else None,
+        input_gradient if shifts or usual else None,
         shape=projections.Shape(kernel.size // sizes[1][-1], sizes[1][-1]),
         positions=positions,
         arrange=arrange,

@@ -20,7 +20,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
-from jalpose.pergrad import AnyArray, stable, windows
+from jalpose.pergrad import AnyArray, depthwise, stable, windows
 from jalpose.pergrad.stable import Doubted
 from jalpose.pergrad.windows import Window
 
@@ -86,6 +86,8 @@ def of_window(
     """
     if blocked and window.groups == 1 and x.shape[-1] >= windows.WIDE:
         return windows.squared_norms(window, x, g, accumulate)
+    if blocked and window.groups == x.shape[-1] == g.shape[-1] > 1:
+        return _sum_squares(depthwise.products(window, x, g, accumulate))
     found = windows.products(window, x, g, blocked=blocked, accumulate=accumulate)
     return _sum_squares(found)
 

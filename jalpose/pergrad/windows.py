@@ -59,6 +59,10 @@ class Window:
             and self.groups == 1
         )
 
+    def depthwise(self, kernel: tuple[int, ...]) -> bool:
+        """Whether a kernel of this shape has one channel in and out in each group."""
+        return self.groups > 1 and kernel[-2:] == (1, self.groups)
+
     @property
     def reach(self) -> tuple[int, ...]:
         """Pixels from a kernel's first to its last, both included."""
@@ -195,30 +199,58 @@ def squared_norms(
       accumulate: dtype of products and sums, and of the result.
     """
     num, features, channels = len(cotangents), cotangents.shape[-1], x.shape[-1]
-    images, *positions = cotangents.shape[1:-1]
-    padded = pad_input(window, x)
-    sides = zip(positions, window.strides, strict=True)
-    reach = [(count - 1) * stride + 1 for count, stride in sides]
+    seen_at = seen_by_pixel(window, x, cotangents.shape[2:-1])
     # As a plain product has it, [k f, t] by [t, c]: transposed once, and not at every
     # pixel.
     by_feature = jnp.moveaxis(cotangents, -1, 1)
     rows = by_feature.reshape(num * features, -1)
 
     def add(total, start):
-        zero = jnp.zeros_like(start[0])  # of one dtype with the others, as asked
-        at = (zero, *start, zero)
-        seen = lax.dynamic_slice(padded, at, (images, *reach, channels))
-        seen = lax.slice(seen, (0,) * seen.ndim, seen.shape, (1, *window.strides, 1))
-        part = jnp.matmul(
-            rows, seen.reshape(-1, channels), preferred_element_type=accumulate
-        )
+        seen = seen_at(start).reshape(-1, channels)
+        part = jnp.matmul(rows, seen, preferred_element_type=accumulate)
         part = part.reshape(num, -1)
         return total + jnp.sum(jnp.square(part), axis=1), None
 
-    pixels = np.array(list(np.ndindex(*window.kernel)), np.int32)
-    starts = pixels * np.array(window.kernel_dilation, np.int32)
     total = places.vary_as(jnp.zeros(num, accumulate), (x, cotangents))
-    return lax.scan(add, total, starts)[0]
+    return lax.scan(add, total, starts_of(window))[0]
+
+
+def starts_of(window: Window) -> np.ndarray:
+    """Where in the padded input each pixel of the kernel begins: int32 [w, axes]."""
+    pixels = np.array(list(np.ndindex(*window.kernel)), np.int32)
+    return pixels * np.array(window.kernel_dilation, np.int32)
+
+
+def seen_by_pixel(
+    window: Window, x, positions: tuple[int, ...]
+) -> Callable[[Array], Array]:
+    """What a pixel of the kernel sees, by a row of `starts_of`: [n, *out, c]."""
+    padded = pad_input(window, x)
+    sides = zip(positions, window.strides, strict=True)
+    sizes = (len(x), *((n - 1) * stride + 1 for n, stride in sides), x.shape[-1])
+
+    def seen_at(start):
+        zero = jnp.zeros_like(start[0])  # of one dtype with the others, as asked
+        seen = lax.dynamic_slice(padded, (zero, *start, zero), sizes)
+        return lax.slice(seen, (0,) * seen.ndim, seen.shape, (1, *window.strides, 1))
+
+    return seen_at
+
+
+def transposed(window: Window, out: tuple[int, ...], size: tuple[int, ...]) -> Window:
+    """The convolution of cotangents *out that gives those of the input, *size."""
+    padding = []
+    for axis, reach in enumerate(window.reach):
+        before = reach - window.padding[axis][0] - 1
+        dilated_in = (size[axis] - 1) * window.input_dilation[axis] + 1
+        dilated_out = (out[axis] - 1) * window.strides[axis] + 1
+        padding.append((before, dilated_in + reach - 1 - dilated_out - before))
+    return dataclasses.replace(
+        window,
+        strides=window.input_dilation,
+        padding=tuple(padding),
+        input_dilation=window.strides,
+    )
 
 
 def input_gradient(
@@ -246,19 +278,14 @@ def input_gradient(
     """
     axes = tuple(range(len(window.kernel)))
     swapped = lax.optimization_barrier(jnp.flip(kernel, axes).swapaxes(-1, -2))
-    padding = []
-    for axis, reach in enumerate(window.reach):
-        before = reach - window.padding[axis][0] - 1
-        dilated_in = (size[axis] - 1) * window.input_dilation[axis] + 1
-        dilated_out = (cotangent.shape[1 + axis] - 1) * window.strides[axis] + 1
-        padding.append((before, dilated_in + reach - 1 - dilated_out - before))
+    back = transposed(window, cotangent.shape[1:-1], size)
     return lax.conv_general_dilated(
         cotangent,
         swapped,
-        window_strides=window.input_dilation,
-        padding=padding,
-        lhs_dilation=window.strides,
-        rhs_dilation=window.kernel_dilation,
+        window_strides=back.strides,
+        padding=back.padding,
+        lhs_dilation=back.input_dilation,
+        rhs_dilation=back.kernel_dilation,
         dimension_numbers=channels_last(cotangent.ndim),
         precision=precision,
     )

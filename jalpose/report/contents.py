@@ -13,6 +13,7 @@ from jalpose.report import (
     paper_tables,
     printed_tables,
     selection_tables,
+    stopping,
 )
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import choose_reference
@@ -59,7 +60,7 @@ def make_groups(
     if compared:
         saved = comparison_tables.saved_table(gathered, reference, target)
         results.insert(0, comparison_tables.area_table(gathered, reference))
-        if any(row["saved"] is not None for row in saved.rows):
+        if any(row["saved"] for row in saved.rows):  # neither 0 nor unknown
             results.append(saved)
         choices += [
             selection_tables.overlap_matrix(gathered),
@@ -86,11 +87,15 @@ def make_groups(
         measures.beside_table(gathered),
         selection_tables.parts_table(gathered),
     ]
+    cost = [
+        stopping.stopping_table(gathered),
+        selection_tables.cost_table(gathered),
+    ]
     groups = [
         Group("results", "Results", results),
         Group("choices", "What was chosen", choices),
         Group("parts", f"Scores of each {part}", parts),
-        Group("cost", "Cost", [selection_tables.cost_table(gathered)]),
+        Group("cost", "Cost, and what more labels may bring", cost),
         Group("pairs", "Every pair of methods", pairs),
         Group("layouts", "In the layouts of the papers", layouts),
     ]

@@ -331,7 +331,7 @@ def test_the_gradient_of_the_entropy_by_the_logits_is_the_known_one():
 
 def test_the_posterior_of_poses_is_refused_for_classes():
     for method in (Egl(), ExpectedGradnorm(), EntropyGradnorm()):
-        with pytest.raises(ConfigError, match=r"posterior: 'normalised'\. .*softmax"):
+        with pytest.raises(ConfigError, match=r"posterior: '\w+'\. .*softmax"):
             method.check(classes.TASK, num_trained=36, budget=3)
 
 

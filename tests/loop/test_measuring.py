@@ -21,6 +21,7 @@ from tests.support import small
 
 SCORED = {
     "acquisition.method": "softmax_entropy",
+    "acquisition.softmax_entropy.unit": "value",
     "evaluation.true_norms": True,
     "acquisition.pieces": 1,
 }

@@ -92,7 +92,9 @@ class MultiPeakEntropy(Method):
           FloatingPointError: a heatmap has a NaN or an infinity; names the example ids.
         """
         del key
-        fn = _entropies(*dataclasses.astuple(self))
+        fn = _entropies(
+            self.peaks, self.min_distance, self.normalise, self.border, self.threshold
+        )
         found = probe.reduce(fn, pool.unlabelled)
         return by_score(
             pool.unlabelled,

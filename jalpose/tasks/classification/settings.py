@@ -7,6 +7,11 @@ from jalpose.settings.scales import Benchmark
 from jalpose.tasks.classification import data_keys
 
 MODEL = "resnet"  # of a config that names no other
+PREDICTS = "logits"  # of its network
+# What options of networks that can do both become here.
+MODEL_OPTIONS: dict[str, dict[str, object]] = {
+    "efficientnet_lite0": {"model.decoder": 0}
+}
 # Sections of these keys that make a trained model what it is.
 MODEL_SECTIONS = ()
 

@@ -16,6 +16,8 @@ from jalpose.tasks.pose.windows import CROPS
 PAPERS, NOT_DONE = published.PAPERS, published.NOT_DONE
 
 MODEL = "hourglass"  # of a config that names no other
+PREDICTS = "heatmaps"  # of its network
+MODEL_OPTIONS: dict[str, dict[str, object]] = {}  # what options of others become
 # Sections of these keys that make a trained model what it is.
 MODEL_SECTIONS = ("heatmap",)
 
@@ -140,8 +142,8 @@ _TABLES: dict[str, dict[str, object]] = {
         "model.depth": 3,
         "training.batch": 8,
         "training.learning_rate": 1e-2,
-        "training.base_steps": 1000,
-        "training.cycle_steps": 300,
+        "training.base_steps": 800,
+        "training.cycle_steps": 200,
         "evaluation.block": 40,
         "evaluation.true_norms": False,
         "acquisition.budget": 100,

@@ -6,6 +6,8 @@ from jalpose.settings.checks import ConfigError, above, at_least
 from jalpose.settings.scales import Benchmark
 
 MODEL = "mlp"  # of a config that names no other
+PREDICTS = "numbers"  # of its network
+MODEL_OPTIONS: dict[str, dict[str, object]] = {}
 # Sections of these keys that make a trained model what it is.
 MODEL_SECTIONS = ()
 
