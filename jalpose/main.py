@@ -16,7 +16,7 @@ _WORKDIR = flags.DEFINE_string(
 command.define_cluster_flags()
 flags.adopt_module_key_flags(command)  # so that --help has them
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print config, parameters, steps and memory; run nothing"
+    "dry_run", False, "Print all that would be done; compile and run nothing"
 )
 
 

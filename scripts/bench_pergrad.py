@@ -4,8 +4,8 @@
 
 For each batch size B (one label an image): a forward pass, the gradient of the batch in
 both convolutions at hand, and the norms by every engine; and what else there is of
-single gradients: sketches, the norms beside the mean gradient, weighted and clipped
-sums. For each number of labels K
+single gradients: sketches, inner products, the norms beside the mean gradient,
+weighted and clipped sums. For each number of labels K
 (one image): the norms of K candidates by vmap(grad) over K copies of the image, from
 one shared forward pass by every engine, and their expectation by the sketch. Within a
 sweep's step all rows are timed in turn, several times, in this one process; medians are
@@ -162,8 +162,12 @@ class Network:
         def clipped(*arrays):
             return api.clipped_gradient("ghost", native, self.loss, *arrays, 1.0)
 
+        def products(*arrays):
+            return api.inner_products(fast, self.loss, *arrays, block=1)
+
         return {
             "sketches": sketches,
+            "inner products": products,
             "norms and gradient": beside,
             "weighted gradient": weighted,
             "clipped gradient": clipped,

@@ -13,7 +13,7 @@ from jalpose.acquisition.method import Selection as Chosen
 from jalpose.deployment.options import Model, Selection
 from jalpose.deployment.pool import join
 from jalpose.deployment.trained import Trained, open_images, open_trained
-from jalpose.loop import configs, run
+from jalpose.loop import budget, configs, run
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.finished import state_of
 from jalpose.loop.programs import Programs
@@ -94,12 +94,15 @@ def select(
     _refuse_untrained(trained, context)
     variables = sharding.replicate(programs.mesh, _variables(trained, context))
     pool = context.pool(state)
-    budget = config.acquisition.budget
-    if budget > len(pool.unlabelled):
+    acquisition = config.acquisition
+    if acquisition.budget > len(pool.unlabelled) and (
+        acquisition.budget_unit == budget.IMAGES
+    ):
         raise ConfigError(
-            f"--budget={budget}, but there are {len(pool.unlabelled)} to choose from"
+            f"--budget={acquisition.budget}, but there are {len(pool.unlabelled)} to "
+            "choose from"
         )
-    chosen = _acquire(context, variables, pool, state, budget, screen)
+    chosen = _acquire(context, variables, pool, state, screen)
     choice = Choice(
         chosen.indices,
         _arrays(context, variables, pool.unlabelled, chosen),
@@ -122,7 +125,8 @@ def select(
                 "cycle": trained.cycle,
                 "images": None if options.place is None else options.place.images,
                 "method": config.acquisition.method,
-                "budget": budget,
+                "budget": acquisition.budget,
+                "budget_unit": acquisition.budget_unit,
                 "num_scored": len(pool.unlabelled),
                 "left_out": {words: list(keys) for words, keys in left_out.items()},
                 "damaged": {} if opened is None else dict(opened.damaged),
@@ -189,7 +193,7 @@ def _variables(trained: Trained, context: RunContext) -> dict:
 
 
 def _acquire(
-    context: RunContext, variables, pool: Pool, state: CycleState, budget: int, screen
+    context: RunContext, variables, pool: Pool, state: CycleState, screen: Screen
 ) -> Chosen:
     """The choice a run would make, with progress."""
     seed = seed_of(context.config, "acquire")
@@ -197,7 +201,7 @@ def _acquire(
     while True:
         probe = context.probe(variables, journal)
         try:
-            found = context.method.acquire(key, probe, pool, budget)
+            found = budget.acquire(context, state, key, probe, pool)
             screen.end()
             return found
         except Paused:

@@ -117,6 +117,24 @@ class Evaluator:
         loss = float(found["loss"].mean(dtype=np.float64))
         return {f"train_{self.labels.keys.key}": score, "train_loss": loss}
 
+    def expected_clicks(
+        self, probe: Probe, labelled: np.ndarray, truth: Truth, ids: np.ndarray
+    ) -> np.ndarray:
+        """Clicks that labels are expected to cost: int64 [M]; 1 of a plain task.
+
+        Args:
+          probe: of the network that chooses.
+          labelled: int64 [L].
+          truth: what was bought of the labelled, in pixels of the image.
+          ids: int64 [M], whose labels nobody has seen.
+        """
+        if not hasattr(self.labels, "expected_clicks"):
+            return np.ones(len(ids), np.int64)
+        known, others = (
+            self._place(probe.describe(some), some) for some in (labelled, ids)
+        )
+        return self.labels.expected_clicks(known, truth, others)
+
     def measure(
         self, probe: Probe, ids, chosen, scores, truth: Labelled | None
     ) -> tuple[dict, dict]:

@@ -7,6 +7,7 @@ from jalpose.data.dataset import Dataset
 from jalpose.experiments import outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
 from jalpose.loop import checkpoints, configs, papers, run, transfer
+from jalpose.loop.conclusion import conclude_experiment
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
 from jalpose.loop.workdirs import explain_lost
@@ -43,6 +44,8 @@ def experiment(
     for line in outlook.unfinished(plan, left):
         screen.line(f"not finished: {line}")
     screen.line(f"records: {plan.workdir}")
+    if all(plan.finished(unit) for unit in plan.units):
+        conclude_experiment(plan.config, plan.workdir, screen)
     if worker.failures:
         raise FloatingPointError(
             "these runs cannot go on:\n  "

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from jalpose.acquisition.method import Pool
+from jalpose.loop import budget
 from jalpose.loop.context import RunContext
 from jalpose.loop.events import (
     Event,
@@ -174,6 +175,8 @@ def _finish_training(state, phase: Training, context: RunContext):
             context.labelled_set(state),
             context.labelled_truth(state),
         )
+    if context.config.acquisition.budget_unit == budget.CLICKS:
+        metrics["clicks"] = _clicks(state, context)
     following = _after_training(state, variables, context)
     event = Trained(
         cycle=state.cycle,
@@ -194,9 +197,18 @@ def _after_training(state, variables, context: RunContext) -> Phase:
     return Done(variables=variables)
 
 
+def _clicks(state: CycleState, context: RunContext) -> int:
+    """What all labels have cost: those of the start, and what was bought."""
+    labels = context.labels
+    if not hasattr(labels, "clicks"):
+        return len(state.labelled)
+    return int(labels.clicks(context.labelled_truth(state)).sum())
+
+
 def _chooses(state: CycleState, context: RunContext) -> bool:
     """Is there anything left to choose? Rejected examples may have emptied the pool."""
-    if not len(state.rejected):  # the budgets of all cycles fit the pool
+    images = context.config.acquisition.budget_unit == budget.IMAGES
+    if images and not len(state.rejected):  # the budgets of all cycles fit the pool
         return True
     return len(context.unlabelled(state.taken, state.cycle)) > 0
 
@@ -204,7 +216,9 @@ def _chooses(state: CycleState, context: RunContext) -> bool:
 def _bought(state, variables, meter: Meter, context: RunContext) -> dict:
     """Gradient norms of what was bought last, where those before it are recorded."""
     bought = context.bought_last(state)
-    wanted = context.config.evaluation.true_norms and context.oracle.simulated
+    # Of a budget of clicks the state does not say how many were bought last.
+    known = context.config.acquisition.budget_unit == budget.IMAGES
+    wanted = context.config.evaluation.true_norms and context.oracle.simulated and known
     if not wanted or not len(bought.ids):
         return {}
     probe = context.probe(variables, Journal(), meter, pieces=sys.maxsize)
@@ -217,8 +231,7 @@ def _score(state, phase: Scoring, context: RunContext):
     pool, key = context.pool(state), _key(state, context)
     probe = context.probe(phase.variables, phase.journal, meter)
     try:
-        budget = min(acquisition.budget, len(pool.unlabelled))
-        selection = context.method.acquire(key, probe, pool, budget)
+        selection = budget.acquire(context, state, key, probe, pool)
     except Paused:
         peak = max(phase.peak_bytes, meter.peak_bytes)
         phase = dataclasses.replace(phase, journal=probe.journal, peak_bytes=peak)
@@ -229,6 +242,7 @@ def _score(state, phase: Scoring, context: RunContext):
         acquisition={
             "method": acquisition.method,
             "budget": acquisition.budget,
+            **_unit(acquisition),
             "num_scored": len(pool.unlabelled),
             "peak_bytes": max(phase.peak_bytes, meter.peak_bytes),
             **context.engine_record(meter),
@@ -248,6 +262,13 @@ def _score(state, phase: Scoring, context: RunContext):
         scores=selection.scores,
     )
     return dataclasses.replace(state, phase=measuring), event
+
+
+def _unit(acquisition) -> dict:
+    """For the record, of a budget that is not in images."""
+    if acquisition.budget_unit == budget.IMAGES:
+        return {}
+    return {"budget_unit": acquisition.budget_unit}
 
 
 def _measure(state, phase: Measuring, context: RunContext):
@@ -284,9 +305,9 @@ def _test_scores(state, phase: Measuring, probe: Probe, context: RunContext):
     if not context.oracle.simulated or not np.isfinite(phase.scores).any():
         return None
     test = Pool(context.dataset.test, context.labelled_set(state))
-    budget = min(context.config.acquisition.budget, len(test.unlabelled))
+    most = min(context.config.acquisition.budget, len(test.unlabelled))
     key = _key(state, context)
-    return context.method.acquire(key, probe, test, budget).scores
+    return context.method.acquire(key, probe, test, most).scores
 
 
 def _key(state, context: RunContext):

@@ -15,7 +15,7 @@ def cautions(config: ConfigDict, dataset: Dataset, num_devices: int) -> list[str
 
 def large_picks(config: ConfigDict, dataset: Dataset) -> list[str]:
     """A line where so much is chosen that methods choose much the same."""
-    if not config.loop.cycles:
+    if not config.loop.cycles or config.acquisition.budget_unit != "images":
         return []
     acquisition, pool = config.acquisition, len(dataset.pool)
     scored = acquisition.pool_subset or pool

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jalpose.report import canvas, evidence, measures, tables
+from jalpose.report import canvas, evidence, grid, measures, tables
+from jalpose.report import gather as gathering
 from jalpose.runtime.screen import Screen
 from jalpose.storage import records
 
@@ -39,18 +40,40 @@ def conclude(config: ConfigDict, workdir, runs: dict[str, str], screen: Screen) 
         screen.line("What was chosen, and what choosing cost:")
         columns = measures.columns_of_runs(runs, choices)
         screen.line(tables.format_table(choices, columns))
+        screen.line(measures.LEGEND)
+    if not config.output.report or len(runs) < 2:
+        screen.line(f"as a page: python -m jalpose.report {workdir}")
     screen.line(f"records and pictures: {workdir}")
     if config.output.report and len(runs) > 1:
         _write_report(workdir, screen)
 
 
+def conclude_experiment(config: ConfigDict, workdir, screen: Screen) -> None:
+    """Print the mean scores of an experiment's methods, and write its report."""
+    try:
+        found = grid.score_grid(gathering.gather([workdir]))
+    except records.WorkdirError as error:  # nothing is there yet
+        screen.line(f"no table: {error}")
+        return
+    counts = [str(count) for count in found.labelled.tolist()]
+    rows = [
+        {"method": method, **dict(zip(counts, means.tolist(), strict=True))}
+        for method, means in zip(found.methods, found.means, strict=True)
+    ]
+    columns = [tables.Column("method"), *(tables.Column(n, ".1f") for n in counts)]
+    screen.line(f"test score by labelled images, mean of {len(found.seeds)} seeds:")
+    screen.line(tables.format_table(rows, columns))
+    if config.output.report:
+        _write_report(workdir, screen)
+
+
 def _write_report(workdir, screen):
-    from jalpose.report.gather import gather
     from jalpose.report.write import Options, Report
 
     out = Path(workdir) / "report"
     try:
-        page = Report(gather([workdir]), [workdir], out, Options()).write()
+        found = gathering.gather([workdir])
+        page = Report(found, [workdir], out, Options()).write()
     except records.WorkdirError as error:  # the runs themselves are finished
         screen.line(f"warning: no report: {error}")
         return

@@ -15,6 +15,7 @@ from jalpose.acquisition.diverse import Diverse
 from jalpose.acquisition.method import Method, Pool
 from jalpose.data.dataset import Dataset, Labelled
 from jalpose.evaluation.evaluator import Evaluator
+from jalpose.loop import requirements
 from jalpose.loop.programs import Programs
 from jalpose.loop.state import CycleState
 from jalpose.models.registry import options_of
@@ -25,9 +26,8 @@ from jalpose.runtime import random_streams
 from jalpose.runtime.throughput import Meter
 from jalpose.scoring.passes import Examples, Passes
 from jalpose.scoring.probe import Probe
-from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import plain, without
-from jalpose.settings.keys import RUNTIME_KEYS, from_base, seed_of
+from jalpose.settings.keys import RUNTIME_KEYS, seed_of
 from jalpose.storage.journal import Journal
 from jalpose.tasks import registry as tasks
 from jalpose.tasks.labels import Labels, Truth
@@ -265,10 +265,8 @@ def make_context(
     dataset = dataset.holding_out(config.training.heldout == "tenth")
     task = about.make_task(config, dataset)
     labels = tasks.labels_of(config.task).make_labels(config, dataset)
-    _check_budget(config, dataset)
     oracle = oracle or SimulatedOracle(dataset)
-    _check_oracle(config, dataset, oracle)
-    _check_methods(config, dataset, task, base is not None)
+    requirements.check(config, dataset, task, labels, oracle, has_base=base is not None)
     method = methods.configured(acquisition, acquisition.method)
     needs = method.needs(task)
     engine = engine_of(acquisition)
@@ -342,89 +340,6 @@ def engine_of(acquisition: ConfigDict, **changes) -> Engine:
         **changes,
     }
     return Engine(**options)
-
-
-def _check_budget(config, dataset):
-    acquisition, cycles = config.acquisition, config.loop.cycles
-    wanted, there = cycles * acquisition.budget, len(dataset.pool)
-    if wanted > there:
-        raise ConfigError(
-            f"loop.cycles={cycles} of acquisition.budget={acquisition.budget} "
-            f"need {wanted} examples, but the pool has {there}"
-        )
-    if cycles and acquisition.pool_subset > there:
-        raise ConfigError(
-            f"acquisition.pool_subset={acquisition.pool_subset} is larger than the "
-            f"pool of {there}"
-        )
-
-
-def _check_oracle(config, dataset, oracle):
-    """Raise ConfigError where labels are to be handed out that nobody has."""
-    nobody = isinstance(oracle, SimulatedOracle) and not oracle.simulated
-    if nobody and config.loop.cycles:
-        raise ConfigError(
-            "the pool of this data set has no labels, so that they cannot be simulated "
-            f"for loop.cycles={config.loop.cycles}: set oracle.name=folder, and people "
-            "give them (see jalpose/oracles/README.md), or train on what is labelled "
-            "with loop.cycles=0"
-        )
-
-
-def _check_methods(config, dataset, task, has_base):
-    """Raise ConfigError for the run's method, or one it is to be compared with."""
-    trained = int((~dataset.held_out(dataset.initial)).sum())
-    compared = [from_base(config, name, config.base) for name in config.loop.compare]
-    for own in (config, *compared):
-        name = own.acquisition.method
-        method = methods.configured(own.acquisition, name)
-        methods.check_capabilities(name, task)
-        budget = own.acquisition.budget
-        method.check(task, num_trained=trained, budget=budget)
-        given = has_base or own is not config
-        _check_needs(own, name, method.needs(task), given)
-
-
-def _check_needs(config, name: str, needs: Needs, given: bool):
-    """Raise ConfigError where what a method needs would not be trained."""
-    section = f"acquisition.{name}"
-    if needs.head is not None and given and needs.head.steps < 1:
-        raise ConfigError(
-            f"{name} needs a head, which the base model it starts from does not "
-            f"have: set {section}.steps, the steps of training the head alone, "
-            f"above 0 (it is {needs.head.steps}), or train a base model of its "
-            "own without config.base"
-        )
-    if needs.members is not None:
-        for key, value, least in (
-            ("members", needs.members.count, 2),
-            ("steps", needs.members.steps, 1),
-        ):
-            if value < least:
-                raise ConfigError(
-                    f"{name} needs an ensemble: {section}.{key}={value} must be "
-                    f"{least} or more"
-                )
-    if needs.companion is not None:
-        for key in ("steps", "batch"):
-            value = getattr(needs.companion, key)
-            if value < 1:
-                raise ConfigError(
-                    f"{name} needs a companion: {section}.{key}={value} must be 1 or "
-                    "more"
-                )
-    dropout = config.model.get("dropout", 0.0)
-    if needs.dropout and not dropout > 0:
-        raise ConfigError(
-            f"{name} needs a network trained with dropout: set model.dropout above "
-            f"0 (it is {dropout}), e.g. 0.05"
-        )
-    if needs.each_norm and config.acquisition.engine == "sketch":
-        raise ConfigError(
-            f"{name} with these options needs the norm for each label by itself, "
-            "acquisition.engine=sketch gives only expectations of squared norms: "
-            "choose ghost or exact"
-        )
 
 
 def _num_rows(arrays: dict) -> int:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from jalpose.data.dataset import Dataset
 from jalpose.evaluation.measures import share_fallen
-from jalpose.loop import pictures
+from jalpose.evaluation.stopping import gains
+from jalpose.loop import pictures, wording
 from jalpose.loop.clock import throughput_record
 from jalpose.loop.context import RunContext
 from jalpose.loop.events import (
@@ -26,13 +27,17 @@ from jalpose.loop.events import (
     Trained,
     Waiting,
 )
+from jalpose.report.stopping import hint
 from jalpose.runtime.screen import Screen
 from jalpose.storage import records
 from jalpose.storage.arrays import (
     BOUGHT_IDS,
     BOUGHT_SQUARED_NORMS,
+    EXPECTED_CLICKS,
     GROUP_NUMBERS,
     IDS,
+    TEST_IDS,
+    TEST_LOSSES,
     TRUE_SQUARED_NORMS,
 )
 from jalpose.training.plan import NETWORK
@@ -81,9 +86,7 @@ class Recorder:
             case StepsTaken():
                 self._take_steps(event)
             case Passed():
-                self._screen.progress(
-                    f"cycle {event.cycle} {event.name}", event.done, event.total
-                )
+                self._screen.progress(wording.passed(event), event.done, event.total)
             case Trained():
                 self._take_trained(event, clock)
             case Selected():
@@ -124,12 +127,14 @@ class Recorder:
         metrics, labels = dict(event.metrics), self._context.labels
         metrics |= self._norms_fallen(event)
         records.write_arrays(self._workdir, event.cycle, **event.arrays)
+        stopping = self._stopping(event)
         records.write_cycle(
             self._workdir,
             {
                 "cycle": event.cycle,
                 "num_labelled": event.num_labelled,
                 "metrics": metrics,
+                **({} if stopping is None else {"stopping": stopping}),
                 "acquisition": None,
                 "seconds": clock["seconds"],
                 "throughput": throughput_record(clock),
@@ -159,6 +164,39 @@ class Recorder:
             f"cycle {event.cycle}: {event.num_labelled} labelled, "
             f"{labels.summary(metrics)}, {clock['seconds']:.0f} s"
         )
+        said = hint(stopping, metrics["test_loss"])
+        if said:
+            self._screen.line(f"cycle {event.cycle}: {said}")
+        for line in wording.below_baseline(labels.keys, metrics):
+            self._screen.line(line)
+
+    def _stopping(self, event: Trained) -> dict | None:
+        """What the last labels gained and the next may; None where nobody knows."""
+        past = [
+            c for c in records.read_cycles(self._workdir) if c["cycle"] < event.cycle
+        ]
+        if not past:
+            return None
+        names = (TEST_IDS, TEST_LOSSES)
+        before = records.read_arrays(self._workdir, event.cycle - 1, names)
+        if not np.array_equal(before[TEST_IDS], event.arrays[TEST_IDS]):
+            return None
+        groups = self._context.dataset.groups
+        return gains(
+            np.array([*(c["num_labelled"] for c in past), event.num_labelled]),
+            np.array(
+                [
+                    *(c["metrics"]["test_loss"] for c in past),
+                    event.metrics["test_loss"],
+                ],
+                np.float64,
+            ),
+            before[TEST_LOSSES],
+            event.arrays[TEST_LOSSES],
+            None
+            if groups is None
+            else np.array([groups[i] for i in event.arrays[TEST_IDS].tolist()]),
+        )
 
     def _norms_fallen(self, event: Trained) -> dict:
         """Metric: of what was bought last, the share whose gradient norm has fallen."""
@@ -167,6 +205,9 @@ class Recorder:
         names = (IDS, TRUE_SQUARED_NORMS)
         before = records.read_arrays(self._workdir, event.cycle - 1, names)
         ids, norms = event.arrays[BOUGHT_IDS], event.arrays[BOUGHT_SQUARED_NORMS]
+        # Where fewer were bought than the budget, earlier ones are among them.
+        there = np.isin(ids, before[IDS])
+        ids, norms = ids[there], norms[there]
         share = share_fallen(before[IDS], before[TRUE_SQUARED_NORMS], ids, norms)
         return {"norms_fallen": share}
 
@@ -187,13 +228,23 @@ class Recorder:
             f"cycle {event.cycle}: {len(event.arrays['selected'])} of "
             f"{acquisition['num_scored']} chosen by {acquisition['method']} in "
             f"{clock['acquisition']:.0f} s"
+            + (
+                f", expected to cost {acquisition[EXPECTED_CLICKS]} clicks"
+                if EXPECTED_CLICKS in acquisition
+                else ""
+            )
         )
+        for line in wording.chosen(acquisition):
+            self._screen.line(f"cycle {event.cycle}: {line}")
 
     def _take_measured(self, event: Measured, clock):
         records.add_arrays(self._workdir, event.cycle, **event.arrays)
         measures = {**event.measures, "seconds": clock["measures"]}
         found = throughput_record(clock)
         self._add_to_record(event.cycle, measures=measures, throughput=found)
+        self._screen.end()
+        for line in wording.measured(measures):
+            self._screen.line(f"cycle {event.cycle}: {line}")
         if self._config.output.images:
             labels = self._context.labels
             names = ("ids", "selected", "scores", *labels.recorded)
@@ -277,6 +328,13 @@ def groups_chosen(dataset: Dataset, selected: np.ndarray) -> dict[str, dict[str,
     return {name: {"pool": pool[name], "chosen": chosen[name]} for name in sorted(pool)}
 
 
+def score_of(arrays: dict, row: int) -> float:
+    """The score of a row; without one, the distance at which it was picked."""
+    score = arrays["scores"][row]
+    picked = arrays.get("pick_distance")
+    return score if picked is None or np.isfinite(score) else picked[row]
+
+
 def group_numbers(dataset: Dataset, ids: np.ndarray) -> np.ndarray | None:
     """Place of each id's group in `groups_chosen`: int32 [M], -1 of none.
 
@@ -306,7 +364,7 @@ def selection_rows(dataset: Dataset, arrays: dict) -> list[dict]:
             "id": example,
             "key": dataset.keys[example],
             "file": dataset.files[example],
-            "score": arrays["scores"][position],
+            "score": score_of(arrays, position),
         }
         if "neighbour_ids" in arrays:
             pairs = zip(

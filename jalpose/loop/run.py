@@ -1,16 +1,25 @@
 """The only effectful loop: restore, advance, have it written down, save."""
 
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Collection
+from functools import partial
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
-from jalpose.loop import advance, checkpoints, clock, configs, identity, transfer
+from jalpose.loop import (
+    advance,
+    checkpoints,
+    clock,
+    configs,
+    duplicates,
+    identity,
+    transfer,
+    wording,
+)
 from jalpose.loop.cautions import another_device, cautions
 from jalpose.loop.conclusion import conclude
 from jalpose.loop.context import RunContext, make_context
@@ -37,7 +46,7 @@ from jalpose.loop.state import (
 from jalpose.loop.workdirs import alone_in, write_extension
 from jalpose.oracles import registry as oracles
 from jalpose.oracles.oracle import LabelsAwaited
-from jalpose.runtime import hosts, provenance, sharding
+from jalpose.runtime import hosts, provenance, sharding, throughput
 from jalpose.runtime.profiler import Traces
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
@@ -75,7 +84,9 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
 
 def _run_all(config, workdir, screen: Screen, lock):
     refuse_another_config(config, workdir)
-    dataset = load_on_all_hosts(config)
+    screen.line(wording.begins(config, workdir))
+    with screen.doing("opening the data"):
+        dataset = load_on_all_hosts(config)
     programs = Programs(sharding.make_mesh())
     initial = transfer.initial_weights(config, workdir)
     context = make_context(
@@ -175,10 +186,10 @@ def run_one(
     """
     records.check_workdir(workdir)
     config, lead = context.config, hosts.lead()
-    journals = functools.partial(checkpoints.open_journal, workdir)
-    context = context.with_journals(journals)
+    context = context.with_journals(partial(checkpoints.open_journal, workdir))
     store = checkpoints.StateStore(workdir)
-    number, state, account = _begin(context, store, workdir, screen)
+    with screen.doing("preparing the network", throughput.compiling):
+        number, state, account = _begin(context, store, workdir, screen)
     number, state = _with_corrections(number, state, account, context, store)
     scoring_on = not isinstance(state.phase, Training)
     if lead:
@@ -194,9 +205,10 @@ def run_one(
             if isinstance(state.phase, AwaitingLabels):
                 context.oracle.request(state.phase.chosen)
             begun = time.monotonic()
-            with traces.piece():
+            told = screen.doing(wording.doing(state), throughput.compiling)
+            with traces.piece(), told:
                 state, event = advance.advance(state, context)
-            traces.next_is(_piece_after(event))
+            traces.next_is(wording.piece_after(event))
             clock.charge(account, event, time.monotonic() - begun)
             number += 1
             if isinstance(event, Finished | Waiting):
@@ -236,6 +248,7 @@ def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
     """Number of advances made, state and clock a run begins or goes on with."""
     if not store.empty:
         _refuse_other_data(context.dataset, workdir)
+        duplicates.refuse_older(context.config, context.dataset, workdir)
     restored = store.restore(context)
     if hosts.lead() and (restored is None or not identity.written(workdir)):
         identity.write(workdir, context.dataset)
@@ -297,17 +310,6 @@ def _agree(event: Event) -> None:
     if isinstance(event, Selected):
         arrays = (event.arrays["selected"], event.arrays["scores"])
         hosts.check_same(f"the choice of cycle {event.cycle}", *arrays)
-
-
-def _piece_after(event: Event) -> str:
-    """The kind of the next piece of work where it goes on with this one's, else ""."""
-    match event:
-        case StepsTaken(stage=stage, step=step, total=total) if step < total:
-            return f"steps {stage}"
-        case Passed(measuring=measuring, name=name, done=done, total=total):
-            kind = "measuring" if measuring else "scoring"
-            return f"{kind} {name}" if done < total else ""
-    return ""
 
 
 def load_base(config: ConfigDict, dataset: Dataset):

@@ -22,6 +22,7 @@ _NUMBERS = {
     names.PICK_GAIN: "gain in what is covered",
     names.PICK_VARIANCE: "variance given what was picked before",
     names.PICK_REDUCTION: "reduction of the expected variance",
+    names.EXPECTED_CLICKS: "expected clicks:",
 }
 _SITES_NAMED = 2
 

@@ -13,6 +13,7 @@ from jalpose.report import (
     paper_tables,
     printed_tables,
     selection_tables,
+    stopping,
 )
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import choose_reference
@@ -86,11 +87,15 @@ def make_groups(
         measures.beside_table(gathered),
         selection_tables.parts_table(gathered),
     ]
+    cost = [
+        stopping.stopping_table(gathered),
+        selection_tables.cost_table(gathered),
+    ]
     groups = [
         Group("results", "Results", results),
         Group("choices", "What was chosen", choices),
         Group("parts", f"Scores of each {part}", parts),
-        Group("cost", "Cost", [selection_tables.cost_table(gathered)]),
+        Group("cost", "Cost, and what more labels may bring", cost),
         Group("pairs", "Every pair of methods", pairs),
         Group("layouts", "In the layouts of the papers", layouts),
     ]

@@ -20,6 +20,14 @@ from jalpose.report.text_formats import Table
 from jalpose.storage import cycles
 from jalpose.tasks.labels import ScoreKeys
 
+LEGEND = (
+    "seconds and MiB: of choosing. chosen, of all: test score of those images before\n"
+    "they were trained on. ranking, pearson, spearman: of the scores with the true\n"
+    "losses (ranking by chance: 0.5). top loss, top norm: of the chosen, in percent,\n"
+    "that are among as many of the highest (at random: chance). distance, smallest:\n"
+    "between the chosen, in the embedding; near: pairs that are near duplicates.\n"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Measure:

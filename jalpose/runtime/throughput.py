@@ -8,13 +8,17 @@ from collections.abc import Iterator
 import jax
 
 _COMPILING = "/jax/core/compile/"
+# JAX tells of each part when it ends: after this one the compiler itself has the word.
+_BEFORE = f"{_COMPILING}jaxpr_to_mlir_module_duration"
 _spent_compiling = 0.0
+_compiling = False
 
 
 def _count_compiling(event: str, duration_secs: float, **_) -> None:
-    global _spent_compiling  # JAX has no listener of one caller's own
+    global _spent_compiling, _compiling  # JAX has no listener of one caller's own
     if event.startswith(_COMPILING):
         _spent_compiling += duration_secs
+        _compiling = event == _BEFORE
 
 
 jax.monitoring.register_event_duration_secs_listener(_count_compiling)
@@ -25,6 +29,11 @@ def take_compiling() -> float:
     global _spent_compiling
     taken, _spent_compiling = _spent_compiling, 0.0
     return taken
+
+
+def compiling() -> str:
+    """A word for the screen while something is compiled, else ""."""
+    return "compiling" if _compiling else ""
 
 
 @dataclasses.dataclass

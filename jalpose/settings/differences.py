@@ -25,7 +25,10 @@ SINCE: dict[str, Any] = {
     "acquisition.multipeak_entropy.threshold": 0.0,
     "acquisition.softmax_entropy.unit": "value",
     "acquisition.egl_ensemble.variance": False,
+    "acquisition.budget_unit": "images",
     "acquisition.diverse": "",
+    # Of data without equal images; others are refused (`loop.duplicates`).
+    "acquisition.duplicates": "once",
     "acquisition.diverse_share": 0.25,
     "experiment.variants": [],
     "oracle.name": "simulated",

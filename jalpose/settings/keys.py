@@ -115,10 +115,15 @@ def common() -> ConfigDict:
     acquisition = config.acquisition = ConfigDict()
     # See jalpose/acquisition/registry.py; its options are the section of its name.
     acquisition.method = "random"
-    acquisition.budget = 1000  # examples labelled a cycle
+    acquisition.budget = 1000  # examples labelled a cycle, or what labelling costs:
+    # images | clicks (what labels are expected to cost: of a pose a click a joint)
+    acquisition.budget_unit = "images"
     # "": the method alone | coreset | lcmd | kmeanspp | ...: chooses the batch among
     acquisition.diverse = ""
     acquisition.diverse_share = 0.25  # the best of all scored, never below the budget
+    # Examples that repeat a labelled or chosen one: once (equal images are not bought
+    # twice) | skip (near duplicates by the embedding neither) | keep (they are)
+    acquisition.duplicates = "once"
     # Score a random subset of the unlabelled, the same for all methods; 0: all.
     acquisition.pool_subset = 0
     acquisition.block = 16  # examples a scoring pass, over all devices

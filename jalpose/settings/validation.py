@@ -46,6 +46,10 @@ def _check_choices(config):
             f"loop.compare={tuple(config.loop.compare)} must name methods other than "
             f"acquisition.method={config.acquisition.method!r}, each once"
         )
+    units = ("images", "clicks")
+    one_of("acquisition.budget_unit", config.acquisition.budget_unit, units)
+    ways = ("once", "skip", "keep")
+    one_of("acquisition.duplicates", config.acquisition.duplicates, ways)
     products = ("float32", "bfloat16")
     one_of("acquisition.products", config.acquisition.products, products)
 
@@ -154,7 +158,7 @@ def _check_lengths(training):
 
 def _check_sizes(config):
     subset, budget = config.acquisition.pool_subset, config.acquisition.budget
-    if 0 < subset < budget:
+    if 0 < subset < budget and config.acquisition.budget_unit == "images":
         raise ConfigError(
             f"acquisition.budget={budget} is larger than "
             f"acquisition.pool_subset={subset}: choose a smaller budget or a larger "

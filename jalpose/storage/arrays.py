@@ -70,6 +70,10 @@ SELECTED = _declare("selected", "b", "int64", "selected")  # ids, the first pick
 # -1 of one that is in none. Of sets with videos, sequences or groups alone.
 GROUP_NUMBERS = _declare("group_numbers", "M", "int32", "selected")
 
+EXPECTED_CLICKS = _declare(  # where the budget is in clicks
+    "expected_clicks", "M", "int64", "selected"
+)
+
 # What is measured of a choice once it is made.
 EMBEDDINGS = _declare("embeddings", "M C", "float32", "measured")
 TRUE_LOSSES = _declare("true_losses", "M", "float32", "measured")

@@ -9,6 +9,8 @@ A record is a line of `cycles.jsonl`, a dict:
     acquisition  method, budget, num_scored, seconds, peak_bytes, engine, ...; None
                  where nothing was chosen; groups, where the set has them: by name
                  {"pool", "chosen"}, examples of the whole pool and of the choice
+    stopping     labels, gained, error, expected: see `evaluation.stopping`; from the
+                 second cycle that bought any
     measures     of the choice, by the labels of all that was scored; seconds
     throughput   how fast training and scoring went
 
@@ -43,6 +45,11 @@ def measures(record: Record) -> Mapping[str, Any]:
 def throughput(record: Record) -> Mapping[str, Any]:
     """How fast training and scoring went; {} where that was not recorded."""
     return record.get("throughput") or {}
+
+
+def stopping(record: Record) -> Mapping[str, Any]:
+    """What the last labels gained and as many more may; {} where nobody knows."""
+    return record.get("stopping") or {}
 
 
 def chose(record: Record) -> bool:

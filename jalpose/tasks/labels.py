@@ -91,6 +91,11 @@ class ScoreKeys:
 class Labels(Protocol):
     """What labels of a task are to everything that does not compute gradients.
 
+    One whose labels cost more than a click has `most_clicks`, the most that one can
+    cost, `clicks(truth) -> int [N]`, what labels have cost, and `expected_clicks(known,
+    truth, predicted) -> int [M]`, what others are expected to, by predictions and
+    labels of the labelled and predictions of the others.
+
     Attributes:
       keys: how its score stands in records.
       recorded: names of the arrays of a prediction that records of test sets keep.

@@ -6,14 +6,17 @@ from ml_collections import ConfigDict
 def steps_per_epoch(config: ConfigDict, initial: int, cycle: int) -> int:
     """Steps of an epoch of `cycle`, by the labels planned for it.
 
-    Planned, not bought, so that a control without new labels trains as long.
+    Planned, not bought, so that a control without new labels trains as long. How many
+    a budget of clicks will buy nobody knows: an epoch is then of those of the start.
 
     Args:
       config: of the run.
       initial: examples labelled at the start.
       cycle: from 0.
     """
-    planned = initial + cycle * config.acquisition.budget
+    acquisition = config.acquisition
+    each = acquisition.budget if acquisition.budget_unit == "images" else 0
+    planned = initial + cycle * each
     share = 0.9 if config.training.heldout == "tenth" else 1.0
     return max(1, round(share * planned / config.training.batch))
 

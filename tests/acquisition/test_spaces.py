@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from jalpose.acquisition.badge import Badge
+from jalpose.acquisition.bait import Bait
 from jalpose.acquisition.coreset import CoreSet
 from jalpose.acquisition.eglpp import EglPlusPlus
+from jalpose.acquisition.kmeanspp import KMeansPlusPlus
 from jalpose.acquisition.lcmd import Lcmd
+from jalpose.acquisition.maxdet import MaxDet
+from jalpose.acquisition.maxherding import MaxHerding
 from jalpose.acquisition.method import Pool
+from jalpose.acquisition.typiclust import TypiClust
 from jalpose.pergrad.api import last_layer
 from jalpose.settings.checks import ConfigError
 from tests.support import small
@@ -207,6 +212,23 @@ def test_badge_takes_the_last_layer_alone_as_the_paper_does():
     scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
     error = np.abs(np.mean(grams, axis=0) - exact).max()
     assert error < 5 * np.sqrt(2 / 3072) * scale.max()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Badge, Bait, CoreSet, KMeansPlusPlus, Lcmd, MaxDet, MaxHerding, TypiClust],
+)
+@pytest.mark.parametrize("labelled", [0, 8])
+def test_examples_in_one_place_are_chosen_each_once(method, labelled, monkeypatch):
+    asked = probe()
+    monkeypatch.setattr(asked, "embeddings", lambda ids: np.ones((len(ids), 3), "f4"))
+    made = method(space="embedding")
+    if not labelled and method in (CoreSet, KMeansPlusPlus, Lcmd):
+        with pytest.raises(ValueError, match="needs labelled examples"):
+            made.acquire(KEY, asked, pool(slice(labelled)), len(POOL))
+        return
+    found = made.acquire(KEY, asked, pool(slice(labelled)), len(POOL))
+    np.testing.assert_array_equal(np.sort(found.indices), POOL)
 
 
 def test_what_cannot_be_projected_is_refused():

@@ -409,6 +409,8 @@ def test_large_picks_are_warned_about(tmp_path, monkeypatch):
         ({"acquisition.eglpp.neighbours": 99}, r"eglpp\.neighbours=99, but only "),
         ({"acquisition.eglpp.perplexity": 80.0}, r"eglpp\.perplexity=80\.0, but only "),
         ({"acquisition.budget": 20}, r"budget=20 is larger than .*pool_subset=16"),
+        ({"loop.compare": ("mc_dropout",)}, r"set model\.dropout above 0"),
+        ({"acquisition.duplicates": "twice"}, "Known: once, skip, keep"),
     ],
 )
 def test_what_cannot_work_is_an_error_before_anything_compiles(
@@ -709,7 +711,7 @@ def test_dry_run_shows_what_would_be_done_and_does_nothing(tmp_path):
         "--dry_run",
     )
     assert found.returncode == 0, found.stderr
-    for text in ("seed: 3", "parameters", "40 labelled at the start", "GiB"):
+    for text in ("seed: 3", "parameters", "40 labelled at the start", "MiB"):
         assert text in found.stdout
     assert "cycle 0: 12 steps" in found.stdout
     assert "cycle 2: 6 steps" in found.stdout

@@ -358,3 +358,29 @@ def test_norms_are_differentiated_through_what_was_kept():
         )
         for found, wanted in zip(*map(jax.tree.leaves, (ghost, exact)), strict=True):
             np.testing.assert_allclose(found, wanted, 1e-9, 1e-12)
+
+
+@pytest.mark.parametrize("vocabulary", [40, 6000])
+def test_the_sketch_of_a_tied_table_is_that_of_its_gradient(vocabulary):
+    def apply_fn(variables, ids, fallback=0):
+        w = variables["params"]["w"]
+        made = jnp.tanh(w[ids]) @ w.T
+        return made + 0 * jnp.sin(w).sum() if fallback else made
+
+    variables = {"params": {"w": random(1, vocabulary, 6)}}
+    targets = targets_for(apply_fn, variables, IDS, K)
+
+    @jax.jit
+    def both(*arrays):
+        options = {"size": 16, "key": jax.random.key(2)}
+        return [
+            api.sketches("ghost", fn, square_loss, *arrays, **options)
+            for fn in (apply_fn, functools.partial(apply_fn, fallback=1))
+        ]
+
+    ours, formed = both(variables, IDS, targets)
+    np.testing.assert_allclose(ours, formed, 1e-4, 1e-4 * np.abs(formed).max())
+    for fallback in (0, 1):
+        fn = functools.partial(apply_fn, fallback=fallback)
+        (route,) = api.routes(fn, variables, IDS)
+        assert (route.way == "autodiff") == bool(fallback)

@@ -1,4 +1,6 @@
 import io
+import threading
+import types
 
 import pytest
 
@@ -150,3 +152,36 @@ def test_lines_are_whole_and_at_once():
 
     Screen(Stream()).line("cycle 0: 40 labelled")
     assert flushed[-1] == "cycle 0: 40 labelled\n"
+
+
+def test_what_takes_long_is_said_with_how_and_for_how_long(monkeypatch):
+    monkeypatch.setattr(screen, "FIRST_SECONDS", 0.01)
+    stream, said = io.StringIO(), threading.Event()
+
+    def how():
+        said.set()
+        return "compiling"
+
+    shown = Screen(stream)
+    with shown.doing("cycle 0 training", how):
+        assert said.wait(10)
+    assert lines(stream) == ["cycle 0 training: compiling, 0 s so far"]
+    with shown.doing("what is quick"):
+        pass
+    with Screen(stream, silent=True).doing("in silence", how):
+        pass
+    assert len(lines(stream)) == 1
+
+
+@pytest.mark.parametrize(("columns", "bars"), [(0, False), (80, True)])
+def test_a_terminal_of_no_columns_gets_lines(monkeypatch, columns, bars):
+    size = types.SimpleNamespace(columns=columns)
+    monkeypatch.setattr(screen.os, "get_terminal_size", lambda number: size)
+    monkeypatch.setattr(Terminal, "fileno", lambda self: 1, raising=False)
+    stream = Terminal()
+    shown = Screen(stream)
+    shown.progress("training", 0, 10)
+    shown.progress("training", 10, 10)
+    assert ("\r" in stream.getvalue()) == bars
+    if not bars:
+        assert lines(stream)[-1] == "training: 10/10, 0 s left"

@@ -69,3 +69,16 @@ def test_a_process_knows_its_peak():
     peaks = throughput.peak_bytes()
     assert peaks["process"] > 2**20
     assert peaks["device"] is None  # of a CPU
+
+
+def test_it_is_known_while_something_is_compiled():
+    heard = []
+    found = jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: heard.append((event, throughput.compiling()))
+    )
+    assert found is None
+    jax.jit(lambda x: x * 3 + heard.count(1))(jnp.float32(len(heard)))
+    told = {event.rpartition("/")[2]: word for event, word in heard}
+    # As each part ends: behind the lowering the compiler has the word, till its end.
+    assert told["jaxpr_to_mlir_module_duration"] == "compiling"
+    assert told["backend_compile_duration"] == throughput.compiling() == ""

@@ -18,7 +18,15 @@ from jalpose.data.crops import from_crop, meets, to_crop
 from jalpose.data.dataset import Dataset
 from jalpose.settings.checks import ConfigError
 from jalpose.tasks.labels import Predicted, Score, ScoreKeys, Truth
-from jalpose.tasks.pose import baseline, counting, drawings, pck, scorable, scores
+from jalpose.tasks.pose import (
+    baseline,
+    clicks,
+    counting,
+    drawings,
+    pck,
+    scorable,
+    scores,
+)
 from jalpose.tasks.pose.annotations import skeleton_of
 from jalpose.tasks.pose.skeletons import Skeleton
 
@@ -125,6 +133,21 @@ class PoseLabels:
                     continue
                 more |= {KEYS_OF[name].key: beside.value, **beside.more}
         return found._replace(more=more)
+
+    @property
+    def most_clicks(self) -> int:
+        """Clicks of a label that has every joint."""
+        return self.skeleton.num_joints
+
+    def clicks(self, truth: Truth) -> np.ndarray:
+        """A click for each annotated joint: int64 [N]; see `clicks`."""
+        return clicks.spent(truth["status"])
+
+    def expected_clicks(
+        self, known: Predicted, truth: Truth, predicted: Predicted
+    ) -> np.ndarray:
+        """Clicks expected of labels that are not there: int64 [M]; see `clicks`."""
+        return clicks.expected(known["peaks"], truth["status"], predicted["peaks"])
 
     def _pck(self, predicted: Predicted, truth: Truth) -> Score:
         found = pck.pck(

@@ -1,0 +1,51 @@
+"""What `--dry_run` shows: all that a run would do, and nothing is compiled for it."""
+
+import pytest
+
+from jalpose.loop import dry_run, run
+from jalpose.storage import records
+from jalpose.training.trainer import Trainer
+from tests.support import small
+
+
+@pytest.fixture
+def show(monkeypatch, capsys):
+    """Show what a run of the small config with changes would do: the text."""
+    monkeypatch.setattr(run, "load_dataset", small.drawn_dataset)
+    monkeypatch.setattr(dry_run, "Programs", lambda mesh: small.programs(1))
+    monkeypatch.setattr(Trainer, "lower_step", None)  # nothing is compiled
+
+    def shown(workdir, **changes):
+        dry_run.show(small.configure(changes), str(workdir))
+        return capsys.readouterr().out
+
+    return shown
+
+
+def test_everything_is_shown_and_nothing_written(show, tmp_path):
+    changes = {"loop.compare": ("random",), "acquisition.budget": 15}
+    text = show(tmp_path / "run", **changes)
+    for part in (
+        "seed: 0",
+        f"workdir: {tmp_path}/run, a new run",
+        "40 labelled at the start",
+        "cycle 0: 8 steps",
+        "cycle 2: 4 steps",
+        f"then random, from the same base model, into {tmp_path}/run/compare:\n"
+        "cycle 0: 0 steps",
+        "a training step of 8 examples: about ",
+        "gradient norms of 8 examples, one label each: about ",
+        "warning: a cycle's picks are 15 of 16 images",
+    ):
+        assert part in text
+    assert " 0 MiB" not in text and "0.00" not in text.rpartition("labelled")[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_of_another_run_is_refused_and_of_this_one_said(show, tmp_path):
+    config = small.configure().to_dict()
+    records.write_config(tmp_path, {"config": config})
+    records.write_cycle(tmp_path, {"cycle": 0})
+    assert "a run that goes on: 1 of 3 models" in show(tmp_path)
+    with pytest.raises(records.WorkdirError, match="holds a run of another config"):
+        show(tmp_path, **{"training.base_steps": 9})
