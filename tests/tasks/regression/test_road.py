@@ -254,6 +254,17 @@ def test_labels_of_models_fitted_to_the_labelled_rows(asked, models, monkeypatch
     np.testing.assert_allclose(found.scores, predictive_variance(*labels), rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["lcmd", "maxdet", "eglpp", "ensemble"])
+def test_methods_of_gradients_neighbours_and_committees_choose_rows(asked, name):
+    context, _, probe, pool = asked
+    options = dict(context.config.acquisition.get(name, {}))
+    if name == "ensemble":
+        options["members"] = 3
+    found = method_of(name, options).acquire(jax.random.key(0), probe, pool, 4)
+    assert len(set(found.indices.tolist())) == 4
+    assert np.isin(found.indices, pool.unlabelled).all()
+
+
 def test_of_a_linear_network_the_norm_is_that_of_the_row():
     context = context_of(config_of("egl_regression", model__hidden=()))
     variables = context.trainer.init(jax.random.key(0)).variables
