@@ -119,6 +119,7 @@ def test_what_is_taken_is_said_and_recorded(donor, taken):
     assert "initial weights" not in again and "resuming" in again
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_other_workdir(donor, tmp_path):
     """To the bit, from an early state, though the other has trained on or is gone."""
     gone = tmp_path / "donor"

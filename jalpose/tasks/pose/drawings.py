@@ -37,6 +37,13 @@ class Style:
     casing: Colour = CASING
 
 
+def scaled(style: Style, factor: float) -> Style:
+    """The style with all lengths multiplied, for a small person in a large image."""
+    lengths = [f.name for f in dataclasses.fields(style) if f.type is float]
+    found = {name: factor * getattr(style, name) for name in lengths}
+    return dataclasses.replace(style, **found)
+
+
 PREDICTED = Style(
     colours=((86, 180, 233), (230, 120, 0), (240, 228, 66)),
     limb_width=4.2,

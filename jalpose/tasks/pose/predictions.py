@@ -29,6 +29,7 @@ from jalpose.tasks.pose.formats import coco
 from jalpose.tasks.pose.formats.poses import Image, Instance, Poses
 from jalpose.tasks.pose.skeletons import VISIBLE, Skeleton
 
+_THINNEST = 0.3  # lines of a small person, of those of one who fills the image
 _LARGEST = 960  # pixels of a drawn picture's longer side
 
 
@@ -103,6 +104,7 @@ def draw(
     """Everybody on each of the first images: (file name, picture), one by one."""
     del config
     data = opened.dataset
+    assert data.windows is not None
     skeleton = skeleton_of(data)
     rows: dict[str, list[int]] = {}
     for row, file in enumerate(data.files):
@@ -113,7 +115,9 @@ def draw(
         image, scale = _fitting(data.image(own_rows[0]))
         for row in own_rows:
             joints = (predicted["joints"][row].astype(np.float64) + 0.5) * scale - 0.5
-            image = drawings.draw_pose(image, joints, None, skeleton)
+            share = scale * float(data.windows[row, 2]) / max(image.shape[:2])
+            style = drawings.scaled(drawings.PREDICTED, min(1.0, max(_THINNEST, share)))
+            image = drawings.draw_pose(image, joints, None, skeleton, style=style)
         yield file, image
 
 
