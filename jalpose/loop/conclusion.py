@@ -1,10 +1,11 @@
 """What a run ends with: tables, learning curves and a report of all its methods."""
 
+import textwrap
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jalpose.report import canvas, evidence, grid, measures, tables
+from jalpose.report import canvas, evidence, grid, measures, tables, verdict
 from jalpose.report import gather as gathering
 from jalpose.runtime.screen import Screen
 from jalpose.storage import records
@@ -41,6 +42,8 @@ def conclude(config: ConfigDict, workdir, runs: dict[str, str], screen: Screen) 
         columns = measures.columns_of_runs(runs, choices)
         screen.line(tables.format_table(choices, columns))
         screen.line(measures.LEGEND)
+    if len(runs) > 1:
+        _say_verdict(workdir, screen)
     if not config.output.report or len(runs) < 2:
         screen.line(f"as a page: python -m jalpose.report {workdir}")
     screen.line(f"records and pictures: {workdir}")
@@ -63,8 +66,20 @@ def conclude_experiment(config: ConfigDict, workdir, screen: Screen) -> None:
     columns = [tables.Column("method"), *(tables.Column(n, ".1f") for n in counts)]
     screen.line(f"test score by labelled images, mean of {len(found.seeds)} seeds:")
     screen.line(tables.format_table(rows, columns))
+    _say_verdict(workdir, screen)
     if config.output.report:
         _write_report(workdir, screen)
+
+
+def _say_verdict(workdir, screen):
+    """Print what the runs show, as it stands on top of their report."""
+    try:
+        said = verdict.lines([workdir])
+    except records.WorkdirError as error:  # the runs themselves are finished
+        screen.line(f"warning: no verdict: {error}")
+        return
+    for line in said:
+        screen.line(textwrap.fill(line, 88))
 
 
 def _write_report(workdir, screen):

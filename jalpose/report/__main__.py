@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reference=given.reference,
         photographs=given.images,
         data_dir=given.data_dir,
+        watched=given.watch,
     )
 
     def write() -> watch.Written:

@@ -84,8 +84,9 @@ def pens(methods: Iterable[str], reference: str | None = None) -> dict[str, dict
       reference: the one that the others are compared with.
     """
     found, number = {}, 0
-    for name in sorted(methods):
-        if name == reference:
+    every = sorted(methods)
+    for name in every:
+        if name == reference and len(every) > 1:
             found[name] = {**look(0), "color": INK, "marker": "x", "linestyle": "--"}
             found[name] |= {"markeredgecolor": INK, "markersize": 5}
         else:

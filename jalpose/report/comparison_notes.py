@@ -52,6 +52,8 @@ def significance_notes(
             f"Corrected over {family} comparisons Wilcoxon cannot be significant: its "
             f"p cannot fall below {min(1.0, family * min(known)):.3g}."
         )
+    if not comparisons:
+        return notes
     if not any(row.get("two_tailed") is not None for row in rows):
         return [*notes, "Nothing here is shown to be significant."]
     found = [row for row in rows if row.get("holm") is not None and row["holm"] < LEVEL]
@@ -60,14 +62,15 @@ def significance_notes(
             f"After Holm's correction no method differs significantly from {reference} "
             f"at {LEVEL} (paired t-test)."
         )
+    shown = []
     for sign, word in ((1, "better"), (-1, "worse")):
         names = [_where(row) for row in found if sign * row["difference"] > 0]
         if names:
-            notes.append(
+            shown.append(
                 f"Significantly {word} than {reference} at {LEVEL} after Holm's "
                 f"correction (paired t-test): {', '.join(names)}."
             )
-    return notes
+    return [*notes, " ".join(shown)] if shown else notes
 
 
 def bold_notes(bold: Collection[Any], reference: str) -> list[str]:

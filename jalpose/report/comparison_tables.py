@@ -21,8 +21,12 @@ from jalpose.report.statistics import LEVEL, Comparison
 from jalpose.report.tables import Column
 from jalpose.report.text_formats import Table, counted, p_value
 
-# What the page leaves to the files: for those who ask more than whether it is better.
-_ASIDE = frozenset({"one_tailed", "two_tailed", "wilcoxon", "wilcoxon_holm"})
+
+def _aside(rows: list[dict]) -> frozenset[str]:
+    """What the page leaves to the files, for those who ask more."""
+    more = {"one_tailed", "two_tailed", "wilcoxon", "wilcoxon_holm", "detectable"}
+    equal = len({row["runs"] for row in rows}) == 1
+    return frozenset(more | ({"runs"} if equal else set()))
 
 
 def _test_columns(scoring: Scoring) -> tuple[Column, ...]:
@@ -91,7 +95,7 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
             *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
         bold=bold,
-        aside=_ASIDE,
+        aside=_aside(rows),
     )
 
 
@@ -140,7 +144,7 @@ def area_table(gathered: Gathered, reference: str | None = None) -> Table:
             *comparison_notes.significance_notes(comparisons, rows, reference, family),
         ),
         bold=bold,
-        aside=_ASIDE,
+        aside=_aside(rows),
     )
 
 

@@ -60,7 +60,7 @@ def make_groups(
     if compared:
         saved = comparison_tables.saved_table(gathered, reference, target)
         results.insert(0, comparison_tables.area_table(gathered, reference))
-        if any(row["saved"] is not None for row in saved.rows):
+        if any(row["saved"] for row in saved.rows):  # neither 0 nor unknown
             results.append(saved)
         choices += [
             selection_tables.overlap_matrix(gathered),

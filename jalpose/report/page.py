@@ -111,9 +111,10 @@ def drawing(svg: str, caption: Any, alt: str, files: Any = "") -> Markup:
     return element("figure", card, element("figcaption", caption, files), class_="plot")
 
 
-def dot(colour: str) -> Markup:
-    """A spot of a method's colour, before its name."""
-    return element("i", style=f"--dot: {colour}", class_="dot", aria_hidden="true")
+def named(name: str, colour: str) -> Markup:
+    """The name of a method behind a spot of its colour."""
+    dot = element("i", style=f"--dot: {colour}", class_="dot", aria_hidden="true")
+    return element("span", dot, name, class_="named")
 
 
 def links(paths: Iterable[str]) -> Markup:
@@ -179,7 +180,7 @@ def table(
         role="region",
         aria_label=re.sub(r"\s+", " ", str(caption or "table")),
     )
-    said = [paragraph(note, class_="note") for note in notes]
+    said = [element("div", note, class_="note") for note in notes]
     if len(lines) > _LONG:
         return details(f"{caption or 'Table'} ({len(lines)} rows)", frame, *said)
     # Not in the table: there a caption is no wider than the columns.
@@ -212,8 +213,17 @@ def details(summary: Any, *content: Any) -> Markup:
     return element("details", element("summary", summary), *content)
 
 
-def render(title: str, lead: Any, sections: Sequence[Section], top: Any = "") -> str:
-    """The page: heading, what stands on top, table of contents and sections."""
+def render(
+    title: str,
+    lead: Any,
+    sections: Sequence[Section],
+    top: Any = "",
+    reloads: int | None = None,
+) -> str:
+    """The page: heading, what stands on top, table of contents and sections.
+
+    With `reloads` a browser reads it again every so many seconds.
+    """
     style, script = (resource(name) for name in ("page_style.css", "page_script.js"))
     entries = [
         element("li", element("a", part.title, href=f"#{part.anchor}"))
@@ -225,9 +235,13 @@ def render(title: str, lead: Any, sections: Sequence[Section], top: Any = "") ->
         for part in sections
     ]
     policy = html.escape(_POLICY, quote=True)
+    again = ""
+    if reloads is not None:
+        again = f'<meta http-equiv="refresh" content="{reloads}">\n'
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"{again}"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         '<meta name="referrer" content="no-referrer">\n'

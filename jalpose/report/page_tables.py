@@ -11,6 +11,8 @@ from jalpose.report.tables import Column
 from jalpose.report.text_formats import Table
 from jalpose.storage import cycles
 
+_FEW_NOTES = 4
+
 
 def runs_table(found: Gathered) -> Markup:
     """How far every run has come, its first and last score, and what it took.
@@ -127,7 +129,7 @@ def as_markup(
             if said is not None and (number, column.key) in table.bold:
                 said = page.element("strong", said)
             if said in (colours or {}):
-                said = page.join([page.dot((colours or {})[said]), said])
+                said = page.named(said, (colours or {})[said])
             cells.append(page.Cell(said, _sort_value(row.get(column.key))))
         rows.append(cells)
     notes: list[Any] = list(table.notes)
@@ -136,6 +138,10 @@ def as_markup(
         notes.append(page.join([f"With {more}: ", files]))
     elif files:
         notes.append(files)
+    if len(notes) > _FEW_NOTES:  # what was found stands last
+        *how, found, where = notes
+        lines = [page.paragraph(note, class_="note") for note in how]
+        notes = [page.details("how to read it", *lines), found, where]
     return page.table([heading for _, heading in shown], rows, table.caption, notes)
 
 

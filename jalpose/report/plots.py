@@ -16,6 +16,7 @@ from scipy import stats
 from jalpose.report.canvas import (
     COLOURS,
     GREY,
+    GRID,
     INK,
     ON_DARK,
     ON_LIGHT,
@@ -175,6 +176,73 @@ def cost_against_gain(
     widen(axes, 2 * axis.room)
     legend_below(figure, *axes.get_legend_handles_labels())
     return figure
+
+
+def diversity_against_score(
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    ylabel: str,
+    pens: Mapping[str, Mapping[str, Any]],
+    room: float,
+) -> Figure:
+    """Place methods by the clusters that they choose from and by their mean score.
+
+    Args:
+      points: mean and half interval (NaN: none) of the clusters covered, in percent,
+        and of the score, by the method.
+      ylabel: what the scores are.
+      pens: looks of the methods.
+      room: shortest length of the scores' axis.
+    """
+    figure = new_figure(SINGLE)
+    axes = figure.add_subplot()
+    for name, ((x, wide), (y, high)) in points.items():
+        pen = {**pens[name], "linestyle": "none", "markersize": 8}
+        up, along = (None if math.isnan(half) else half for half in (high, wide))
+        axes.errorbar(x, y, up, along, capsize=3, elinewidth=1.1, label=name, **pen)
+    label = "clusters of the pool chosen from (%)"
+    style(axes, "Diversity beside score", label, ylabel)
+    widen(axes, room)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(min(low, high - 10.0), -2.0), min(max(high, low + 10.0), 102.0))
+    legend_below(figure, *axes.get_legend_handles_labels())
+    return figure
+
+
+def clusters_chosen(counts: Mapping[str, np.ndarray]) -> Figure:
+    """A strip for each method: how many it chose from each cluster.
+
+    Args:
+      counts: int [clusters] by the method; nothing is drawn where there is none.
+    """
+    most = max(map(len, counts.values()))
+    values = np.full((len(counts), most), np.nan)
+    for row, found in enumerate(counts.values()):
+        values[row, : len(found)] = np.where(found > 0, found, np.nan)
+    figure = new_figure((5.9, 1.6 + 0.34 * len(counts)))
+    axes = figure.add_subplot()
+    highest = max(np.nanmax(values), 1.0)
+    # From the middle of the shades on, so that one is seen on any paper.
+    shades: dict[str, Any] = {"cmap": "Blues", "vmin": -0.6 * highest, "vmax": highest}
+    drawn = axes.imshow(values, aspect="auto", **shades)
+    style(axes, "Clusters chosen from", "clusters, the largest first", "")
+    axes.set_yticks(range(len(counts)), list(counts))
+    axes.set_xticks([])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    for edge in range(1, len(counts)):
+        axes.axhline(edge - 0.5, color=GRID, linewidth=0.8)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02, ticks=_whole_ticks(int(highest)))
+    if bar.solids is not None:
+        bar.solids.set_rasterized(True)
+    bar.ax.set_ylim(0.5, highest)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.set_label("chosen", fontsize=9, color=INK)
+    return figure
+
+
+def _whole_ticks(most: int) -> list[int]:
+    step = -(-most // 5)
+    return list(range(step, most + 1, step))
 
 
 # Parts

@@ -80,7 +80,7 @@ def judge(gathered: Gathered, reference: str | None = None) -> Verdict:
     grid, scoring = score_grid(gathered), gathered.scoring
     reference = choose_reference(grid.methods, reference)
     others = reference_first(grid.methods, reference)[1:]
-    last = _last_shared(grid, reference)
+    last = last_shared(grid, reference)
     warnings = _doubts(gathered, grid, len(grid.labelled) - 1 if last is None else last)
     if not others:
         return Verdict(_alone(grid, scoring), warnings=warnings)
@@ -260,7 +260,7 @@ def _alone(grid: Grid, scoring: Scoring) -> str:
     )
 
 
-def _last_shared(grid: Grid, reference: str) -> int | None:
+def last_shared(grid: Grid, reference: str) -> int | None:
     """The last cycle of those up to which most pairs of runs are whole; or None.
 
     Of unfinished runs the last cycle would show the few that are ahead.
@@ -277,17 +277,20 @@ def _last_shared(grid: Grid, reference: str) -> int | None:
 def _compare(
     grid: Grid, scoring: Scoring, reference: str, others: Sequence[str], last: int
 ) -> dict[str, Comparison]:
-    labelled, values = grid.labelled[: last + 1], grid.values[:, :, : last + 1]
-    if (np.diff(labelled) > 0).all():
-        heights = budgets.area_under_curve(labelled, values)
-    else:  # labels ran out: what is left are the scores
-        heights = values.mean(axis=2)
-    signed = scoring.sign * heights
+    signed = scoring.sign * heights(grid, last)
     theirs = signed[grid.methods.index(reference)]
     return {
         method: statistics.compare(signed[grid.methods.index(method)], theirs)
         for method in others
     }
+
+
+def heights(grid: Grid, last: int) -> np.ndarray:
+    """Mean heights of the curves up to a cycle: [methods, seeds]; else NaN."""
+    labelled, values = grid.labelled[: last + 1], grid.values[:, :, : last + 1]
+    if (np.diff(labelled) > 0).all():
+        return budgets.area_under_curve(labelled, values)
+    return values.mean(axis=2)  # labels ran out: what is left are the scores
 
 
 def _holm(found: Iterable[Comparison]) -> list[float | None]:

@@ -14,6 +14,7 @@ import numpy as np
 from jalpose.report import (
     canvas,
     contents,
+    diversity,
     engine_plots,
     evidence,
     group_plots,
@@ -35,6 +36,7 @@ from jalpose.storage.arrays import EMBEDDINGS, LABELLED_EMBEDDINGS
 from jalpose.tasks import registry
 
 PAGE, LABEL_CHECK = "index.html", "label_check.csv"
+RELOAD = 20  # seconds
 _LARGEST = {EMBEDDINGS, LABELLED_EMBEDDINGS}
 
 
@@ -48,11 +50,13 @@ class Options:
       photographs: False leaves out every image of the data; what is predicted is
         still drawn.
       data_dir: stands in for the data folder that the runs recorded.
+      watched: it is written again as records come: until then the page reloads itself.
     """
 
     reference: str | None = None
     photographs: bool = True
     data_dir: str | None = None
+    watched: bool = False
 
 
 class Report:
@@ -89,8 +93,11 @@ class Report:
         """Write everything; the path of the page."""
         # In this order: what cannot be read comes to light on the way.
         runs = (*self.found.runs, *self.found.full, *self.found.bases)
+        results, *groups = self._groups()
         parts = [
-            *self._groups(),
+            results,
+            self._diversity(),
+            *groups,
             self._scores(),
             self._engines(),
             *self._interpretation(),
@@ -100,7 +107,8 @@ class Report:
             Section("provenance", "Provenance", origins.provenance(runs)),
         ]
         sections = [part for part in parts if part is not None]
-        html = page.render(self._title(), self._lead(), sections, self._top())
+        again = RELOAD if self.options.watched and self.found.missing else None
+        html = page.render(self._title(), self._lead(), sections, self._top(), again)
         path = self.out / PAGE
         records.atomic_write_text(path, html)
         return path
@@ -193,6 +201,20 @@ class Report:
             )
             for group in contents.make_groups(found, reference=reference)
         ]
+
+    def _diversity(self) -> Section | None:
+        found, reference = self.found, self.reference
+        if len(found.methods) < 2:
+            return None
+        measured = diversity.measure(found, self.arrays, reference)
+        if measured is None:
+            return None
+        drawn = diversity.drawn(found, measured, self.arrays, reference)
+        parts = [
+            self._table(diversity.table(found, measured, reference)),
+            *map(self._plot, drawn),
+        ]
+        return self._section("diversity", "Diversity beside score", parts)
 
     def _runs(self) -> Section:
         tables = page_tables.runs_table, page_tables.throughput_table

@@ -433,12 +433,23 @@ def test_what_in_shardings_split_is_right_or_refused(engine):
         np.testing.assert_allclose(told(*given), jax.jit(norms)(*given), rtol=1e-5)
 
 
-def test_in_shardings_are_refused_where_a_kernel_goes_by_autodiff():
-    def twice(module, x):
-        layer = nn.Conv(4, (3, 3))
-        return layer(layer(x))
+def twice(module, x):
+    layer = nn.Conv(4, (3, 3))
+    return layer(layer(x))
 
-    net, mesh = Net(twice), small.mesh(8)
+
+def bent(module, x):
+    """A kernel that goes by autodiff."""
+    kernel = module.param("kernel", nn.initializers.normal(), (3, 3, x.shape[-1], 4))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, jnp.sin(kernel), (1, 1), "SAME", dimension_numbers=numbers
+    )
+
+
+@pytest.mark.parametrize("body", [twice, bent])
+def test_in_shardings_are_right_or_refused_where_kernels_have_no_plain_way(body):
+    net, mesh = Net(body), small.mesh(8)
     variables = variables_of(net, INPUTS)
     targets = targets_for(net.apply, variables, INPUTS, 1)
     split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
@@ -447,5 +458,10 @@ def test_in_shardings_are_refused_where_a_kernel_goes_by_autodiff():
         arguments = net.apply, square_loss, variables, inputs, targets
         return api.squared_norms("ghost", *arguments).total
 
+    told = jax.jit(norms, in_shardings=(split, split))
+    if body is twice:
+        found, wanted = told(INPUTS, targets), jax.jit(norms)(INPUTS, targets)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        return
     with pytest.raises(ValueError, match="give the mesh"):
-        jax.jit(norms, in_shardings=(split, split))(INPUTS, targets)
+        told(INPUTS, targets)

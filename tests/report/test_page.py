@@ -15,8 +15,8 @@ from jalpose.tasks.pose import pictures
 from tests.support import fake_runs, recorded_runs
 
 SECTIONS = [
-    "results", "choices", "parts", "cost", "layouts", "scores", "chosen", "neighbours",
-    "peaks", "confidence",
+    "results", "diversity", "choices", "parts", "cost", "layouts", "scores", "chosen",
+    "neighbours", "peaks", "confidence",
     "labels", "runs", "terms", "provenance",
 ]  # fmt: skip
 METHODS = ("random", "eglpp", "multipeak_entropy")

@@ -1,13 +1,16 @@
 """The sentence on top of a report and at the end of a run."""
 
+import io
 import re
 
 import numpy as np
 import pytest
 
+from jalpose.loop import conclusion
 from jalpose.report import comparison_tables, verdict
 from jalpose.report import gather as gathering
 from jalpose.report.gather import gather
+from jalpose.runtime.screen import Screen
 from jalpose.storage import records
 from tests.support.recorded_runs import write_experiment, write_run
 
@@ -124,6 +127,16 @@ def test_unfinished_runs_are_compared_where_most_pairs_are(tmp_path):
 def test_a_lead_that_never_reaches_the_target_has_no_number(tmp_path):
     found = paired(tmp_path, 4, {"eglpp": -0.04})
     assert verdict.judge(found).saved.startswith("eglpp does not reach random's final")
+
+
+def test_a_screen_ends_with_it(tmp_path):
+    paired(tmp_path, 1, {"eglpp": 0.04})
+    stream = io.StringIO()
+    conclusion._say_verdict(tmp_path, Screen(stream))
+    assert stream.getvalue().startswith("One seed: no test is possible. eglpp has a")
+    assert max(map(len, stream.getvalue().splitlines())) <= 88
+    conclusion._say_verdict(tmp_path / "none", Screen(stream))
+    assert "warning: no verdict: " in stream.getvalue()
 
 
 def test_the_lines_of_a_screen(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from jalpose.report import __main__ as command
 from jalpose.report import watch
 from jalpose.report.gather import gather
+from jalpose.report.write import Options, Report
 from jalpose.storage import locks, records
 from tests.support.recorded_runs import write_run
 
@@ -51,6 +52,15 @@ def test_what_somebody_works_at_is_not_finished(watched, tmp_path):
         watched([lambda: None] * 4)
     said, _ = watched([lambda: None])
     assert said[-1].startswith("all runs are finished")
+
+
+def test_a_watched_page_reloads_itself_until_all_is_there(tmp_path):
+    for count, again in ((2, True), (3, False)):
+        write_run(tmp_path / "run", "random", 0, SCORES[:count], cycles=2)
+        report = Report(
+            gather([tmp_path / "run"]), [], tmp_path / "out", Options(watched=True)
+        )
+        assert ('http-equiv="refresh"' in report.write().read_text()) == again
 
 
 def test_ctrl_c_ends_it(watched, tmp_path):

@@ -16,7 +16,7 @@ from jalpose.tasks.sheets import INK, PAPER
 
 TRUE, WRONG, OTHER = (0, 114, 178), (213, 94, 0), (110, 110, 110)
 KEYS = (
-    Key("the true class", TRUE, 8),
+    Key("the label's class", TRUE, 8),
     Key("predicted, and wrong", WRONG, 8),
     Key("another class", OTHER, 8),
 )

@@ -122,8 +122,8 @@ def legend(width: int = 800, size: int = 256) -> np.ndarray:
         _legend_entry("predicted: left", PREDICTED, (2, 3), VISIBLE, size),
         _legend_entry("right", PREDICTED, (5, 6), VISIBLE, size),
         _legend_entry("middle", PREDICTED, (0, 1), VISIBLE, size),
-        _legend_entry("true", TRUE, (0, 1), VISIBLE, size),
-        _legend_entry("true, hidden in the image", TRUE, (0, 1), OCCLUDED, size),
+        _legend_entry("label", TRUE, (0, 1), VISIBLE, size),
+        _legend_entry("label, hidden in the image", TRUE, (0, 1), OCCLUDED, size),
     ]
     return sheets.wrap(entries, width)
 
