@@ -24,7 +24,7 @@ def test_an_experiment_ends_with_a_table_and_its_report(tmp_path):
     head, names, _, *rows = said.splitlines()
     assert head == "test score by labelled images, mean of 2 seeds:"
     assert names.split() == ["method", "12", "18", "24"]
-    assert [row.split()[0] for row in rows if row] == ["coreset", "random"]
+    assert [row.split()[0] for row in rows[:2]] == ["coreset", "random"]
     said = concluded(tmp_path, report=True)
     page = tmp_path / "report" / "index.html"
     assert said.splitlines()[-1] == f"report: {page}" and page.is_file()
