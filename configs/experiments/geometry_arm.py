@@ -10,7 +10,7 @@ gradients of all layers times core-set and LCMD, random, and EGL's highest score
 and spread over gradients.
 
 A pilot says which difference can be seen before any method is looked at, two draws of
-random against each other, in the same workdir (the runs of random are taken over):
+random against each other, in a workdir of its own:
 
     --config.experiment.methods="('random', 'random_again')"
 

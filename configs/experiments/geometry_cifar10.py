@@ -9,7 +9,7 @@ best quarter of these spread by LCMD over gradients. With fresh weights this net
 not trained long enough for more labels to show (37.9, 37.7, 37.1 % on a seed apart).
 
 A pilot says which difference can be seen before any method is looked at, two draws of
-random against each other, in the same workdir (the runs of random are taken over):
+random against each other, in a workdir of its own:
 
     --config.experiment.methods="('random', 'random_again')"
 

@@ -131,7 +131,9 @@ def learning_curves(
     rest = "faint: the others" if reference is None else f"dashed: {reference}"
     title = f"{title} ({rest})"
     figure.suptitle(title, fontsize=12, color=INK, x=0.01, ha="left")
-    figure.supxlabel("labelled images", fontsize=10, color=INK)
+    # Not of the whole figure: a legend below would be written over it.
+    for axes in panels[-canvas.COLUMNS :]:
+        axes.set_xlabel("labelled images", fontsize=10, color=INK)
     figure.supylabel(axis.label, fontsize=10, color=INK)
     return figure
 
