@@ -240,7 +240,7 @@ def test_a_measure_of_posteriors_is_refused_where_there_are_none():
 
     for method in (Ensemble, McDropout):
         method(measure="vote_entropy").check(classes.TASK, num_trained=36, budget=3)
-        message = r"\.measure: 'vote_entropy'\. .*Known: prediction$"
+        message = r"\.measure: 'vote_entropy'\. .*Known: prediction\.$"
         with pytest.raises(ConfigError, match=message):
             method(measure="vote_entropy").check(Voiceless(), num_trained=36, budget=3)
 

@@ -109,7 +109,7 @@ def test_a_run_writes_what_it_promises(finished):
 
 def test_config_json_holds_config_versions_device_and_revision(finished):
     record = json.loads((finished[0] / "config.json").read_text())
-    assert set(record) == {"config", "versions", "device", "git"}
+    assert set(record) == {"config", "versions", "device", "git", "outputs"}
     assert record["config"] == json.loads(small.configure(FULL).to_json())
     assert record["versions"]["jax"] == jax.__version__
     assert set(record["versions"]) == {"python", *provenance.PACKAGES}
@@ -123,7 +123,8 @@ def test_cycles_jsonl_has_a_line_a_cycle(finished):
     assert [line["num_labelled"] for line in found] == [40, 48, 56]
     for line in found:
         names = {"cycle", "num_labelled", "metrics", "acquisition", "seconds"}
-        names |= {"throughput"}
+        # What more labels may bring can be said of two cycles or more.
+        names |= {"throughput", *(["stopping"] if line["cycle"] else [])}
         # The last cycle chooses nothing that could be measured.
         assert set(line) == names | ({"measures"} if line["cycle"] < 2 else set())
         assert 0 <= line["metrics"]["pck"] <= 1 and line["seconds"] > 0

@@ -116,7 +116,7 @@ def test_what_is_taken_is_said_and_recorded(donor, taken):
     assert line.endswith("1 begin anew (heatmaps0)")
     assert f"config.transfer='{donor}' (cycle 1)" in line
     again = perform(workdir, {"transfer": os.fspath(donor)})
-    assert "initial weights" not in again and "resuming" in again
+    assert "initial weights" not in again and "already finished" in again
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_tensors_that_do_not_fit_are_named():
         fitted(broken, network(8), ["stem"], "X")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"mlp"}))  # of rows
 def test_the_layers_that_hang_on_the_outputs_are_the_declared(name):
     options = MODELS[name](**MODELS[name].scales["tiny"])
     if name == "hourglass":

@@ -139,6 +139,8 @@ def test_a_run_asked_to_end_saves_first(tmp_path, monkeypatch, number, once):
 
 
 def test_a_second_interrupt_does_not_wait(capfd):
+    # What a shell starts in the background is born deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), hosts.Notice() as notice:
         os.kill(os.getpid(), signal.SIGINT)
         assert notice.asked()

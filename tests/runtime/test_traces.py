@@ -83,7 +83,7 @@ def test_a_run_says_which_piece_comes_next(traced, tmp_path):
         for name in (
             "steps_network_0",
             "steps_network_1",
-            "scoring_reduce_softmax_entropy_1_0_network_0",
+            "scoring_reduce_softmax_entropy_30_0_network_0",
             "measuring_describe_0",
             "measuring_describe_1",
             "measuring_describe_2",

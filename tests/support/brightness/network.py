@@ -30,6 +30,8 @@ class OneLayer(nn.Module):
 class OneLayerOptions:
     dropout: float = 0.0
     last_layer: ClassVar[str] = "out"
+    output_layers: ClassVar[tuple[str, ...]] = ("out",)
+    predicts: ClassVar[str] = "logits"  # its own task does not ask
     scales: ClassVar[dict] = {}
 
     def check(self, size):

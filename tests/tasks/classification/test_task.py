@@ -151,5 +151,9 @@ def test_fewer_candidates_are_the_likeliest():
 def test_equal_tasks_are_one_and_what_it_lacks_is_named():
     assert ClassTask(size=8, num_classes=CLASSES) == TASK
     assert hash(ClassTask(size=8, num_classes=CLASSES)) == hash(TASK)
-    assert lacking(TASK, tuple(CAPABILITIES)) == ("illustrate", "skeleton")
+    assert lacking(TASK, tuple(CAPABILITIES)) == (
+        "illustrate",
+        "moments",
+        "skeleton",
+    )
     assert TASK.label_shapes["class"].shape == () and TASK.num_outputs == CLASSES
