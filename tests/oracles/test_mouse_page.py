@@ -91,7 +91,9 @@ def follow(folder, more=""):
         assert code == 0, told
         code, told = shell.perform("run", more)
     assert code == 0, told
-    assert (folder / "runs/mouse/report/index.html").is_file()
+    code, told = shell.perform("report")
+    assert code == 0, told
+    assert (folder / "report" / "index.html").is_file()
     cycles = records.read_cycles(folder / "runs" / "mouse")
     assert [line["num_labelled"] for line in cycles] == [15, 20, 25, 30]
     assert all(line["metrics"]["num_images"] == 15 for line in cycles)
@@ -101,7 +103,7 @@ def follow(folder, more=""):
 def test_every_command_of_the_page_is_followed():
     page = PAGE.read_text()
     names = re.findall(r"<!-- mouse: (.*?) -->", page)
-    assert names == ["raw frames", "check", "run", "labels"]
+    assert names == ["raw frames", "check", "run", "labels", "report"]
     assert "jalpose.main" in shlex.split(block("run"))
 
 
