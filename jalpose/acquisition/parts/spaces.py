@@ -86,6 +86,7 @@ class Spatial(Method):
             size=self.size,
         )
 
+    # A property where `Method` has a class's constant: here an option decides.
     @property
     def uses_engine(self) -> bool:  # type: ignore[override]
         """Are there backward passes to be done?"""

@@ -219,7 +219,7 @@ def _rows_of_h5(path: str) -> list[list[Any]]:
     """The table of an H5 as its CSV has it."""
     try:
         import pandas
-        import tables  # noqa: F401
+        import tables  # noqa: F401 (pandas finds it by itself, and fails late without)
     except ImportError as error:
         raise DataError(
             f"{path!r} is DeepLabCut's H5, which needs pandas and PyTables: pip "
