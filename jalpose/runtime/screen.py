@@ -95,18 +95,18 @@ class Screen:
         def look() -> float:
             with self._lock:
                 if self._bar is not None:
-                    return self._look_at_bar(begun, how)
+                    return self._look_at_bar(self._bar, begun, how)
                 return self._look_at_lines(how)
 
         return look
 
-    def _look_at_bar(self, begun, how) -> float:
+    def _look_at_bar(self, bar, begun, how) -> float:
         now = self._clock()
         standing = now - max(begun, self._heard)
         if standing < BAR_SECONDS:
             return BAR_SECONDS - standing
         past = f"{duration(now - begun)} so far"
-        self._bar.set_postfix_str(_listed(self._note, how(), past))
+        bar.set_postfix_str(_listed(self._note, how(), past))
         return 1.0
 
     def _look_at_lines(self, how) -> float:
