@@ -1,6 +1,7 @@
 """What a person sees of a run: progress bars on a terminal, plain lines elsewhere."""
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -13,6 +14,12 @@ LINE_SECONDS = 10.0  # at least this long between two plain progress lines
 SILENT_SECONDS = 10.0  # after which it is said what takes so long; doubled each time
 BAR_SECONDS = 2.0  # after which a bar that stands still says so
 NARROWEST = 20  # columns of a terminal that a bar is drawn on
+
+
+def quiet() -> None:
+    """Say nothing of backends that JAX has not found, nor of matplotlib's fonts."""
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 class Screen:
