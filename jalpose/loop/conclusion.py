@@ -87,8 +87,9 @@ def _write_report(workdir, screen):
 
     out = Path(workdir) / "report"
     try:
-        found = gathering.gather([workdir])
-        page = Report(found, [workdir], out, Options()).write()
+        with screen.doing("writing the report"):
+            found = gathering.gather([workdir])
+            page = Report(found, [workdir], out, Options()).write()
     except records.WorkdirError as error:  # the runs themselves are finished
         screen.line(f"warning: no report: {error}")
         return

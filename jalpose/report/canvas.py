@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from jalpose.storage import records
@@ -69,7 +70,8 @@ def new_panels(
 
 
 def legend_below(figure: Figure, handles, labels) -> None:
-    """List what is drawn under the plot."""
+    """List what is drawn under the plot, markers without their error bars."""
+    handles = [h[0] if isinstance(h, ErrorbarContainer) else h for h in handles]
     where: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
     columns = 2 if max(map(len, labels), default=0) > 18 else 3
     where |= {"fontsize": 9, "handlelength": 3.4, "labelcolor": INK}

@@ -182,8 +182,9 @@ def penalty_table(
         "ICLR 2020). Not corrected for the number of comparisons.",
         f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images. The "
         "start, which all methods share, is left out.",
-        "Bold: the lowest mean of a column.",
     ]
+    if len(set(means.values())) > 1:
+        notes.append("Bold: the lowest mean of a column.")
     if not cycles:
         notes.append("Nothing has been chosen yet: there is nothing to compare.")
     if len(grid.seeds) < statistics.FEWEST:
@@ -199,6 +200,11 @@ def penalty_table(
         tuple(notes),
         bold=frozenset(bold) if len(set(means.values())) > 1 else frozenset(),
     )
+
+
+def penalised(table: Table) -> bool:
+    """Does a matrix of penalties say of any method that another beats it?"""
+    return any(row[name] for row in table.rows for name in row if name != "method")
 
 
 def saved_table(

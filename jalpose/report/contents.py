@@ -72,10 +72,11 @@ def make_groups(
             paper_tables.llpp_test_table(gathered),
         ]
     if tested:
-        pairs = [
-            comparison_tables.penalty_table(gathered, reference),
-            comparison_tables.penalty_table(gathered, reference, every_budget=True),
+        matrices = [
+            comparison_tables.penalty_table(gathered, reference, every_budget=every)
+            for every in (False, True)
         ]
+        pairs = [table for table in matrices if comparison_tables.penalised(table)]
     layouts += [
         *printed_tables.printed_tables(gathered),
         gradnorm_tables.overlap_table(gathered),

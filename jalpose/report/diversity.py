@@ -188,7 +188,7 @@ def drawn(
     caption = (
         "Share of the pool's clusters that a method chose from, mean over its choices, "
         f"against its mean score over {of.over} labelled images. Bars: 95 % t "
-        "intervals."
+        "intervals, of shares cut at 0 and 100 %."
     )
     made = [Plot("diversity_against_score", figure, "Diversity and score", caption)]
     counts = {}

@@ -144,8 +144,17 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
     cycles = penalties.checkpoints(
         means[np.isfinite(means)], lowest_best=scoring.sign < 0
     )
+    values = penalties.penalty_matrix(scoring.sign * grid.values, cycles)
+    if not values.any():
+        p_caption += (
+            " At BADGE's budgets no method beats another with p < 0.05: there are no "
+            "penalties."
+        )
+    drawn = [Plot("p_values", p_figure, "p-values", p_caption)]
+    if not values.any():
+        return drawn
     figure = plots.matrix(
-        penalties.penalty_matrix(scoring.sign * grid.values, cycles),
+        values,
         grid.methods,
         grid.methods,
         title="Pairwise penalties",
@@ -158,10 +167,7 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
         "Share of the budgets, by BADGE's rule, at which the row's method beats the "
         "column's significantly (two-tailed paired t-test, p < 0.05, not corrected)."
     )
-    return [
-        Plot("p_values", p_figure, "p-values", p_caption),
-        Plot("penalties", figure, "Penalties", caption),
-    ]
+    return [*drawn, Plot("penalties", figure, "Penalties", caption)]
 
 
 def costs(found: Gathered, reference: str) -> list[Plot]:

@@ -146,7 +146,10 @@ def measures_table(gathered: Gathered) -> Table:
             "truly highest loss or gradient norm. Loss: mean and standard deviation "
             "over the images selected. Distances: between embeddings of the selected.",
         ),
-        aside=frozenset({"selected_loss_sd", "pool_loss"}),
+        # Else it is wider than most screens.
+        aside=frozenset(
+            {"pearson", "selected_loss_sd", "pool_loss", "smallest_distance"}
+        ),
     )
 
 

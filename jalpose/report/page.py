@@ -155,8 +155,7 @@ def table(
     """
     lines = [list(row) for row in rows]
     numeric = [
-        any(_number(row[index]) is not None for row in lines)
-        for index in range(len(columns))
+        any(_is_number(row[index]) for row in lines) for index in range(len(columns))
     ]
     head = [
         element(
@@ -201,10 +200,16 @@ def _cell(cell: Any, numeric: bool) -> Markup:
     )
 
 
-def _number(cell: Any) -> float | None:
+def _is_number(cell: Any) -> bool:
+    """Is it one, if infinite?"""
     value = cell.value if isinstance(cell, Cell) else cell
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(cell: Any) -> float | None:
+    if not _is_number(cell):
         return None
+    value = cell.value if isinstance(cell, Cell) else cell
     return float(value) if math.isfinite(value) else None
 
 

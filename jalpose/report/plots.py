@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -27,6 +29,12 @@ from jalpose.report.canvas import (
     style,
 )
 from jalpose.report.curves import Axis, half_interval, widen
+
+PALEST = 0.02  # of a heatmap's shades, from which on a cell has a colour
+# From few to many: each is told from white paper and from a dark page.
+ON_ANY_PAPER = LinearSegmentedColormap.from_list(
+    "on_any_paper", ["#86bfe6", "#4f86d9", "#b0418f"]
+)
 
 
 def matrix(
@@ -58,15 +66,21 @@ def matrix(
     known = values[np.isfinite(values)]
     low, high = limits or (known.min(initial=np.inf), known.max(initial=-np.inf))
     # One hue from light to dark reads in grey and by every eye.
-    shade = "Blues_r" if dark_is_low else "Blues"
+    blues = matplotlib.colormaps["Blues_r" if dark_is_low else "Blues"]
     high = max(high, low + 1e-9)
-    drawn = axes.imshow(values, cmap=shade, vmin=low, vmax=high, aspect="auto")
+    shares = (values - low) / (high - low)
+    darkness = 1 - shares if dark_is_low else shares
+    # The palest cells are the paper's, whichever that is.
+    pale = {"over": "none"} if dark_is_low else {"under": "none"}
+    shades = blues.with_extremes(**pale)
+    edge = PALEST * (high - low)
+    ends = (low, high - edge) if dark_is_low else (low + edge, high)
+    drawn = axes.imshow(values, cmap=shades, vmin=ends[0], vmax=ends[1], aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            share = (value - low) / (high - low)
-            dark = (1 - share if dark_is_low else share) > 0.55
             where: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
-            ink = ON_DARK if dark else ON_LIGHT
+            ink = ON_DARK if darkness[row, column] > 0.55 else ON_LIGHT
+            ink = ink if darkness[row, column] > PALEST else INK
             axes.text(column, row, write(float(value)), color=ink, **where)
     style(axes, title, xlabel, ylabel)
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
@@ -197,7 +211,9 @@ def diversity_against_score(
     axes = figure.add_subplot()
     for name, ((x, wide), (y, high)) in points.items():
         pen = {**pens[name], "linestyle": "none", "markersize": 8}
-        up, along = (None if math.isnan(half) else half for half in (high, wide))
+        up = None if math.isnan(high) else high
+        # A share: its interval ends where shares do.
+        along = None if math.isnan(wide) else [[min(wide, x)], [min(wide, 100.0 - x)]]
         axes.errorbar(x, y, up, along, capsize=3, elinewidth=1.1, label=name, **pen)
     label = "clusters of the pool chosen from (%)"
     style(axes, "Diversity beside score", label, ylabel)
@@ -220,9 +236,8 @@ def clusters_chosen(counts: Mapping[str, np.ndarray]) -> Figure:
         values[row, : len(found)] = np.where(found > 0, found, np.nan)
     figure = new_figure((5.9, 1.6 + 0.34 * len(counts)))
     axes = figure.add_subplot()
-    highest = max(np.nanmax(values), 1.0)
-    # From the middle of the shades on, so that one is seen on any paper.
-    shades: dict[str, Any] = {"cmap": "Blues", "vmin": -0.6 * highest, "vmax": highest}
+    highest = max(np.nanmax(values), 2.0)
+    shades: dict[str, Any] = {"cmap": ON_ANY_PAPER, "vmin": 1.0, "vmax": highest}
     drawn = axes.imshow(values, aspect="auto", **shades)
     style(axes, "Clusters chosen from", "clusters, the largest first", "")
     axes.set_yticks(range(len(counts)), list(counts))
@@ -234,7 +249,6 @@ def clusters_chosen(counts: Mapping[str, np.ndarray]) -> Figure:
     bar = figure.colorbar(drawn, ax=axes, pad=0.02, ticks=_whole_ticks(int(highest)))
     if bar.solids is not None:
         bar.solids.set_rasterized(True)
-    bar.ax.set_ylim(0.5, highest)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.set_label("chosen", fontsize=9, color=INK)
     return figure

@@ -25,8 +25,10 @@ MU, SIGMA, MINUS = "\N{GREEK SMALL LETTER MU}", "\N{GREEK SMALL LETTER SIGMA}", 
 class MeanSd(NamedTuple):
     """A mean and its standard deviation over runs (ddof=1); None with one run.
 
-    Its format is that of a number; a leading "!" leaves out the zero before the point,
-    as LL++'s tables print fractions: format(MeanSd(0.43, 0.017), "!.3f") is .430±.017.
+    Its format is that of a number; by one of so many digits ("g") the deviation has as
+    many decimals as the mean has then: 2.300±0.038. A leading "!" leaves out the zero
+    before the point, as LL++'s tables print fractions: format(MeanSd(0.43, 0.017),
+    "!.3f") is .430±.017.
     """
 
     mean: float
@@ -35,10 +37,20 @@ class MeanSd(NamedTuple):
     def __format__(self, spec: str) -> str:
         """Both by `spec`; the mean alone without a deviation."""
         number = spec.removeprefix("!")
+        if self.sd is not None and re.fullmatch(r"\.\d+g", number):
+            number = _decimals(self.mean, int(number[1:-1])) or number
         parts = [format(part, number) for part in self if part is not None]
         if spec.startswith("!"):
             parts = [re.sub(r"^(-?)0\.", r"\1.", part) for part in parts]
         return "±".join(parts)
+
+
+def _decimals(mean: float, digits: int) -> str:
+    """The format in which a mean has so many digits; "" where it would be long."""
+    if not mean or not math.isfinite(mean):
+        return ""
+    decimals = digits - 1 - math.floor(math.log10(abs(mean)))
+    return f".{decimals}f" if 0 <= decimals <= digits + 1 else ""
 
 
 class PValue(float):

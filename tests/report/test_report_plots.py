@@ -3,10 +3,11 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from PIL import Image
 from scipy import stats
 
-from jalpose.report import canvas, curves, evidence, page, plots
+from jalpose.report import canvas, contents, curves, evidence, page, plots
 from jalpose.report.curves import Axis, Point
 from jalpose.report.gather import gather
 from tests.support import fake_runs, recorded_runs
@@ -172,6 +173,61 @@ def test_numbers_stand_in_a_heatmap_and_none_where_there_is_none():
     figure = plots.matrix(values, "ab", "ab", title="Title")
     texts = {t.get_position(): t.get_text() for t in figure.axes[0].texts}
     assert texts == {(1, 0): "0.25", (0, 1): "0.50"}
+
+
+@pytest.mark.parametrize("dark_is_low", [False, True])
+def test_the_palest_cells_of_a_heatmap_are_the_papers(dark_is_low):
+    pale, dark = (0.9, 0.0) if dark_is_low else (0.0, 0.9)
+    values = np.array([[pale, dark]])
+    figure = plots.matrix(
+        values, "a", "ab", title="", limits=(0.0, 0.9), dark_is_low=dark_is_low
+    )
+    (image,) = figure.axes[0].get_images()
+    assert image.to_rgba(values)[0, :, 3].tolist() == [0.0, 1.0]
+    inks = [text.get_color() for text in figure.axes[0].texts]
+    assert inks == [canvas.INK, canvas.ON_DARK]
+
+
+def test_shares_of_clusters_end_where_shares_do():
+    pens = canvas.pens(["a", "random"], "random")
+    points = {"a": [(90.0, 30.0), (50.0, 2.0)], "random": [(5.0, 30.0), (50.0, 2.0)]}
+    figure = plots.diversity_against_score(points, "", pens, 5.0)
+    ends = {}
+    for bars in figure.axes[0].containers:
+        along = bars.lines[2][0].get_segments()[0]
+        ends[bars.get_label()] = along[:, 0].tolist()
+    assert ends == {"a": [60.0, 100.0], "random": [0.0, 35.0]}
+    handles = figure.legends[0].legend_handles
+    assert all(isinstance(handle, Line2D) for handle in handles)  # no bars in it
+
+
+def test_many_from_a_cluster_are_seen_on_dark_pages_as_on_paper():
+    figure = plots.clusters_chosen({"a": np.array([1, 0, 12])})
+    (image,) = figure.axes[0].get_images()
+    for count in (1.0, 6.0, 12.0):
+        colour = image.to_rgba(np.array([[count]]))[0, 0, :3]
+        for paper in (1.0, 0.013):  # relative luminances
+            assert contrast(luminance(colour), paper) > 1.9
+    assert image.get_array().mask.tolist() == [[False, True, False]]
+
+
+def luminance(colour):
+    linear = np.where(colour <= 0.04, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, other):
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+def test_without_penalties_there_is_no_matrix_of_them(tmp_path):
+    for method in ("random", "coreset"):
+        for seed in range(3):
+            fake_runs.write_run(tmp_path / f"{method}_{seed}", method, seed)
+    found = gather([tmp_path])
+    (plot,) = evidence.matrices(found, "random")
+    assert plot.name == "p_values" and "there are no penalties" in plot.caption
+    assert not [t for t in contents.make_tables(found) if "penalties" in t.name]
 
 
 def test_p_values_are_one_tailed_and_paired(found):
