@@ -238,3 +238,17 @@ def test_a_folder_takes_the_place_of_another_whole(tmp_path):
         raise ZeroDivisionError
     assert (tmp_path / "a" / "x").read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_another_is_writing_is_left_to_it_and_what_a_kill_left_is_removed(
+    tmp_path,
+):
+    left = tmp_path / ".a.0123.tmp"
+    (left / "a").mkdir(parents=True)
+    with atomic_folder(tmp_path / "a") as first:
+        assert not left.exists()
+        with atomic_folder(tmp_path / "a") as second:
+            (second / "x").write_text("second")
+        (first / "x").write_text("first")
+    assert (tmp_path / "a" / "x").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -249,9 +249,9 @@ def make_exchange(config: ConfigDict, dataset: Dataset) -> PoseExchange:
 
 def _deeplabcut(found: Poses, folder: Path) -> str:
     """Machine labels of a folder `labeled-data/<cycle>` of a project."""
-    # What is written lies in a temporary folder: `.cycle_00.<number>.tmp`.
-    cycle = folder.name.removeprefix(".").rsplit(".", 2)[0]
-    names = {image.file: f"labeled-data/{cycle}/{image.file}" for image in found.images}
+    names = {
+        image.file: f"labeled-data/{folder.name}/{image.file}" for image in found.images
+    }
     moved = Poses(
         skeleton=found.skeleton,
         images=tuple(

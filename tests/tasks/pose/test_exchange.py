@@ -45,8 +45,8 @@ def label(joints=PLACES, status=(VISIBLE,) * 3):
 @pytest.fixture
 def folder(tmp_path):
     requests = [request(), request(2, "000006_b.png", window=None)]
-    place = tmp_path / ".cycle_03.0123.tmp"
-    place.mkdir()
+    place = tmp_path / ".cycle_03.0123.tmp" / "cycle_03"
+    place.mkdir(parents=True)
     EXCHANGE.write(place, requests, "images")
     return place
 
