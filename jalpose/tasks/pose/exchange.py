@@ -1,7 +1,7 @@
 """Poses handed out to be labelled in an annotation tool, and read back from its files.
 
 Written, each with the predicted joints as a first guess, moved to the nearest pixel
-where they lie outside the image:
+where they lie outside the image, and the box that says who is meant:
 
     coco.json                    COCO keypoints, confidences beside them
     label_studio.json            tasks; label_studio_config.xml: the interface to paste
@@ -79,12 +79,13 @@ class PoseExchange:
             one.name: {"id": one.id, "key": one.key, "rank": one.rank, "why": one.why}
             for one in requests
         }
-        tasks = tool_setups.label_studio_tasks(found, images, about)
+        drawn = _without_whole(found)
+        tasks = tool_setups.label_studio_tasks(drawn, images, about)
         text = json.dumps(tasks, indent=1, ensure_ascii=False)
         _write(folder / "label_studio.json", text + "\n")
         config = tool_setups.label_studio_config(self.skeleton)
         _write(folder / "label_studio_config.xml", config)
-        _write(folder / "cvat.xml", cvat.xml_of(found))
+        _write(folder / "cvat.xml", cvat.xml_of(drawn))
         places = np.nanmean([one.joints for one in found.instances], axis=0)
         labels = tool_setups.cvat_labels(self.skeleton, places)
         _write(folder / "cvat_labels.json", labels)
@@ -244,6 +245,30 @@ def make_exchange(config: ConfigDict, dataset: Dataset) -> PoseExchange:
     ]
     return PoseExchange(
         skeleton_of(dataset), np.concatenate(found), peak=config.heatmap.peak
+    )
+
+
+def _without_whole(found: Poses) -> Poses:
+    """Without boxes of whole images: they tell nothing, and clicks meet them."""
+    sizes = {image.file: image.size for image in found.images}
+
+    def whole(one: Instance) -> bool:
+        size = sizes[one.file]
+        return (
+            size is not None
+            and one.box is not None
+            and bool(
+                (one.box[:2] <= -0.5).all()
+                and (one.box[2:] >= np.array(size) - 0.5).all()
+            )
+        )
+
+    return dataclasses.replace(
+        found,
+        instances=tuple(
+            dataclasses.replace(one, box=None) if whole(one) else one
+            for one in found.instances
+        ),
     )
 
 
