@@ -18,6 +18,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -42,6 +43,7 @@ from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE, Skeleton
 
 _SAME = 0.05  # pixels: what formats round is no correction
 _OUTSIDE = 0.05  # of an image's sides, that a joint may lie beyond it
+_CLOSE = 0.25  # of what is drawn: closer together joints hide one another
 _SMALL = 250.0  # pixels a side: in smaller images percentages look like pixels
 
 
@@ -59,6 +61,12 @@ class PoseExchange:
     boxes: np.ndarray
     peak: float = 1.0
     formats = (reading.FORMATS, "a list that begins with the line `rejected`")
+    tools: ClassVar = {
+        "CVAT": ("cvat.xml", "cvat_labels.json"),
+        "Label Studio": ("label_studio.json", "label_studio_config.xml"),
+        "DeepLabCut": ("machinelabels.csv",),
+        "others": ("coco.json",),
+    }
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -69,6 +77,21 @@ class PoseExchange:
         """The person's box; None where the data set has none."""
         box = self.boxes[example].astype(np.float64)
         return box if np.isfinite(box).all() else None
+
+    def close_up(self, request: Request) -> np.ndarray | None:
+        """Window round the predicted joints, where they lie close together."""
+        shown = float(max(request.size))
+        if request.window is not None and request.window[2] < 0.6 * shown:
+            shown = float(request.window[2])
+        joints = np.asarray(request.predicted["joints"], np.float64)
+        joints = joints[np.isfinite(joints).all(axis=1)]
+        if not len(joints):
+            return None
+        low, high = joints.min(axis=0), joints.max(axis=0)
+        reach = float((high - low).max())
+        if reach > _CLOSE * shown:
+            return None
+        return np.array([*((low + high) / 2), max(2 * reach, shown / 10)])
 
     def write(self, folder: Path, requests: Sequence[Request], images: str) -> None:
         """Write a file a format, with predictions."""

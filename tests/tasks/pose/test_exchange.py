@@ -137,6 +137,24 @@ def test_labels_of_cvat_have_every_joint_and_a_picture_of_them(folder):
         assert 0 <= float(circle.get("cx")) <= 100
 
 
+def test_joints_that_lie_close_together_are_to_be_seen_from_near():
+    def close_up(joints, window=(320, 240, 640)):
+        joints = np.array(joints, np.float32)
+        return EXCHANGE.close_up(
+            request(window=window)._replace(predicted={"joints": joints})
+        )
+
+    spread = [[100, 100], [300, 100], [np.nan, 0]]
+    assert close_up(spread) is None
+    small = [[100, 100], [180, 140], [np.nan, 0]]
+    np.testing.assert_allclose(close_up(small), [140, 120, 160])
+    np.testing.assert_allclose(close_up(small, None), [140, 120, 160])
+    # On one spot: not closer than a tenth. Of a small window a fourth is less.
+    np.testing.assert_allclose(close_up([[9, 9]] * 3), [9, 9, 64])
+    assert close_up(small, (140, 120, 200)) is None
+    assert close_up(np.full((3, 2), np.nan)) is None
+
+
 def test_the_box_that_says_who_is_meant_is_drawn_in_every_tool(folder):
     (entry, _) = json.loads((folder / "coco.json").read_bytes())["annotations"]
     assert entry["bbox"] == [220, 100, 200, 200]
