@@ -18,6 +18,7 @@ from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.finished import state_of
 from jalpose.loop.programs import Programs
 from jalpose.loop.state import CycleState
+from jalpose.models import encoders
 from jalpose.oracles.handout import Choice, Handout
 from jalpose.runtime import provenance, random_streams, sharding
 from jalpose.runtime.screen import Screen
@@ -72,13 +73,14 @@ def select(
     opened = None
     if options.place is not None:
         opened = open_images(trained, options.place, screen)
-    old = run.load_dataset(config)
+    old = run.load_dataset(config, screen)
     run.refuse_model_of_other_data(model.workdir, old, "--model")
     dataset = dataclasses.replace(old, pool_labelled=False)
     state = state_of(old, model.workdir, trained.cycle)
     left_out: dict[str, tuple[str, ...]] = {}
     if opened is not None:
         dataset, state, known, copies = join(opened, old, state, config.data.size)
+        dataset = encoders.seen_through(config, dataset, screen)
         left_out = {
             "are labelled or tested on already": known,
             "are copies of others": copies,
