@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class Encoder(NamedTuple):
     """
 
     see: Callable[[np.ndarray], np.ndarray]
-    look: Callable[[AnyArray], jax.Array]
+    look: Callable[[AnyArray], AnyArray]
     columns: int
     source: str
 
@@ -113,7 +113,8 @@ def _efficientnet_lite0(side: int) -> Encoder:
         if crops.shape[1] != side:
             shape = (crops.shape[0], side, side, 3)
             images = jax.image.resize(images, shape, "bilinear")
-        rows = network.apply(variables, images).embedding
+        output: Any = network.apply(variables, images)
+        rows = output.embedding
         # Alike for all images, wherever they come from: of mean 0 and deviation 1.
         rows = rows - rows.mean(axis=1, keepdims=True)
         return rows / jnp.maximum(rows.std(axis=1, keepdims=True), 1e-6)
