@@ -8,12 +8,13 @@ classes behind it are trained anew in each cycle: from nothing, a network that t
 processor cores can train is short of steps, not of labels (scripts/RESULTS.md). Five
 classes of ten are 20 times rarer than the others, in the pool as at the start; the test
 set is balanced. 50 labelled images, six batches of 25 out of 5,000, ten seeds; a run
-takes seconds. Embedding or gradients of all layers times core-set, k-means++ and LCMD,
-random, the highest entropies, and these spread over gradients; BADGE.
+takes a minute. Embedding or gradients of all layers times core-set and LCMD; random;
+the highest entropies, these spread over gradients, and the highest EGL; BADGE. Further
+methods are kmeanspp and kmeanspp_gradients; with as many of each class:
+--config.data.rare_classes="()".
 
-With as many of each class: --config.data.rare_classes="()". A pilot says which
-difference can be seen before any method is looked at, two draws of random against each
-other, in a workdir of its own:
+A pilot says which difference can be seen before any method is looked at, two draws of
+random against each other, in a workdir of its own:
 
     --config.experiment.methods="('random', 'random_again')"
 """
@@ -53,6 +54,7 @@ get_config = experiment(
         "entropy_spread",
         "coreset",
         "lcmd",
+        "egl",
         "badge",
     ),
     range(10),
