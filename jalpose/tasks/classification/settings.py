@@ -107,9 +107,9 @@ _FEW_STEPS: dict[str, object] = {
     "training.cycle_steps": 300,
     "training.warmup_steps": 0,
     "training.start": "fresh",
-    "evaluation.block": 250,
+    "evaluation.block": 256,
     "evaluation.true_norms": False,
-    "acquisition.block": 250,
+    "acquisition.block": 256,
 }
 
 
