@@ -306,6 +306,11 @@ def known_keys(config: ConfigDict, prefix: str = "") -> list[str]:
     return keys
 
 
+def by_section(config: ConfigDict) -> list[str]:
+    """All dotted keys, a section's own before those of the sections in it."""
+    return sorted(known_keys(config), key=lambda key: key.rpartition(".")[0])
+
+
 def check_key(config: ConfigDict, key: str) -> None:
     """Raise ConfigError unless `key` exists, with those of its section, or sections."""
     known = known_keys(config)
