@@ -36,7 +36,7 @@ from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import differences
 from jalpose.storage import locks, records
 from jalpose.tasks.pose import sources
-from tests.support import small
+from tests.support import commands, small
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "experiments").glob("*.py"))
@@ -680,7 +680,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 from jalpose import experiment
 from jalpose.experiments import loop
-from tests.support import small
+from tests.support import commands, small
 
 loop.make_context = functools.partial(loop.make_context, network=small.FLAT)
 place = sys.argv.pop(1)
@@ -736,18 +736,12 @@ def test_the_command_tells_mistakes_without_a_traceback(tmp_path):
             "unknown value of experiment.methods: 'eglp'",
         ),
     ):
-        found = subprocess.run(
-            [
-                *(sys.executable, "-m", "jalpose.experiment"),
-                "--config=configs/experiments/figures.py:scale=tiny",
-                f"--workdir={tmp_path / 'x'}",
-                *arguments,
-            ],
-            cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            timeout=300,
+        found = commands.perform(
+            "jalpose.experiment",
+            "--config=configs/experiments/figures.py:scale=tiny",
+            f"--workdir={tmp_path / 'x'}",
+            *arguments,
+            folder=ROOT,
         )
         assert found.returncode == 2, found.stderr
         assert told in found.stderr and "Traceback" not in found.stderr
