@@ -29,6 +29,7 @@ from jalpose.experiments.plan import (
 )
 from jalpose.loop import advance, checkpoints, configs, run
 from jalpose.loop.context import make_context
+from jalpose.loop.programs import Programs
 from jalpose.report import printed
 from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
@@ -57,7 +58,7 @@ DELTA = {
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One device, and a network that compiles in no time."""
+    """One device, and a network that compiles in no time, once for all experiments."""
     make_mesh = sharding.make_mesh
 
     def one_device(devices=None):
@@ -66,6 +67,8 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
         patch.setattr(loop, "WAIT", 0.01)
+        # Not of `run`: a run of its own compiles by itself.
+        patch.setattr(loop, "Programs", functools.cache(Programs))
         patch.setattr(run, "load_dataset", small.drawn_dataset)
         for module in (run, loop):
             flat = functools.partial(make_context, network=small.FLAT)

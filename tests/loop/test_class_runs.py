@@ -113,8 +113,9 @@ def assert_resumes(method, tmp_path):
             assert_same_events(one, other)
 
 
-# One of each kind of thing that is kept: draws, members with drawn ties, a head, norms.
-FIRST = ("mc_dropout", "ensemble", "learning_loss", "entropy_gradnorm")
+# Of what is kept the most: members with drawn ties, a head. That what is drawn, and
+# norms, come out the same after a pause has `test_methods_on_classes` by every method.
+FIRST = ("ensemble", "learning_loss")
 
 
 @pytest.mark.parametrize("method", FIRST)
