@@ -99,7 +99,7 @@ def assert_resumes(method, tmp_path):
     where = [1, kinds.index(Selected), kinds.index(Selected) + 1, len(events) - 3]
     if Passed in kinds:
         where.append(kinds.index(Passed) + 1)
-    for number in where:
+    for number in sorted(set(where)):  # a first pass may be the last
         again = context_of(method).with_journals(
             functools.partial(checkpoints.open_journal, tmp_path / f"again{number}")
         )
