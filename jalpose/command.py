@@ -1,6 +1,5 @@
 """What every command does before JAX starts, and with errors that are the user's."""
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from jalpose.runtime import screen
 from jalpose.settings import config_files
 from jalpose.settings.checks import ConfigError, did_you_mean
 
@@ -17,15 +17,9 @@ _HELP = {HELP, "help", "h", "?", "helpfull", "helpshort", "helpxml"}
 AWAITING_LABELS = 3  # exit code: what was chosen is to be labelled by people
 
 
-def quiet() -> None:
-    """Say nothing of backends that JAX has not found, nor of matplotlib's fonts."""
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-
-
 def prepare(config: ConfigDict) -> None:
     """Set the platform up; before anything has asked JAX for devices."""
-    quiet()
+    screen.quiet()
     if config.deterministic:
         # Read when the GPU backend starts; the CPU is deterministic anyway.
         flag = "--xla_gpu_deterministic_ops=true"

@@ -10,6 +10,7 @@ from absl import flags
 
 from jalpose import command
 from jalpose.deployment.options import Export, Model
+from jalpose.runtime import screen
 
 
 def _define_flags():
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     given = flags.FLAGS
     model = Model(given.model, given.cycle, given.data_dir)
     options = Export(given.out, tuple(given.platforms))
-    command.quiet()
+    screen.quiet()
 
     def work():
         from jalpose.deployment import export

@@ -10,6 +10,7 @@ from absl import flags
 
 from jalpose import command
 from jalpose.deployment.options import Model, Prediction
+from jalpose.runtime import screen
 from jalpose.tasks.inference import Place
 
 
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
     options = Prediction(
         Place(given.images, given.images_dir), given.out, given.pictures
     )
-    command.quiet()
+    screen.quiet()
 
     def work():
         from jalpose.deployment import predict

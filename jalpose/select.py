@@ -11,6 +11,7 @@ from absl import flags
 
 from jalpose import command
 from jalpose.deployment.options import Model, Selection
+from jalpose.runtime import screen
 from jalpose.tasks.inference import Place
 
 
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
         options=tuple(given.options),
         copy=given.copy,
     )
-    command.quiet()
+    screen.quiet()
 
     def work():
         from jalpose.deployment import select

@@ -3,6 +3,9 @@
     <workdir>/seed_<seed>/base      a run without acquisitions: the base model
     <workdir>/seed_<seed>/<method>  a method's run from that base model
     <workdir>/seed_<seed>/full      with experiment.full: a run on all labels
+    <workdir>/seed_<seed>/full_<steps>_steps
+                                    the same where `full` is of another length, as after
+                                    loop.cycles was raised
 
 There is no state but this: a run is finished when the records of all its cycles are
 there. Nothing here imports JAX.
@@ -134,7 +137,24 @@ class Plan:
 
     def folder(self, unit: Unit) -> Path:
         """The workdir of a unit's run."""
-        return self.workdir / f"seed_{unit.seed}" / unit.name
+        usual = self.workdir / f"seed_{unit.seed}" / unit.name
+        if unit.name != FULL:
+            return usual
+        # More cycles want a longer training on all labels, which is no continuation of
+        # the one that is there: that stays as it is.
+        there, steps = records.read_config(usual), self._steps_on_all(unit.seed)
+        if there is None or there["config"]["training"]["base_steps"] == steps:
+            return usual
+        return usual.with_name(f"{FULL}_{steps}_steps")
+
+    def _steps_on_all(self, seed: int) -> int:
+        """Steps of a training on all labels.
+
+        As many, of batches as large, as the last network of a method's run has behind
+        it, in epochs or steps alike: labels alone are to make the difference. As many
+        epochs would be many times the steps.
+        """
+        return lengths.steps_behind_the_last(self.whole(seed))
 
     def whole(self, seed: int) -> ConfigDict:
         """The config that names all methods, so that all are checked at once."""
@@ -154,10 +174,7 @@ class Plan:
         if unit.name == FULL:
             config.name += f"_{FULL}"
             config.data.labelled = "all"
-            # As many steps, of batches as large, as the last network of a method's
-            # run has behind it, in epochs or steps alike: labels alone are to make the
-            # difference. As many epochs would be many times the steps.
-            steps = lengths.steps_behind_the_last(config)
+            steps = self._steps_on_all(unit.seed)
             config.training.base_epochs, config.training.base_steps = 0, steps
         config.loop.cycles = 0
         return config

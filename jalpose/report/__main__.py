@@ -12,12 +12,14 @@ import functools
 import sys
 from collections.abc import Sequence
 
+from jalpose.runtime.screen import quiet
 from jalpose.storage import records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report: 0, or 2 with the message where there is none to write."""
     given = _parser().parse_args(arguments)
+    quiet()
     # Imported late: --help need not wait for the plots.
     from jalpose.report import watch
     from jalpose.report.gather import gather

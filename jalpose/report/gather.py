@@ -102,7 +102,8 @@ class Gathered:
       missing: sentences: which cycles of which runs are not there yet.
       warnings: sentences: damaged lines, devices that differ and the like.
       bases: runs without an acquisition (`loop.cycles=0`), labelled "base model". They
-        stand in no table and need not be of the same protocol.
+        stand in no table and need not be of the same protocol. So do runs on all labels
+        that are not in `full`.
       full: those of them trained on all labels (`data.labelled="all"`) and otherwise as
         `runs` are, by seed; labelled "all labels".
     """
@@ -248,7 +249,11 @@ def _read(folder: Path, warnings: list[str]) -> Run | None:
 def _alike_but_for_labels(
     bases: Sequence[Run], pattern: Run, warnings: list[str]
 ) -> tuple[Run, ...]:
-    """Runs of `bases` on all labels that are otherwise as `pattern`, by seed."""
+    """Runs of `bases` on all labels that are otherwise as `pattern`, by seed.
+
+    Of several of one seed the longest: an experiment that was given more cycles has
+    those of its fewer cycles too.
+    """
 
     def protocol(run):
         keys = sameness.protocol(run.config, ignore=(*RUNTIME_KEYS, *sameness.BUYING))
@@ -267,7 +272,13 @@ def _alike_but_for_labels(
             )
         else:
             found.append(dataclasses.replace(run, method="all labels"))
-    return tuple(sorted(found, key=lambda run: (run.seed, str(run.path))))
+    found.sort(key=lambda run: (run.seed, _base_steps(run), str(run.path)))
+    longest = {run.seed: run for run in found}
+    return tuple(longest.values())
+
+
+def _base_steps(run: Run) -> int:
+    return run.config.get("training", {}).get("base_steps", 0)
 
 
 # What is missing

@@ -1,6 +1,7 @@
 """What a person sees of a run: progress bars on a terminal, plain lines elsewhere."""
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -10,8 +11,15 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 LINE_SECONDS = 10.0  # at least this long between two plain progress lines
-FIRST_SECONDS = 2.0  # after which it is said what takes so long
+SILENT_SECONDS = 10.0  # after which it is said what takes so long; doubled each time
+BAR_SECONDS = 2.0  # after which a bar that stands still says so
 NARROWEST = 20  # columns of a terminal that a bar is drawn on
+
+
+def quiet() -> None:
+    """Say nothing of backends that JAX has not found, nor of matplotlib's fonts."""
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 class Screen:
@@ -20,23 +28,36 @@ class Screen:
     Args:
       stream: written to; bars are drawn only if it is a terminal.
       silent: write nothing.
+      clock: seconds that have passed since some moment.
     """
 
-    def __init__(self, stream=None, *, silent: bool = False):
+    def __init__(
+        self,
+        stream=None,
+        *,
+        silent: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._stream = stream or sys.stdout
         self._silent = silent
+        self._clock = clock
         self._bars = not silent and _wide_enough(self._stream)
         self._lock = threading.RLock()
         self._bar: tqdm | None = None
-        self._what = ("", 0)  # phase and its total
+        self._what = ("", 0)  # what there is progress of, and its total
         self._begun = self._last = 0.0
         self._first = self._done = 0
+        self._note = ""
+        self._heard = clock()  # when there last was a line or some progress
+        self._phase, self._phase_begun = "", self._heard  # what is being done
+        self._patience = SILENT_SECONDS  # before the phase is next told of
 
     def line(self, text: str) -> None:
         """Print one line above any bar."""
         if self._silent:
             return
         with self._lock:
+            self._heard = self._clock()
             if self._bar is not None:
                 self._bar.write(text, file=self._stream)
             else:
@@ -44,7 +65,10 @@ class Screen:
 
     @contextlib.contextmanager
     def doing(self, what: str, how: Callable[[], str] = str) -> Iterator[None]:
-        """Say what is being done, and for how long, as soon as that takes a while.
+        """Say what is being done, and for how long, once it has been silent a while.
+
+        A phase may be done in many pieces, one block each: it begins with the first,
+        and each time it is told of, the silence before the next has to be longer.
 
         Args:
           what: is done, until the block ends.
@@ -53,10 +77,9 @@ class Screen:
         if self._silent:
             yield
             return
-        ended, begun = threading.Event(), time.monotonic()
-        thread = threading.Thread(
-            target=self._watch, args=(what, how, begun, ended), daemon=True
-        )
+        look = self.watching(what, how)
+        ended = threading.Event()
+        thread = threading.Thread(target=_look_until, args=(look, ended), daemon=True)
         thread.start()
         try:
             yield
@@ -64,17 +87,44 @@ class Screen:
             ended.set()
             thread.join()
 
-    def _watch(self, what, how, begun, ended: threading.Event):
-        wait = FIRST_SECONDS
-        while not ended.wait(wait):
-            wait = 1.0 if self._bar is not None else LINE_SECONDS
-            past = duration(time.monotonic() - begun)
-            text = ", ".join(filter(None, (how(), f"{past} so far")))
+    def watching(self, what: str, how: Callable[[], str] = str) -> Callable[[], float]:
+        """What tells of a piece of a phase if it is time to; see `doing`.
+
+        Returns:
+          A function to call now and again: it returns in how many seconds.
+        """
+        with self._lock:
+            begun = self._clock()
+            if what != self._phase:
+                self._phase, self._phase_begun = what, begun
+                self._patience = SILENT_SECONDS
+
+        def look() -> float:
             with self._lock:
                 if self._bar is not None:
-                    self._bar.set_postfix_str(text)
-                else:
-                    self.line(f"{what}: {text}")
+                    return self._look_at_bar(self._bar, begun, how)
+                return self._look_at_lines(how)
+
+        return look
+
+    def _look_at_bar(self, bar, begun, how) -> float:
+        now = self._clock()
+        standing = now - max(begun, self._heard)
+        if standing < BAR_SECONDS:
+            return BAR_SECONDS - standing
+        past = f"{duration(now - begun)} so far"
+        bar.set_postfix_str(_listed(self._note, how(), past))
+        return 1.0
+
+    def _look_at_lines(self, how) -> float:
+        now = self._clock()
+        silent = now - max(self._phase_begun, self._heard)
+        if silent < self._patience:
+            return self._patience - silent
+        past = f"{duration(now - self._phase_begun)} so far"
+        self.line(f"{self._phase}: {_listed(how(), past)}")
+        self._patience *= 2
+        return self._patience
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` of `what` are done."""
@@ -82,8 +132,8 @@ class Screen:
             self._progress(what, done, total, note)
 
     def _progress(self, what, done, total, note):
-        now = time.monotonic()
-        # A phase may pass twice under one name, as over the pool, then the labelled.
+        now = self._clock()
+        # A pass may come twice under one name, as over the pool, then the labelled.
         if (what, total) != self._what or done < self._done:
             self.end()
             self._what, self._begun, self._first = (what, total), now, done
@@ -96,7 +146,8 @@ class Screen:
                     leave=False,
                     dynamic_ncols=True,
                 )
-        self._done = done
+        self._done, self._note = done, note
+        self._heard = now  # also where no line is due: one will be, if this goes on
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
@@ -112,6 +163,17 @@ class Screen:
             if self._bar is not None:
                 self._bar.close()
             self._bar, self._what = None, ("", 0)
+
+
+def _look_until(look: Callable[[], float], ended: threading.Event) -> None:
+    """Look whenever there may be something to tell, until it has ended."""
+    while not ended.wait(look()):
+        pass
+
+
+def _listed(*words: str) -> str:
+    """The words that there are."""
+    return ", ".join(filter(None, words))
 
 
 def _wide_enough(stream) -> bool:

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jalpose.runtime.screen import quiet
 from jalpose.storage import records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page: 0, or 2 with the message where that cannot be."""
     given = _parser().parse_args(arguments)
+    quiet()
     # Imported late: --help need not wait for JAX and the plots.
     from jalpose.data.source import DataError
     from jalpose.settings.checks import ConfigError

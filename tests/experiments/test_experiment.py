@@ -413,6 +413,34 @@ def test_it_is_added_to_a_finished_experiment_and_is_a_run_of_its_own(
     assert "4 of 4 runs are finished" in perform(tmp_path / "more", changes)
 
 
+def test_finished_with_runs_on_all_labels_it_is_given_more_of_everything(
+    finished, tmp_path
+):
+    workdir = tmp_path / "grown"
+    shutil.copytree(finished[0], workdir)
+    begun = {**ON_ALL, "experiment.methods": METHODS[:2], "experiment.seeds": SEEDS[:1]}
+    assert "2 of 3 runs are finished" in perform(workdir, begun)
+    before = contents(workdir)
+    # A method and a seed more: of what is finished nothing is done again.
+    wider = {**ON_ALL, "experiment.methods": METHODS}
+    assert "7 of 8 runs are finished" in perform(workdir, wider)
+    after = contents(workdir)
+    assert {name: after[name] for name in before} == before
+    new = {"/".join(name.split("/")[:2]) for name in after.keys() - before.keys()}
+    assert new == {f"seed_{SEEDS[1]}/{FULL}"}
+    # A cycle more: the methods go on, all labels are trained on for longer.
+    longer = {**begun, "loop.cycles": 2}
+    printed = perform(workdir, longer)
+    assert "0 of 3 runs are finished" in printed
+    folder = workdir / f"seed_{SEEDS[0]}"
+    assert f"seed 0, full, into {folder / 'full_8_steps'}" in printed
+    kept = [name for name in before if f"/{FULL}/" in name]
+    assert kept and all(contents(workdir)[name] == before[name] for name in kept)
+    assert len(records.read_cycles(folder / "random")) == 3
+    assert len(records.read_cycles(folder / "full_8_steps")) == 1
+    assert "3 of 3 runs are finished" in perform(workdir, longer)
+
+
 def make_no_context(patch):
     """Nothing is loaded nor built for the runs, which `run_one` stands in for."""
     patch.setattr(loop, "make_context", lambda *_, **__: None)

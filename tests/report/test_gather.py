@@ -323,6 +323,17 @@ def test_one_that_differs_in_more_than_labels_is_left_out(experiment):
     )
 
 
+def test_of_two_on_all_labels_the_longer_stands(experiment):
+    write_full(experiment, 0, 0.9)
+    longer = {**FULL, "training.base_steps": 11}
+    place = experiment / "full0_11_steps"
+    write_run(place, "random", 0, (0.95,), cycles=0, labelled=(2000,), changes=longer)
+    found = gather([experiment])
+    assert [run.path for run in found.full] == [place]
+    assert [run.path.name for run in found.bases] == ["full0"]
+    assert found.warnings == ()
+
+
 # Tasks
 
 

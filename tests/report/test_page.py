@@ -1,5 +1,6 @@
 import csv
 import html.parser
+import os
 import re
 import subprocess
 import sys
@@ -248,6 +249,28 @@ def test_a_whole_report_is_written_without_jax(folder, tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "index.html").exists()
+
+
+def test_a_first_report_says_nothing_of_fonts(tmp_path):
+    # matplotlib looks for fonts once a machine, and tells of it where that takes long:
+    # here at once. A folder without runs, as that is before anything is drawn.
+    code = (
+        "import runpy, sys, threading\n"
+        "at_once = lambda _, *rest, timer=threading.Timer: timer(0.0, *rest)\n"
+        "threading.Timer = at_once\n"
+        f"sys.argv = ['report', {str(tmp_path)!r}, {f'--out={tmp_path}'!r}]\n"
+        "runpy.run_module('jalpose.report', run_name='__main__')"
+    )
+    fonts = tmp_path / "fonts"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLCONFIGDIR": str(fonts)},
+        capture_output=True,
+        text=True,
+    )
+    assert list(fonts.glob("fontlist*"))  # it has looked for them
+    assert done.stdout == "" and done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_text_is_escaped_and_markup_is_not():

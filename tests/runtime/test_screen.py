@@ -13,19 +13,18 @@ class Terminal(io.StringIO):
         return True
 
 
+class Clock:
+    """The time as the screen has it."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.fixture
-def clock(monkeypatch):
-    """The time as the screen has it: `clock.now` seconds."""
-
-    class Clock:
-        now = 1000.0
-
-        def monotonic(self):
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(screen, "time", clock)
-    return clock
+def clock():
+    return Clock()
 
 
 def lines(stream):
@@ -34,7 +33,7 @@ def lines(stream):
 
 def test_plain_lines_tell_progress_and_the_time_left(clock):
     stream = io.StringIO()
-    shown = Screen(stream)
+    shown = Screen(stream, clock=clock)
     shown.progress("cycle 0 training", 10, 100, "loss 3.500")
     clock.now += 20.0
     shown.progress("cycle 0 training", 20, 100, "loss 3.000")
@@ -50,7 +49,7 @@ def test_plain_lines_tell_progress_and_the_time_left(clock):
 
 def test_plain_lines_are_seldom_but_the_end_is_shown(clock):
     stream = io.StringIO()
-    shown = Screen(stream)
+    shown = Screen(stream, clock=clock)
     for done in range(1, 101):
         shown.progress("scoring", done, 100)
         clock.now += 1.0
@@ -61,7 +60,7 @@ def test_plain_lines_are_seldom_but_the_end_is_shown(clock):
 
 def test_time_left_of_a_resumed_phase_counts_what_was_done_since(clock):
     stream = io.StringIO()
-    shown = Screen(stream)
+    shown = Screen(stream, clock=clock)
     shown.progress("training", 900, 1000)
     clock.now += 10.0
     shown.progress("training", 910, 1000)
@@ -70,7 +69,7 @@ def test_time_left_of_a_resumed_phase_counts_what_was_done_since(clock):
 
 @pytest.mark.parametrize("make", [io.StringIO, Terminal])
 def test_no_progress_and_nothing_to_do_are_no_error(clock, make):
-    shown = Screen(make())
+    shown = Screen(make(), clock=clock)
     shown.progress("scoring", 0, 10)
     clock.now += 20.0
     shown.progress("scoring", 0, 10)
@@ -83,7 +82,7 @@ def test_no_progress_and_nothing_to_do_are_no_error(clock, make):
 def test_a_second_pass_of_the_same_name_begins_anew(clock, total):
     # EGL++ describes the pool, then the labelled set, under one name.
     stream = io.StringIO()
-    shown = Screen(stream)
+    shown = Screen(stream, clock=clock)
     shown.progress("cycle 0 describe", 4, 8)
     clock.now += 20.0
     shown.progress("cycle 0 describe", 8, 8)
@@ -101,7 +100,7 @@ def test_a_second_pass_of_the_same_name_begins_anew(clock, total):
 
 def test_no_bar_where_the_stream_is_no_terminal(clock):
     stream = io.StringIO()
-    shown = Screen(stream)
+    shown = Screen(stream, clock=clock)
     for done in (0, 5, 10):
         shown.progress("training", done, 10)
         clock.now += 20.0
@@ -154,8 +153,84 @@ def test_lines_are_whole_and_at_once():
     assert flushed[-1] == "cycle 0: 40 labelled\n"
 
 
-def test_what_takes_long_is_said_with_how_and_for_how_long(monkeypatch):
-    monkeypatch.setattr(screen, "FIRST_SECONDS", 0.01)
+def watched(clock, look, seconds):
+    """Look whenever the screen asks to, for so many seconds."""
+    end = clock.now + seconds
+    while (next_look := clock.now + max(look(), 0.01)) <= end:
+        clock.now = next_look
+    clock.now = end
+
+
+def test_a_silent_phase_is_told_of_ever_more_seldom(clock):
+    stream = io.StringIO()
+    shown = Screen(stream, clock=clock)
+    look = shown.watching("preparing the network", lambda: "compiling")
+    watched(clock, look, 9.0)
+    assert lines(stream) == []
+    watched(clock, look, 191.0)
+    # Silences of 10, 20, 40 and 80 seconds; one of 160 is not over.
+    assert lines(stream) == [
+        f"preparing the network: compiling, {past} so far"
+        for past in ("10 s", "30 s", "1 min 10 s", "2 min 30 s")
+    ]
+
+
+def test_pieces_of_a_phase_that_end_soon_are_not_told_of(clock):
+    stream = io.StringIO()
+    shown = Screen(stream, clock=clock)
+    for done in range(0, 120, 10):  # a training in pieces of four seconds
+        shown.progress("cycle 0 training", done, 110)
+        watched(clock, shown.watching("cycle 0 training and testing"), 4.0)
+    assert len(lines(stream)) == 5
+    assert all(line.startswith("cycle 0 training: ") for line in lines(stream))
+    assert all(line.endswith(" left") for line in lines(stream)[1:])
+
+
+def test_a_phase_in_long_pieces_is_told_of_once_and_from_its_beginning(clock):
+    stream = io.StringIO()
+    shown = Screen(stream, clock=clock)
+    for done in (50, 100, 150):
+        watched(clock, shown.watching("cycle 0 training and testing"), 15.0)
+        shown.progress("cycle 0 training", done, 200)
+    shown.line("cycle 0: 40 labelled")
+    watched(clock, shown.watching("cycle 0 choosing"), 15.0)
+    assert lines(stream) == [
+        "cycle 0 training and testing: 10 s so far",
+        "cycle 0 training: 50/200",
+        "cycle 0 training: 100/200, 30 s left",
+        "cycle 0 training: 150/200, 15 s left",
+        "cycle 0: 40 labelled",
+        "cycle 0 choosing: 10 s so far",
+    ]
+
+
+def test_silence_after_progress_is_told_of(clock):
+    stream = io.StringIO()
+    shown = Screen(stream, clock=clock)
+    look = shown.watching("cycle 0 training and testing")
+    shown.progress("cycle 0 training", 0, 10)
+    clock.now += 5.0
+    shown.progress("cycle 0 training", 5, 10)  # no line: the last is of just now
+    watched(clock, look, 9.0)
+    assert len(lines(stream)) == 1
+    watched(clock, look, 2.0)
+    assert lines(stream)[1:] == ["cycle 0 training and testing: 15 s so far"]
+
+
+def test_a_bar_that_stands_still_says_for_how_long_and_keeps_its_note(clock):
+    stream = Terminal()
+    shown = Screen(stream, clock=clock)
+    shown.progress("cycle 0 training", 5, 10, "loss 8.000")
+    look = shown.watching("cycle 0 training and testing", lambda: "compiling")
+    watched(clock, look, 1.9)
+    assert "so far" not in stream.getvalue()
+    watched(clock, look, 2.2)
+    assert "loss 8.000, compiling, 4 s so far" in drawn(stream)[-1]
+    shown.end()
+
+
+def test_what_is_done_in_a_block_is_watched_until_it_ends(monkeypatch):
+    monkeypatch.setattr(screen, "SILENT_SECONDS", 0.01)
     stream, said = io.StringIO(), threading.Event()
 
     def how():
@@ -165,12 +240,11 @@ def test_what_takes_long_is_said_with_how_and_for_how_long(monkeypatch):
     shown = Screen(stream)
     with shown.doing("cycle 0 training", how):
         assert said.wait(10)
-    assert lines(stream) == ["cycle 0 training: compiling, 0 s so far"]
-    with shown.doing("what is quick"):
-        pass
+    assert lines(stream)[0] == "cycle 0 training: compiling, 0 s so far"
+    told = len(lines(stream))
     with Screen(stream, silent=True).doing("in silence", how):
         pass
-    assert len(lines(stream)) == 1
+    assert len(lines(stream)) == told
 
 
 @pytest.mark.parametrize(("columns", "bars"), [(0, False), (80, True)])
