@@ -18,7 +18,11 @@ for folder in ("configs", "jalpose", "scripts"):
     PAGES += sorted((ROOT / folder).rglob("*.md"))
 LARGEST = 9 * 1024  # bytes of README.md
 # The page that shows the code after a marker.
-SHOWN_IN = {"method": "jalpose/acquisition/README.md", "config": "configs/README.md"}
+SHOWN_IN = {
+    "method": "jalpose/acquisition/README.md",
+    "config": "configs/README.md",
+    "norms": "jalpose/pergrad/README.md",
+}
 
 _LINK = re.compile(r"\]\((?P<file>[^)#\s]*)(#(?P<heading>[^)\s]*))?\)")
 # From the root: configs/x.py, jalpose/room/, scripts/{one,other}.py.
@@ -76,6 +80,25 @@ def test_the_config_it_shows_is_one():
     assert (config.name, config.scale, config.seed) == ("my_figures", "small", 3)
     assert config.data.pool == 2000
     assert config.acquisition.method == "coreset"
+
+
+def test_the_norms_it_shows_are_those_of_the_gradients(capsys):
+    shown: dict = {}
+    exec(compile(code_after("norms"), "norms.py", "exec"), shown)
+    variables, x, y = shown["variables"], shown["x"], shown["y"]
+
+    def loss(params, example, label):
+        output = shown["apply_fn"]({"params": params}, example[None])[0]
+        return shown["loss_fn"](output, label)
+
+    for example, label in ((0, 0), (4, 2)):
+        gradient = jax.grad(loss)(variables["params"], x[example], y[example, label])
+        squares = {name: float((g**2).sum()) for name, g in gradient.items()}
+        found = shown["result"]
+        assert found.total[example, label] == pytest.approx(sum(squares.values()))
+        hidden = found.by_tensor["hidden"][example, label]
+        assert hidden == pytest.approx(squares["hidden"], rel=1e-5)
+    assert "way='" in capsys.readouterr().out
 
 
 def test_a_table_lists_every_method_once():

@@ -37,7 +37,7 @@ def show(config: ConfigDict, section: str = "") -> str:
     Raises:
       ConfigError: there is none of that name.
     """
-    known = keys.known_keys(config)
+    known = keys.by_section(config)
     if not section:
         return _overview(known)
     wanted = [k for k in known if section == "all" or f"{k}.".startswith(f"{section}.")]

@@ -13,7 +13,7 @@ from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
 from jalpose.pergrad.memory import computed_bytes
 from jalpose.runtime import sharding
-from jalpose.settings.keys import from_base
+from jalpose.settings.keys import by_section, from_base, lookup
 from jalpose.settings.validation import refuse_experiment
 from jalpose.storage import records
 from jalpose.training.trainer import network_of
@@ -27,7 +27,9 @@ def show(config: ConfigDict, workdir: str) -> None:
     """
     refuse_experiment(config)
     configs.check(config)
-    print(config)
+    for key in by_section(config):
+        print(f"{key} = {lookup(config, key)!r}")
+    print()
     print(_there(config, workdir))
     for line in papers.told(config):
         print(line)
@@ -126,5 +128,6 @@ def _print_steps(context: RunContext) -> None:
         first, *others = plan.of(number)
         more = "".join(f", {stage.name}: {stage.steps} steps" for stage in others)
         interval = plan.heldout_interval(number)
-        looks = "" if interval is None else f", held-out loss every {interval}"
-        print(f"cycle {number}: {first.steps} steps{more}{looks}")
+        looks = "" if interval is None else f", held-out loss every {interval} steps"
+        length = f"{first.steps} steps" if first.steps else "the base model as it is"
+        print(f"cycle {number}: {length}{more}{looks if first.steps else ''}")

@@ -310,6 +310,11 @@ def _is_known(config: ConfigDict, key: str) -> bool:
     return not isinstance(found, ConfigDict)
 
 
+def by_section(config: ConfigDict) -> list[str]:
+    """All dotted keys, a section's own before those of the sections in it."""
+    return sorted(known_keys(config), key=lambda key: key.rpartition(".")[0])
+
+
 def check_key(config: ConfigDict, key: str) -> None:
     """Raise ConfigError unless `key` exists, with those of its section, or sections."""
     if _is_known(config, key):

@@ -32,6 +32,16 @@ def test_a_section_is_shown_with_its_values():
     assert "\nseed = 3\n" in config_help.show(config, "all")
 
 
+def test_a_sections_own_keys_come_before_those_of_the_sections_in_it():
+    config = configs.assemble("scale=tiny", name="x")
+    shown = config_help.show(config, "acquisition").splitlines()
+    keys = [line.partition(" = ")[0] for line in shown if not line.startswith(" ")]
+    depths = [key.count(".") for key in keys]
+    assert keys[0] == "acquisition.block" and depths == sorted(depths)
+    sections = config_help.show(config).splitlines()
+    assert sections[0].startswith("acquisition  ")
+
+
 def a_function(config):
     # Of a section, and of it alone.
     part = config.part = ConfigDict()

@@ -26,13 +26,14 @@ def test_everything_is_shown_and_nothing_written(show, tmp_path):
     changes = {"loop.compare": ("random",), "acquisition.budget": 15}
     text = show(tmp_path / "run", **changes)
     for part in (
-        "seed: 0",
+        "\nseed = 0\n",
+        "\ntraining.drop_epochs = ()\n",
         f"workdir: {tmp_path}/run, a new run",
         "40 labelled at the start",
         "cycle 0: 8 steps",
         "cycle 2: 4 steps",
         f"then random, from the same base model, into {tmp_path}/run/compare:\n"
-        "cycle 0: 0 steps",
+        "cycle 0: the base model as it is\n",
         "a training step of 8 examples: about ",
         "gradient norms of 8 examples, one label each: about ",
         "warning: a cycle's picks are 15 of 16 images",
