@@ -17,7 +17,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose.deployment.options import Export, Model
+from jalpose.deployment.options import Export, Model, refuse_taken
 from jalpose.deployment.trained import Trained, open_trained
 from jalpose.models.registry import options_of
 from jalpose.runtime import provenance
@@ -62,7 +62,7 @@ def export(model: Model, options: Export, screen: Screen | None = None) -> Path:
             "jax.export writes with the package flatbuffers, which is not installed: "
             "pip install 'jalpose[export]'"
         )
-    trained = open_trained(model)
+    trained = open_trained(model, options.out, screen)
     out = Path(options.out)
     records.check_workdir(out.absolute().parent)
     size = trained.config.data.size
@@ -87,6 +87,7 @@ def export(model: Model, options: Export, screen: Screen | None = None) -> Path:
         records.write_npz(folder / EXAMPLE, {"images": images, **said})
         records.write_json(folder / ABOUT, _about(trained, exported, options, said))
         apart = check(folder)
+        refuse_taken(options.out)  # by another command, meanwhile
     screen.line(f"read back, it differs by at most {apart:.2g} on the example: {out}")
     return out
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jalpose.deployment.options import Model, Prediction
+from jalpose.deployment.options import Model, Prediction, refuse_taken
 from jalpose.deployment.trained import Trained, network_of, open_images, open_trained
 from jalpose.loop.programs import Programs
 from jalpose.runtime import provenance, sharding
@@ -47,7 +47,7 @@ def predict(
     """
     screen = screen or Screen()
     options.check()
-    trained = open_trained(model)
+    trained = open_trained(model, options.out, screen)
     out = Path(options.out)
     records.check_workdir(out.absolute().parent)
     opened = open_images(trained, options.place, screen)
@@ -70,6 +70,7 @@ def predict(
                 **provenance.describe(plain(trained.config)),
             },
         )
+        refuse_taken(options.out)  # by another command, meanwhile
     screen.line(
         f"{len(opened.dataset.keys)} predictions on {len(set(opened.dataset.files))} "
         f"images, {len(opened.damaged)} left out: {out}"
