@@ -1,5 +1,6 @@
 """Classes go the whole way: trained, chosen for, recorded, resumed, reported."""
 
+import functools
 import json
 import re
 
@@ -44,6 +45,7 @@ DELTA = {
 def shapes(monkeypatch):
     """The config of a method on drawn shapes, with a network of one layer."""
     monkeypatch.setitem(MODELS, "one_layer", OneLayerOptions)
+    monkeypatch.setattr(run, "Programs", programs)
 
     def make(method="random", model="one_layer", **changes):
         config = configs.assemble(
@@ -60,9 +62,15 @@ def shapes(monkeypatch):
     return make
 
 
+@functools.cache
+def programs(mesh):
+    """What one test has compiled serves the others."""
+    return Programs(mesh)
+
+
 def context_of(config, **options):
-    programs = Programs(sharding.make_mesh(jax.devices()[:1]))
-    return make_context(config, run.load_dataset(config), programs, **options)
+    compiled = programs(sharding.make_mesh(jax.devices()[:1]))
+    return make_context(config, run.load_dataset(config), compiled, **options)
 
 
 def test_methods_that_ask_for_no_skeleton_work():
