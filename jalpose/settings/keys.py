@@ -55,6 +55,12 @@ def common() -> ConfigDict:
     # 3 size^2 bytes an example.
     data.packed = True
     data.threads = 4  # reading and cropping threads
+    # A pretrained network that is never trained sees each crop once, and model.name=mlp
+    # learns from the row it makes of it: "" (none) | efficientnet_lite0 (ImageNet's
+    # weights, of the extra `pretrained`).
+    encoder = data.encoder = ConfigDict()
+    encoder.name = ""
+    encoder.size = 0  # pixels that crops are resized to for it; 0: data.size
     # Images that cannot be decoded to their end: refuse | leave_out (and their labels).
     data.damaged = "refuse"
     # Labels against images: warn (refuse what cannot be, warn of what is unlikely) |

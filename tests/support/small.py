@@ -82,8 +82,9 @@ def drawn_once(dataset, name):
     return dataclasses.replace(dataset, sources=tuple(sources))
 
 
-def drawn_dataset(config):
+def drawn_dataset(config, screen=None):
     """The dataset of a config of figures, in the place of `run.load_dataset`."""
+    del screen  # no encoder looks at figures
     return load_figures(config.data, seed_of(config, "initial"))
 
 
