@@ -21,6 +21,7 @@ from jalpose.storage import records
 from jalpose.tasks.classification.shapes import CLASSES
 from jalpose.tasks.classification.task import ClassTask
 from jalpose.tasks.task import lacking
+from tests.support import small
 from tests.support.brightness.network import OneLayerOptions
 from tests.support.class_miniature import write_cifar
 
@@ -32,8 +33,8 @@ DELTA = {
     "data.size": 16,
     "augment.pad": 2,
     "training.learning_rate": 1e-2,
-    "training.base_steps": 60,
-    "training.cycle_steps": 20,
+    "training.base_steps": 12,
+    "training.cycle_steps": 6,
     "model.dropout": 0.05,
     "acquisition.learning_loss.head": "average",
     "output.tensorboard": False,
@@ -46,6 +47,13 @@ def shapes(monkeypatch):
     """The config of a method on drawn shapes, with a network of one layer."""
     monkeypatch.setitem(MODELS, "one_layer", OneLayerOptions)
     monkeypatch.setattr(run, "Programs", programs)
+    load_dataset = run.load_dataset
+
+    def drawn(config):
+        name = repr((config.data, config.seed))
+        return small.drawn_once(load_dataset(config), name)
+
+    monkeypatch.setattr(run, "load_dataset", drawn)
 
     def make(method="random", model="one_layer", **changes):
         config = configs.assemble(
