@@ -710,7 +710,7 @@ def test_dry_run_shows_what_would_be_done_and_does_nothing(tmp_path):
         timeout=300,
     )
     assert found.returncode == 0, found.stderr
-    for text in ("seed: 3", "parameters", "40 labelled at the start", "MiB"):
+    for text in ("seed = 3", "parameters", "40 labelled at the start", "MiB"):
         assert text in found.stdout
     assert "cycle 0: 12 steps" in found.stdout
     assert "cycle 2: 6 steps" in found.stdout
