@@ -19,6 +19,7 @@ import numpy as np
 
 from jalpose.deployment.options import Export, Model, refuse_taken
 from jalpose.deployment.trained import Trained, open_trained
+from jalpose.models import encoders
 from jalpose.models.registry import options_of
 from jalpose.runtime import provenance
 from jalpose.runtime.screen import Screen
@@ -103,9 +104,11 @@ def function_of(trained: Trained):
         options["convolution"] = "native"  # the same function, on every platform
     network = options_of(options).build(task.num_outputs)
     variables = jax.tree.map(jnp.asarray, network_of(trained.variables))
+    encoder = encoders.encoder_of(config)
 
     def predict(images):
-        said = network.apply(variables, scale_images(images)).prediction
+        seen = scale_images(images) if encoder is None else encoder.look(images)
+        said = network.apply(variables, seen).prediction
         return {"prediction": said, **jax.vmap(task.decode)(said)}
 
     return predict

@@ -9,6 +9,7 @@ from PIL import Image
 from jalpose.deployment.options import Model, Prediction, refuse_taken
 from jalpose.deployment.trained import Trained, network_of, open_images, open_trained
 from jalpose.loop.programs import Programs
+from jalpose.models import encoders
 from jalpose.runtime import provenance, sharding
 from jalpose.runtime.screen import Screen
 from jalpose.runtime.throughput import Meter
@@ -87,7 +88,8 @@ def predictions(
       FloatingPointError: a prediction is not finite.
     """
     programs = programs or Programs(sharding.make_mesh())
-    config, data = trained.config, opened.dataset
+    config = trained.config
+    data = encoders.seen_through(config, opened.dataset, screen)
     task = tasks.task_of(config.task).make_task(config, data)
     network = network_of(trained, task.num_outputs)
     passes = programs.passes(network, network, task, None, config.data.threads)

@@ -18,6 +18,7 @@ from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.finished import asked_since, state_of
 from jalpose.loop.programs import Programs
 from jalpose.loop.state import CycleState
+from jalpose.models import encoders
 from jalpose.oracles.handout import Choice, Handout
 from jalpose.runtime import provenance, random_streams, sharding
 from jalpose.runtime.screen import Screen
@@ -72,7 +73,7 @@ def select(
     opened = None
     if options.place is not None:
         opened = open_images(trained, options.place, screen)
-    old = run.load_dataset(config)
+    old = run.load_dataset(config, screen)
     run.refuse_model_of_other_data(model.workdir, old, "--model")
     dataset = dataclasses.replace(old, pool_labelled=False)
     state = state_of(old, model.workdir, trained.cycle)
@@ -80,7 +81,8 @@ def select(
     if opened is not None:
         since = asked_since(model.workdir, trained.cycle)
         joined = join(opened, old, state, since, config.data.size)
-        dataset, state = joined.dataset, joined.state
+        dataset = encoders.seen_through(config, joined.dataset, screen)
+        state = joined.state
         left_out = {
             "are labelled or tested on already": joined.known,
             "were asked for by the run since": joined.asked,

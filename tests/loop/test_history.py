@@ -135,6 +135,7 @@ def test_the_records_are_of_the_version_before(archive):
     assert ARCHIVE.stat().st_size < 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHASES)
 def test_a_run_of_the_version_before_is_gone_on_with_to_the_same_end(
     name, old, archive
