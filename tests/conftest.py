@@ -4,6 +4,7 @@ Nothing of jalpose is imported up here: modules imported before the hook is in p
 would go unchecked.
 """
 
+import collections
 import os
 import shutil
 import tempfile
@@ -54,6 +55,12 @@ hypothesis.settings.register_profile(
     "suite", derandomize=True, deadline=None, max_examples=20, database=None
 )
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items):
+    """Whole runs first, files of few tests: what is done last is then short."""
+    tests = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
 
 
 def pytest_sessionfinish(session):

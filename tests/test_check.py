@@ -1,11 +1,8 @@
 """A data set looked through: what is told of a sound one, and of spoilt copies."""
 
 import io
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +18,7 @@ from jalpose.models.registry import MODELS
 from jalpose.runtime.screen import Screen
 from jalpose.tasks import registry
 from jalpose.tasks.pose import overview
+from tests.support import commands
 from tests.support.brightness.network import OneLayerOptions
 from tests.support.mpii_miniature import write_benchmark
 
@@ -243,12 +241,9 @@ def test_the_exit_code(miniature_data, spoilt, monkeypatch, tmp_path):
 
 
 def test_the_command(tmp_path):
-    command = [sys.executable, "-m", "jalpose.check", f"--out={tmp_path}"]
-    command += [f"--config={ROOT / 'configs/quickstart.py'}:scale=tiny"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
+    config = f"--config={ROOT / 'configs/quickstart.py'}:scale=tiny"
+    arguments = (f"--out={tmp_path}", config)
+    done = commands.perform("jalpose.check", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"page: {tmp_path}" in done.stdout
     assert pictures((tmp_path / "index.html").read_text()) == 12

@@ -8,6 +8,12 @@ network. The report has the printed values beside ours: of the images selected, 
 the test set; the heads also score the test set, as Learning Loss judges them there.
 scale=small, after a colon: 200 labelled and 100 more out of 600, a network of 32
 channels on crops of 64 pixels.
+
+Both papers' tables from one experiment, their common runs once:
+
+    M="('random','coreset','multipeak_entropy','eglpp',"
+    M+="'margin_average','kl_average','kl_conv')"
+    ... --config.experiment.methods="$M"
 """
 
 from jalpose.loop.configs import experiment

@@ -5,13 +5,13 @@ import dataclasses
 import functools
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jalpose.data.crops import crop_image
-from jalpose.data.packed import Kept, PackedCrops
+from jalpose.data.packed import CropsInMemory, Kept, PackedCrops, Rows
 from jalpose.data.source import DataError, Source
 
 
@@ -51,7 +51,8 @@ class Dataset:
         whole, and have the size of the crop.
       keys: N stable names.
       files: N image files, relative to the data folder.
-      packed: keeps the crops of one size; None: each is cut whenever it is asked for.
+      packed: keeps the crops of one size, or rows made of them; None: each is cut
+        whenever it is asked for.
       holds_out: whether a tenth of all examples is never trained on, see `held_out`.
       groups: N names; examples of one group (frames of a video, people in an image) are
         held out together. None: each by itself.
@@ -102,6 +103,11 @@ class Dataset:
             for digest in getattr(source, "digests", ("",) * len(source.annotations))
         )
 
+    @property
+    def columns(self) -> int:
+        """Numbers of the rows that crops are seen as; 0: they are seen as they are."""
+        return self.packed.columns if isinstance(self.packed, Rows) else 0
+
     def checksums(self) -> np.ndarray:
         """Checksums of each example's name, truth and crop window: uint32 [N]."""
         arrays = [self.truth[name] for name in sorted(self.truth)]
@@ -121,7 +127,10 @@ class Dataset:
         return np.array(sums, np.uint32)
 
     def crop(self, example: int, size: int) -> np.ndarray:
-        """Crop of an example id, uint8 [size, size, 3]; a row is taken as it is."""
+        """Crop of an example id, uint8 [size, size, 3], or the row it is kept as.
+
+        Of examples that are rows themselves, float32 [F], the row.
+        """
 
         def cut():
             image = self.image(example)
@@ -254,6 +263,39 @@ def keep_crops(dataset: Dataset, images: Sequence[str], cache_dir, size: int):
       cache_dir: for the crops.
       size: of the crops, pixels.
     """
-    sums = hashlib.blake2b(dataset.checksums().tobytes()).hexdigest()
-    name = " ".join([str(PACKED_VERSION), *images, sums])
+    name = _name_of(dataset, images)
     return dataclasses.replace(dataset, packed=PackedCrops(cache_dir, name, size))
+
+
+def rows_of(
+    dataset: Dataset,
+    make: Callable[[np.ndarray], np.ndarray],
+    columns: int,
+    name: str,
+    cache_dir,
+    size: int,
+) -> Rows:
+    """Rows to be made of the crops of a dataset, as its `packed`.
+
+    Args:
+      dataset: of images.
+      make: crops uint8 [B, size, size, 3] -> float32 [B, columns].
+      columns: numbers of a row.
+      name: of all that `make` depends on.
+      cache_dir: for the rows; None: they are kept in memory, as many as there is room
+        for. Those of images that no digest is known of are, too.
+      size: of the crops, pixels.
+    """
+    digests = dataset.digests
+    kept: Kept
+    if cache_dir is None or not all(digests):
+        kept = CropsInMemory(size, columns=columns)
+    else:
+        named = _name_of(dataset, [name, *digests])
+        kept = PackedCrops(cache_dir, named, size, columns)
+    return Rows(kept, make, columns)
+
+
+def _name_of(dataset: Dataset, images: Iterable[str]) -> str:
+    sums = hashlib.blake2b(dataset.checksums().tobytes()).hexdigest()
+    return " ".join([str(PACKED_VERSION), *images, sums])

@@ -1,12 +1,14 @@
-"""Crops as they were cut, kept on disk or in memory: made once, then only read."""
+"""Crops, and rows made of them, on disk or in memory: made once, then only read."""
 
 import contextlib
 import hashlib
+import math
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +18,25 @@ _SUM = struct.Struct("<I")
 
 
 class Kept(Protocol):
-    """Crops that are kept: `size` is their height and width, pixels."""
+    """Crops, or rows made of them, that are kept.
+
+    Attributes:
+      size: height and width of the crops, pixels.
+    """
 
     size: int
 
     def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
-        """The crop of an example id, uint8 [S, S, 3]: `cut` is called if need be."""
+        """Of an example id: its crop uint8 [S, S, 3], or a row float32 [F].
+
+        Args:
+          example: the id.
+          cut: returns the crop; called if need be.
+        """
+        ...
+
+    def has(self, example: int) -> bool:
+        """Is that of an example id kept, so that nothing needs be cut?"""
         ...
 
 
@@ -38,15 +53,20 @@ class PackedCrops:
       folder: of the caches.
       name: of the dataset in all that its crops depend on.
       size: height and width, pixels.
+      columns: keep rows float32 [columns] instead, which `cut` returns then.
 
     Attributes:
       size: as given.
     """
 
-    def __init__(self, folder, name: str, size: int):
+    def __init__(self, folder, name: str, size: int, columns: int = 0):
         digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-        self._folder = Path(folder).expanduser() / f"crops-{size}-{digest}"
-        self.size, self._bytes = size, size * size * 3
+        what = "rows" if columns else "crops"
+        self._folder = Path(folder).expanduser() / f"{what}-{size}-{digest}"
+        self.size = size
+        self._shape = (columns,) if columns else (size, size, 3)
+        self._dtype = np.dtype(np.float32 if columns else np.uint8)
+        self._bytes = self._dtype.itemsize * math.prod(self._shape)
         self._files: tuple[int, int] | None = None  # of crops, of their sums
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -63,12 +83,16 @@ class PackedCrops:
                 os.close(file)
 
     def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
-        """The crop of an example id, uint8 [S, S, 3]: `cut` is called if need be."""
+        """What is kept of an example id; see `Kept`."""
         found = self._read(example)
         if found is None:
             found = cut()
             self._write(example, found)
         return found
+
+    def has(self, example: int) -> bool:
+        """Is it kept, and whole?"""
+        return self._read(example) is not None
 
     def _read(self, example):
         if self._files is None:
@@ -80,13 +104,13 @@ class PackedCrops:
         data = os.pread(crops, self._bytes, example * self._bytes)
         if len(data) < self._bytes or _checksum(data) != expected:
             return None
-        return np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
+        return np.frombuffer(data, self._dtype).reshape(self._shape)
 
     def _write(self, example, crop):
         if self._files is None:
             return
         crops, sums = self._files
-        data = np.ascontiguousarray(crop, np.uint8).tobytes()
+        data = np.ascontiguousarray(crop, self._dtype).tobytes()
         try:
             # Not through a memory map: a full disk would end the process there.
             if os.pwrite(crops, data, example * self._bytes) == len(data):
@@ -111,17 +135,18 @@ class CropsInMemory:
     Args:
       size: height and width, pixels.
       limit: bytes that are kept; crops beyond are cut whenever they are asked for.
+      columns: keep rows float32 [columns] instead, which `cut` returns then.
 
     Attributes:
       size: as given.
     """
 
-    def __init__(self, size: int, limit: int = 256 << 20):
-        self.size, self._room = size, limit // (size * size * 3)
+    def __init__(self, size: int, limit: int = 256 << 20, columns: int = 0):
+        self.size, self._room = size, limit // (4 * columns or size * size * 3)
         self._crops: dict[int, np.ndarray] = {}
 
     def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
-        """The crop of an example id, uint8 [S, S, 3]: `cut` is called if need be."""
+        """What is kept of an example id; see `Kept`."""
         found = self._crops.get(int(example))
         if found is None:
             found = cut()
@@ -130,6 +155,48 @@ class CropsInMemory:
                 found.setflags(write=False)
                 self._crops[int(example)] = found
         return found
+
+    def has(self, example: int) -> bool:
+        """Is it kept?"""
+        return int(example) in self._crops
+
+
+class Rows:
+    """Rows made of the crops of one dataset, kept as crops are.
+
+    Args:
+      kept: keeps them.
+      make: crops uint8 [B, S, S, 3] -> float32 [B, F].
+      columns: F.
+
+    Attributes:
+      size: height and width of the crops, pixels.
+      columns: as given.
+    """
+
+    def __init__(
+        self, kept: Kept, make: Callable[[np.ndarray], np.ndarray], columns: int
+    ):
+        self.size, self.columns = kept.size, columns
+        self._kept, self._make = kept, make
+
+    def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
+        """The row of an example id; see `Kept`."""
+        return self._kept.get(example, lambda: self._make(cut()[None])[0])
+
+    def has(self, example: int) -> bool:
+        """Is it kept?"""
+        return self._kept.has(example)
+
+    def add(self, examples: Sequence[int], crops: np.ndarray) -> None:
+        """Make and keep the rows of several examples at once.
+
+        Args:
+          examples: B ids.
+          crops: uint8 [B, S, S, 3].
+        """
+        for example, row in zip(examples, self._make(crops), strict=True):
+            self._kept.get(example, partial(np.array, row))
 
 
 def _checksum(data: bytes) -> bytes:

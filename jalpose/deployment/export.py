@@ -17,8 +17,9 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose.deployment.options import Export, Model
+from jalpose.deployment.options import Export, Model, refuse_taken
 from jalpose.deployment.trained import Trained, open_trained
+from jalpose.models import encoders
 from jalpose.models.registry import options_of
 from jalpose.runtime import provenance
 from jalpose.runtime.screen import Screen
@@ -62,7 +63,7 @@ def export(model: Model, options: Export, screen: Screen | None = None) -> Path:
             "jax.export writes with the package flatbuffers, which is not installed: "
             "pip install 'jalpose[export]'"
         )
-    trained = open_trained(model)
+    trained = open_trained(model, options.out, screen)
     out = Path(options.out)
     records.check_workdir(out.absolute().parent)
     size = trained.config.data.size
@@ -87,6 +88,7 @@ def export(model: Model, options: Export, screen: Screen | None = None) -> Path:
         records.write_npz(folder / EXAMPLE, {"images": images, **said})
         records.write_json(folder / ABOUT, _about(trained, exported, options, said))
         apart = check(folder)
+        refuse_taken(options.out)  # by another command, meanwhile
     screen.line(f"read back, it differs by at most {apart:.2g} on the example: {out}")
     return out
 
@@ -102,9 +104,11 @@ def function_of(trained: Trained):
         options["convolution"] = "native"  # the same function, on every platform
     network = options_of(options).build(task.num_outputs)
     variables = jax.tree.map(jnp.asarray, network_of(trained.variables))
+    encoder = encoders.encoder_of(config)
 
     def predict(images):
-        said = network.apply(variables, scale_images(images)).prediction
+        seen = scale_images(images) if encoder is None else encoder.look(images)
+        said = network.apply(variables, seen).prediction
         return {"prediction": said, **jax.vmap(task.decode)(said)}
 
     return predict

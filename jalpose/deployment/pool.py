@@ -18,16 +18,20 @@ class Joined(NamedTuple):
       state: of the run, with the ids that its examples have now.
       known: keys of new examples that are labelled or tested on already, or that
         nobody could label: they are not in the pool.
+      asked: keys of those that the run has asked for since; likewise.
       copies: keys of those whose image is there before, under another name; likewise.
     """
 
     dataset: Dataset
     state: CycleState
     known: tuple[str, ...]
+    asked: tuple[str, ...]
     copies: tuple[str, ...]
 
 
-def join(opened: Opened, old: Dataset, state: CycleState, size: int) -> Joined:
+def join(
+    opened: Opened, old: Dataset, state: CycleState, since: np.ndarray, size: int
+) -> Joined:
     """Lay new images before the data of a run.
 
     An image of the same bytes as one that is labelled or tested on is known, unless
@@ -37,19 +41,21 @@ def join(opened: Opened, old: Dataset, state: CycleState, size: int) -> Joined:
       opened: the new images.
       old: the data of the run.
       state: of the run.
+      since: ids that the run has asked for after it.
       size: of the crops, pixels.
     """
     new = opened.dataset
     count, windows = len(new.keys), _windows(old, size)
     taken = np.concatenate([state.labelled, state.rejected, old.test])
     known = _known(opened, old, windows, taken)
-    copies = ~known & _copies(new)
+    asked = ~known & _known(opened, old, windows, since)
+    copies = ~known & ~asked & _copies(new)
     assert new.windows is not None
     dataset = dataclasses.replace(
         old,
         sources=(*new.sources, *old.sources),
         initial=old.initial + count,
-        pool=np.flatnonzero(~known & ~copies),
+        pool=np.flatnonzero(~(known | asked | copies)),
         test=old.test + count,
         truth={
             name: np.concatenate([_like(new.truth.get(name), values, count), values])
@@ -67,7 +73,7 @@ def join(opened: Opened, old: Dataset, state: CycleState, size: int) -> Joined:
     )
     named = (
         tuple(new.keys[row] for row in np.flatnonzero(rows).tolist())
-        for rows in (known, copies)
+        for rows in (known, asked, copies)
     )
     return Joined(dataset, state, *named)
 

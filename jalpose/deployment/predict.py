@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jalpose.deployment.options import Model, Prediction
+from jalpose.deployment.options import Model, Prediction, refuse_taken
 from jalpose.deployment.trained import Trained, network_of, open_images, open_trained
 from jalpose.loop.programs import Programs
+from jalpose.models import encoders
 from jalpose.runtime import provenance, sharding
 from jalpose.runtime.screen import Screen
 from jalpose.runtime.throughput import Meter
@@ -47,7 +48,7 @@ def predict(
     """
     screen = screen or Screen()
     options.check()
-    trained = open_trained(model)
+    trained = open_trained(model, options.out, screen)
     out = Path(options.out)
     records.check_workdir(out.absolute().parent)
     opened = open_images(trained, options.place, screen)
@@ -70,6 +71,7 @@ def predict(
                 **provenance.describe(plain(trained.config)),
             },
         )
+        refuse_taken(options.out)  # by another command, meanwhile
     screen.line(
         f"{len(opened.dataset.keys)} predictions on {len(set(opened.dataset.files))} "
         f"images, {len(opened.damaged)} left out: {out}"
@@ -86,7 +88,8 @@ def predictions(
       FloatingPointError: a prediction is not finite.
     """
     programs = programs or Programs(sharding.make_mesh())
-    config, data = trained.config, opened.dataset
+    config = trained.config
+    data = encoders.seen_through(config, opened.dataset, screen)
     task = tasks.task_of(config.task).make_task(config, data)
     network = network_of(trained, task.num_outputs)
     passes = programs.passes(network, network, task, None, config.data.threads)

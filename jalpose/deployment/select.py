@@ -10,14 +10,15 @@ from ml_collections import ConfigDict
 from jalpose.acquisition import registry as methods
 from jalpose.acquisition.method import Pool
 from jalpose.acquisition.method import Selection as Chosen
-from jalpose.deployment.options import Model, Selection
+from jalpose.deployment.options import Model, Selection, refuse_taken
 from jalpose.deployment.pool import join
 from jalpose.deployment.trained import Trained, open_images, open_trained
 from jalpose.loop import budget, configs, run
 from jalpose.loop.context import RunContext, make_context
-from jalpose.loop.finished import state_of
+from jalpose.loop.finished import asked_since, state_of
 from jalpose.loop.programs import Programs
 from jalpose.loop.state import CycleState
+from jalpose.models import encoders
 from jalpose.oracles.handout import Choice, Handout
 from jalpose.runtime import provenance, random_streams, sharding
 from jalpose.runtime.screen import Screen
@@ -58,11 +59,11 @@ def select(
       CheckpointError: it has no model yet.
       DataError: there is no image, or a file is damaged or of another skeleton; or the
         data that the run was trained on are not there.
-      WorkdirError: nothing can be written.
+      WorkdirError: nothing can be written, or the run's records are damaged.
     """
     screen = screen or Screen()
     options.check()
-    trained = open_trained(model)
+    trained = open_trained(model, options.out, screen)
     config = config_of(trained, options)
     exchange = tasks.exchange_of(config.task)
     if exchange is None:
@@ -72,16 +73,20 @@ def select(
     opened = None
     if options.place is not None:
         opened = open_images(trained, options.place, screen)
-    old = run.load_dataset(config)
+    old = run.load_dataset(config, screen)
     run.refuse_model_of_other_data(model.workdir, old, "--model")
     dataset = dataclasses.replace(old, pool_labelled=False)
     state = state_of(old, model.workdir, trained.cycle)
     left_out: dict[str, tuple[str, ...]] = {}
     if opened is not None:
-        dataset, state, known, copies = join(opened, old, state, config.data.size)
+        since = asked_since(model.workdir, trained.cycle)
+        joined = join(opened, old, state, since, config.data.size)
+        dataset = encoders.seen_through(config, joined.dataset, screen)
+        state = joined.state
         left_out = {
-            "are labelled or tested on already": known,
-            "are copies of others": copies,
+            "are labelled or tested on already": joined.known,
+            "were asked for by the run since": joined.asked,
+            "are copies of others": joined.copies,
         }
         for words, keys in left_out.items():
             if keys:
@@ -134,6 +139,7 @@ def select(
                 **provenance.describe(plain(config)),
             },
         )
+        refuse_taken(options.out)  # by another command, meanwhile
     screen.line(
         f"{len(chosen.indices)} of {len(pool.unlabelled)} chosen by "
         f"{config.acquisition.method}: open {out / 'index.html'}"

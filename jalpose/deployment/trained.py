@@ -1,6 +1,11 @@
-"""The network of a run, opened by its workdir alone."""
+"""The network of a run, opened by its workdir alone.
+
+The run may be at work there, and is not disturbed: its models are whole once they have
+their names, and its lock is looked at, to say so, and not held.
+"""
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -9,9 +14,11 @@ from jalpose.deployment.options import Model
 from jalpose.loop import checkpoints, configs
 from jalpose.loop.finished import cycle_of
 from jalpose.models.registry import options_of
+from jalpose.oracles import handout
+from jalpose.oracles.folder import LABELS, TAKEN
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
-from jalpose.storage import records
+from jalpose.storage import locks, records
 from jalpose.tasks import registry as tasks
 from jalpose.tasks.inference import Opened, Outputs, Place
 
@@ -36,11 +43,32 @@ class Trained(NamedTuple):
     task: Any
 
 
-def open_trained(model: Model) -> Trained:
-    """The model of a run.
+# What a run writes in its workdir, or is told there: nothing else is to come between.
+_OF_THE_RUN = (
+    "arrays",
+    "checkpoints",
+    "compare",
+    LABELS,
+    TAKEN,
+    "pictures",
+    "selections",
+    "tensorboard",
+    handout.FOLDER,
+    "traces",
+)
+
+
+def open_trained(model: Model, out: str, screen: Screen) -> Trained:
+    """The model of a run; where the run is at work, that is said.
+
+    Args:
+      model: of which run.
+      out: where something is to be written.
+      screen: for what is to be said.
 
     Raises:
-      ConfigError: the workdir holds no run, or of a task that cannot be used so.
+      ConfigError: the workdir holds no run, or of a task that cannot be used so; `out`
+        is a folder that a run itself writes or reads.
       CheckpointError: it has no model yet.
       WorkdirError: its records are damaged.
       DataError: the names of its outputs are not recorded, and its data are not there.
@@ -52,6 +80,7 @@ def open_trained(model: Model) -> Trained:
             f"--model={model.workdir} is not the workdir of a run: "
             + (f"it holds no {records.CONFIG}" if there else "there is no such folder")
         )
+    _refuse_folders_of_runs(out)
     config = configs.of_record(record["config"])
     if model.data_dir:
         with config.unlocked():
@@ -64,7 +93,7 @@ def open_trained(model: Model) -> Trained:
             "`inference`, which opens new images; see jalpose/tasks/inference.py"
         )
     cycle = cycle_of(model.workdir, model.cycle)
-    return Trained(
+    found = Trained(
         workdir=model.workdir,
         config=config,
         cycle=cycle,
@@ -72,6 +101,26 @@ def open_trained(model: Model) -> Trained:
         outputs=record.get("outputs") or task.find_outputs(config),
         task=task,
     )
+    other = locks.holder(model.workdir)
+    if other is not None:
+        screen.line(
+            f"{model.workdir} is in use by {other}: taken is the model of cycle "
+            f"{cycle}, " + ("the last" if model.cycle < 0 else "one") + " it has "
+            "finished"
+        )
+    return found
+
+
+def _refuse_folders_of_runs(out: str) -> None:
+    """Raise ConfigError where `out` lies in what a run keeps in its workdir."""
+    path = Path(out).resolve()
+    for folder in path.parents:
+        part = path.relative_to(folder).parts[0]
+        if part in _OF_THE_RUN and (folder / records.CONFIG).is_file():
+            raise ConfigError(
+                f"--out={out} is for the run in {folder}, which keeps its own in "
+                f"{part}/: name another folder"
+            )
 
 
 def network_of(trained: Trained, num_outputs: int):

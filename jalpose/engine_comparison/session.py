@@ -74,7 +74,7 @@ def _compare_into(
     out, config, ours, workdir, cycle, options, chosen, screen, programs
 ) -> Path:
     """Compare engines on the model of `cycle`, by the config `ours`."""
-    dataset = run.load_dataset(ours)
+    dataset = run.load_dataset(ours, screen)
     run.refuse_model_of_other_data(workdir, dataset, "--workdir")
     programs = programs or Programs(sharding.make_mesh())
     context = make_context(ours, dataset, programs)

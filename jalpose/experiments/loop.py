@@ -144,7 +144,7 @@ class Worker:
             run.refuse_model_of_other_data(place, dataset, "base of the experiment")
             base = checkpoints.load_model(place, 0)
         if unit.name == FULL:
-            dataset = run.load_dataset(config)
+            dataset = run.load_dataset(config, self._screen)
         initial = transfer.initial_weights(config, self._plan.folder(unit))
         return make_context(config, dataset, self._programs, base=base, initial=initial)
 
@@ -152,7 +152,7 @@ class Worker:
         """The dataset of this seed, on which all methods can work."""
         if self._dataset is None or self._seed != seed:
             whole = self._plan.whole(seed)
-            dataset = run.load_dataset(whole)
+            dataset = run.load_dataset(whole, self._screen)
             make_context(whole, dataset, self._programs)  # checks every method
             self._dataset, self._seed = dataset, seed
         return self._dataset

@@ -88,7 +88,7 @@ def _bounds_into(
 ) -> Path:
     """Take the bounds of the cycles `wanted`."""
     ours = _without_method(config)
-    dataset = given.pop("dataset", None) or run.load_dataset(ours)
+    dataset = given.pop("dataset", None) or run.load_dataset(ours, screen)
     run.refuse_model_of_other_data(workdir, dataset, "--workdir")
     programs = programs or Programs(sharding.make_mesh())
     context = make_context(ours, dataset, programs, **given)

@@ -3,8 +3,9 @@
 `<workdir>/checkpoints/state/<n>` holds the newest states, `.../models/<cycle>` the
 variables each cycle was finished with, `.../initial_weights` those of another network
 that the run began with, if any. Orbax writes beside and renames, so a killed
-save leaves no half checkpoint behind. `.../journal/cycle_NN` is not Orbax's: the blocks
-of a cycle's passes, from their first on, whatever state was saved last.
+save leaves no half checkpoint behind, and who reads models beside a run that is at work
+sees whole ones. `.../journal/cycle_NN` is not Orbax's: the blocks of a cycle's passes,
+from their first on, whatever state was saved last.
 """
 
 import contextlib
@@ -13,6 +14,8 @@ import errno
 import json
 import logging
 import os
+import shutil
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -48,6 +51,7 @@ _PHASES = {
 
 
 _ANSWER = "answer_"  # arrays of bought labels begin so
+_LOOKS, _LOOK = 20, 0.05  # times, and seconds between: for a model being put in place
 
 
 class CheckpointError(RuntimeError):
@@ -282,16 +286,26 @@ def save_model(workdir, cycle: int, variables) -> None:
 def load_model(workdir, cycle: int) -> dict:
     """The variables `cycle` of the run in `workdir` was finished with, as numpy.
 
+    The run may be at work: what it puts in their place meanwhile is read instead.
+
     Raises:
       CheckpointError: there are none, or they cannot be read.
     """
     path = _model_path(workdir, cycle)
-    if not path.is_dir():
-        raise CheckpointError(
-            f"no model of cycle {cycle} at {path}: has the run in {workdir} got that "
-            "far?"
-        )
-    return _load(path)
+    while (before := _mark(path)) is not None:
+        try:
+            found = _load(path)
+        except Exception as error:  # Orbax and TensorStore raise half a dozen kinds
+            if _mark(path) == before:
+                raise CheckpointError(
+                    f"the model of cycle {cycle} at {path} is damaged: {error}"
+                ) from error
+            continue
+        if _mark(path) == before:
+            return found
+    raise CheckpointError(
+        f"no model of cycle {cycle} at {path}: has the run in {workdir} got that far?"
+    )
 
 
 def newest_model(workdir) -> int:
@@ -350,8 +364,41 @@ def _explain_full_disk(path) -> Iterator[None]:
 
 
 def _save(path: Path, variables) -> None:
+    # Asked to write over it, Orbax removes first what somebody may be reading.
+    beside = path.with_name(f"{path.name}.new")
     with _explain_full_disk(path), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, sharding.to_host(variables), force=True)
+        checkpointer.save(beside, sharding.to_host(variables), force=True)
+    if hosts.lead():
+        old = _old(path)
+        shutil.rmtree(old, ignore_errors=True)  # left by a kill
+        if path.exists():
+            os.rename(path, old)
+        os.rename(beside, path)
+        shutil.rmtree(old, ignore_errors=True)
+        records.flush_folder(path.parent)
+    hosts.barrier("model")
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another in its place; None where there is none."""
+    for _ in range(_LOOKS):
+        found = _about(path)
+        if found is not None or not _old(path).exists():
+            return found or _about(path)
+        time.sleep(_LOOK)  # between the two renames of `_save`, or killed there
+    return None
+
+
+def _about(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f"{path.name}.old")
 
 
 def _load(path: Path) -> dict:

@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 from jalpose.acquisition import registry as methods
 from jalpose.acquisition.method import Method
 from jalpose.loop import papers
+from jalpose.models.encoders import ENCODERS
 from jalpose.models.registry import MODELS, options_of
 from jalpose.pergrad.api import ENGINES
 from jalpose.settings import validation
-from jalpose.settings.checks import ConfigError, one_of
+from jalpose.settings.checks import ConfigError, at_least, one_of
 from jalpose.settings.differences import modern
 from jalpose.settings.keys import (
     check_key,
@@ -214,6 +215,7 @@ def experiment(
     scale: str = "paper",
     variants: Mapping[str, Sequence[str]] | None = None,
     full: bool = True,
+    model: str = "",
 ) -> GetConfig:
     """The `get_config` of an experiment: a benchmark's protocol, methods and seeds.
 
@@ -233,6 +235,7 @@ def experiment(
       variants: by a name of its own, a method and what it changes of `acquisition`:
         ("eglpp", "acquisition.diverse=lcmd").
       full: with those runs on all labels.
+      model: see `default`.
     """
     own = variants or {}
     protocol = _benchmark(task, benchmark)
@@ -257,6 +260,7 @@ def experiment(
             scales=merged,
             scale=scale,
             task=task,
+            model=model,
         )
 
     return get_config
@@ -303,6 +307,17 @@ def _check_model(config: ConfigDict) -> None:
             f"file.py:model=NAME (known: {', '.join(MODELS)})"
         )
     options.check(config.data.size)
+    encoder = config.data.encoder
+    at_least(0, data__encoder__size=encoder.size)
+    one_of("data.encoder.name", encoder.name, ("", *ENCODERS))
+    rows_of_images = config.model.name == "mlp" and options.predicts == "logits"
+    if bool(encoder.name) != rows_of_images:
+        raise ConfigError(
+            f"data.encoder.name={encoder.name!r} and model.name={config.model.name!r} "
+            "do not go together: a network of rows learns classes from what an encoder "
+            "sees, and other networks from images (or from rows) as they are; choose "
+            "both by --config=file.py:model=mlp"
+        )
 
 
 def _check_variants(config: ConfigDict) -> Collection[str]:

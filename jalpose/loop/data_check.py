@@ -107,6 +107,7 @@ def _open(config: ConfigDict, screen: Screen) -> _Opened:
     ours = ConfigDict(config.to_dict())
     words: dict[str, None] = {}
     ours.data.check, ours.data.packed = "off", False
+    ours.data.encoder.name = ""  # images themselves are looked at
     screen.line(f"opening the data: data.name={ours.data.name}")
 
     def refusals():

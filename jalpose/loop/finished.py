@@ -1,4 +1,4 @@
-"""Finished runs opened again: their models, and what was labelled when they chose."""
+"""Runs opened again, at work or not: models, and what was labelled when they chose."""
 
 from pathlib import Path
 
@@ -47,6 +47,9 @@ def state_of(dataset: Dataset, workdir, cycle: int) -> CycleState:
     """The state the model of `cycle` chose in: what was labelled, no more.
 
     Labels that people gave are those that were taken, whatever was corrected since.
+
+    Raises:
+      WorkdirError: a choice before it is not recorded, or damaged.
     """
     bought = [_bought(dataset, workdir, c) for c in range(cycle)]
     labelled = np.concatenate([dataset.initial, *(one.ids for one in bought)])
@@ -64,13 +67,47 @@ def state_of(dataset: Dataset, workdir, cycle: int) -> CycleState:
     )
 
 
+def asked_since(workdir, cycle: int) -> np.ndarray:
+    """Ids that the model of `cycle` and later ones have asked for.
+
+    They are labelled by now, or rejected, or people are at it; those that they went on
+    without are not.
+
+    Raises:
+      WorkdirError: a record is damaged.
+    """
+    found = [np.zeros(0, np.int64)]
+    for line in records.read_cycles(workdir):
+        if line["cycle"] >= cycle and line["acquisition"]:
+            path = taken_in(workdir, line["cycle"]) / ANSWERS
+            if path.is_file():
+                answers = read_answers(path)
+                found += [answers.ids, answers.rejected]
+            else:
+                found.append(_selected(workdir, line["cycle"]))
+    return np.concatenate(found)
+
+
 def _bought(dataset: Dataset, workdir, cycle: int) -> Answers:
     """What the choice of a cycle bought: of people, or of the data set."""
     path = taken_in(workdir, cycle) / ANSWERS
     if path.is_file():
         return read_answers(path)
-    ids = records.read_arrays(workdir, cycle)["selected"]
+    chosen = [
+        line["cycle"] for line in records.read_cycles(workdir) if line["acquisition"]
+    ]
+    if cycle not in chosen:  # a run whose last states were damaged goes back
+        raise records.WorkdirError(
+            f"the choice of cycle {cycle} in {workdir} is not recorded, though later "
+            "models are there: let the run go on until it has chosen anew, or take a "
+            "model of an earlier cycle"
+        )
+    ids = _selected(workdir, cycle)
     return Answers(ids, dataset.truth_of(ids))
+
+
+def _selected(workdir, cycle: int) -> np.ndarray:
+    return records.read_arrays(workdir, cycle, ["selected"])["selected"]
 
 
 def free_folder(wanted: Path) -> Path:

@@ -44,6 +44,7 @@ from jalpose.loop.state import (
     Training,
 )
 from jalpose.loop.workdirs import alone_in, write_extension
+from jalpose.models import encoders
 from jalpose.oracles import registry as oracles
 from jalpose.oracles.oracle import LabelsAwaited
 from jalpose.runtime import hosts, provenance, sharding, throughput
@@ -86,7 +87,7 @@ def _run_all(config, workdir, screen: Screen, lock):
     refuse_another_config(config, workdir)
     screen.line(wording.begins(config, workdir))
     with screen.doing("opening the data"):
-        dataset = load_on_all_hosts(config)
+        dataset = load_on_all_hosts(config, screen)
     programs = Programs(sharding.make_mesh())
     initial = transfer.initial_weights(config, workdir)
     context = make_context(
@@ -131,8 +132,8 @@ def _check_hosts(config, workdir):
     )
 
 
-def load_dataset(config: ConfigDict) -> Dataset:
-    """The dataset of a config.
+def load_dataset(config: ConfigDict, screen: Screen | None = None) -> Dataset:
+    """The dataset of a config, seen through its encoder if it has one.
 
     Raises:
       DataError: files are missing or damaged, or too few are labelled at the start to
@@ -140,10 +141,11 @@ def load_dataset(config: ConfigDict) -> Dataset:
     """
     sources = tasks.sources_of(config.task)
     dataset = sources.load_dataset(config.data, seed_of(config, "initial"))
+    dataset = encoders.seen_through(config, dataset, screen)
     return dataset.holding_out(config.training.heldout == "tenth")
 
 
-def load_on_all_hosts(config: ConfigDict) -> Dataset:
+def load_on_all_hosts(config: ConfigDict, screen: Screen | None = None) -> Dataset:
     """The dataset of a config, the same on every host.
 
     The lead comes first, so that what is prepared once is there for the others if
@@ -156,7 +158,7 @@ def load_on_all_hosts(config: ConfigDict) -> Dataset:
     if not hosts.lead():
         hosts.barrier("dataset")
     try:
-        dataset = load_dataset(config)
+        dataset = load_dataset(config, screen)
     finally:
         if hosts.lead():
             hosts.barrier("dataset")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from jalpose.models.options import check_dropout
 from jalpose.models.output import Features, Output
 from jalpose.runtime.shapes import AnyArray
-from jalpose.settings.checks import ConfigError
+from jalpose.settings.checks import ConfigError, one_of
 
 
 class Mlp(nn.Module):
@@ -53,14 +53,15 @@ class MlpOptions:
     Attributes:
       hidden: width of each hidden layer, tanh behind it; (): a linear model.
       dropout: probability with which what the last layer reads is dropped.
+      predicts: numbers | logits (of classes, of what `data.encoder` sees).
     """
 
     hidden: tuple[int, ...] = (64, 64)
     dropout: float = 0.0
+    predicts: str = "numbers"
 
     last_layer: ClassVar[str] = "out"
     output_layers: ClassVar[tuple[str, ...]] = ("out",)
-    predicts: ClassVar[str] = "numbers"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": {"hidden": (8,)}}
 
     def check(self, size: int) -> None:
@@ -72,6 +73,7 @@ class MlpOptions:
                 "(): a linear model"
             )
         check_dropout(self.dropout)
+        one_of("model.predicts", self.predicts, ("numbers", "logits"))
 
     def build(self, num_outputs: int, *, traced: bool = False) -> Mlp:
         """The module; engines read it as it is."""

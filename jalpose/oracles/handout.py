@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from jalpose.data import images
 from jalpose.data.dataset import Dataset
@@ -36,6 +36,7 @@ from jalpose.storage.arrays import IDS, PEAKS, SCORES
 from jalpose.storage.folders import atomic_folder
 from jalpose.tasks.exchange import Exchange, Request, write_table
 from jalpose.tasks.labels import Labels
+from jalpose.tasks.sheets import CASING, PAPER
 
 FOLDER, INDEX, SELECTION, IMAGES = (
     "to_label",
@@ -43,6 +44,7 @@ FOLDER, INDEX, SELECTION, IMAGES = (
     "selection.csv",
     "images",
 )
+_ENDING = re.compile(r"\.(?:jpe?g|png|tiff?|bmp|webp|gif)(#|$)", re.IGNORECASE)
 _SHOWN = (".jpg", ".jpeg", ".png")  # as every annotation tool shows them
 
 
@@ -124,7 +126,9 @@ class Handout:
         within = "" if self._copy == "none" else IMAGES
         if within:
             (folder / IMAGES).mkdir()
-        requests, tiles, pictures = [], [], folder / contact_sheet.TILES
+        requests: list[Request] = []
+        tiles: list[list[str]] = []
+        pictures = folder / contact_sheet.TILES
         pictures.mkdir()
         for rank, example in enumerate(choice.ids.tolist(), start=1):
             image = self._dataset.image(example)
@@ -153,21 +157,25 @@ class Handout:
                     if name in arrays
                 },
             )
-            tile = self._labels.draw(image, one.window, None, one.predicted, "")
-            tiles.append(f"{rank:04d}.png")
-            (pictures / tiles[-1]).write_bytes(_png(tile))
+            tiles.append([])
+            shown = image if box is None else _with_box(image, one)
+            for number, part in enumerate((window, self._exchange.close_up(one))):
+                if number == 0 or part is not None:
+                    tile = self._labels.draw(shown, part, None, one.predicted, "")
+                    tiles[-1].append(f"{rank:04d}{'_close' if number else ''}.png")
+                    (pictures / tiles[-1][-1]).write_bytes(_png(tile))
             requests.append(one)
         self._refuse_same_names(requests)
-        (pictures / contact_sheet.LEGEND).write_bytes(_png(self._labels.legend(640)))
+        legend = self._labels.legend(contact_sheet.NARROW, labelled=False)
+        (pictures / contact_sheet.LEGEND).write_bytes(_png(legend))
         _write_index(folder, choice.cycle, requests)
         _write_selection(folder, requests)
         self._exchange.write(folder, requests, within)
-        files = sorted(
-            path.name
-            for path in folder.iterdir()
-            if path.is_file() and path.name != INDEX
-        )
-        page = contact_sheet.page(choice.cycle, method, requests, tiles, files, within)
+        tools = {
+            tool: [name for name in files if (folder / name).is_file()]
+            for tool, files in self._exchange.tools.items()
+        }
+        page = contact_sheet.page(choice.cycle, method, requests, tiles, tools, within)
         (folder / contact_sheet.PAGE).write_text(page, encoding="utf-8", newline="")
 
     def _hand_out(self, example: int, image: np.ndarray, folder: Path) -> str:
@@ -298,9 +306,22 @@ def _write_selection(folder: Path, requests: Sequence[Request]) -> None:
 
 
 def _slug(key: str) -> str:
-    """The end of a key in letters and digits alone."""
-    end = re.sub(r"[^A-Za-z0-9]+", "-", key.rpartition("/")[2]).strip("-")
-    return end[-40:] or "example"
+    """The end of a key in letters and digits alone, without what files end with."""
+    end = _ENDING.sub(r"\1", key.rpartition("/")[2])
+    return re.sub(r"[^A-Za-z0-9]+", "-", end).strip("-")[-40:] or "example"
+
+
+def _with_box(image: np.ndarray, one: Request) -> np.ndarray:
+    """The image with the box that says who is meant, for where he is drawn large."""
+    side = max(image.shape[:2]) if one.window is None else float(one.window[2])
+    width = max(1, round(min(side, max(image.shape[:2])) / 100))
+    drawn = Image.fromarray(image)
+    pen, box = ImageDraw.Draw(drawn), [round(value) for value in one.box]
+    for inset, colour in ((0, CASING), (width, PAPER)):
+        corners = [v + inset if n < 2 else v - inset for n, v in enumerate(box)]
+        if corners[0] < corners[2] and corners[1] < corners[3]:
+            pen.rectangle(corners, outline=colour, width=width)
+    return np.asarray(drawn)
 
 
 def _png(image: np.ndarray) -> bytes:

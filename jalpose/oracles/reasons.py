@@ -16,13 +16,13 @@ _OF_SITES = {
 }
 # One number: of what it is.
 _NUMBERS = {
-    names.PICK_DISTANCE: "distance to all that was labelled or picked before",
-    names.LABELLED_PROBABILITY: "probability of looking like a labelled one",
-    names.TYPICALITY: "typicality in its cluster",
-    names.PICK_GAIN: "gain in what is covered",
-    names.PICK_VARIANCE: "variance given what was picked before",
-    names.PICK_REDUCTION: "reduction of the expected variance",
-    names.EXPECTED_CLICKS: "expected clicks:",
+    names.PICK_DISTANCE: "{} away from all that was labelled or picked before",
+    names.LABELLED_PROBABILITY: "probability of looking like a labelled one {}",
+    names.TYPICALITY: "typicality in its cluster {}",
+    names.PICK_GAIN: "gain in what is covered {}",
+    names.PICK_VARIANCE: "variance given what was picked before {}",
+    names.PICK_REDUCTION: "reduction of the expected variance {}",
+    names.EXPECTED_CLICKS: "expected clicks: {}",
 }
 _SITES_NAMED = 2
 
@@ -58,7 +58,7 @@ def why(
         parts.append(f"most like the labelled {other} ({shares[best]:.0%})")
     for name, words in _NUMBERS.items():
         if name in arrays and np.isfinite(arrays[name][row]):
-            parts.append(f"{words} {arrays[name][row]:.3g}")
+            parts.append(words.format(f"{arrays[name][row]:.3g}"))
     return "; ".join(parts)
 
 

@@ -171,3 +171,11 @@ OF_CONFIG: dict[str, tuple[Printed, ...]] = {
     "llpp_table3_lsp": LLPP_LSP,
     "llpp_table3_mpii": LLPP_MPII,
 }
+
+# Of the same protocol: those of another paper, shown where its own method was run too.
+BESIDE: dict[str, tuple[Printed, ...]] = {
+    "eglpp_table1_lsp": LLPP_LSP,
+    "eglpp_table1_mpii": LLPP_MPII,
+    "llpp_table3_lsp": (EGLPP_LSP,),
+    "llpp_table3_mpii": (EGLPP_MPII,),
+}

@@ -15,9 +15,15 @@ LEVEL = 0.1  # of significance, of EGL++'s one-tailed test
 
 
 def printed_tables(gathered: Gathered) -> list[Table]:
-    """A table for each that the runs' config names, see `printed.OF_CONFIG`."""
+    """A table for each that the runs' config names, see `printed.OF_CONFIG`.
+
+    Then those of `printed.BESIDE` whose proposed method is among the runs.
+    """
     name = str(gathered.runs[0].config.get("name", ""))
-    return [_table(gathered, one) for one in printed.OF_CONFIG.get(name, ())]
+    run = {paper_name(run.config) for run in gathered.runs}
+    beside = [one for one in printed.BESIDE.get(name, ()) if one.proposed in run]
+    shown = [*printed.OF_CONFIG.get(name, ()), *beside]
+    return [_table(gathered, one) for one in shown]
 
 
 def paper_name(config: Mapping[str, Any]) -> str | None:

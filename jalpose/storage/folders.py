@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from jalpose.storage import locks
 from jalpose.storage.records import explain_full_disk, flush_folder
 
 
@@ -15,27 +16,26 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A folder to write into that comes to `path` when the block ends.
 
     It takes the place of one that is there. What kills of earlier ones have left beside
-    it is removed. Raises WorkdirError where the disk is full.
+    it is removed, not what another process is writing. Raises WorkdirError where the
+    disk is full.
     """
     path = Path(path)
     for left in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+        if locks.holder(left) is None:
+            shutil.rmtree(left, ignore_errors=True)
     # Hidden, so that nobody takes a half for the whole.
-    temporary, old = (
-        path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp" for _ in range(2)
-    )
-    with explain_full_disk(path):
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    with explain_full_disk(path), locks.hold(temporary):
         try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            _flush(temporary)
+            folder = temporary / path.name
+            folder.mkdir()
+            yield folder
+            _flush(folder)
             if path.exists():
-                os.rename(path, old)
-            os.rename(temporary, path)
-        except BaseException:
+                os.rename(path, temporary / f"{path.name}.old")
+            os.rename(folder, path)
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    shutil.rmtree(old, ignore_errors=True)
     flush_folder(path.parent)
 
 

@@ -7,7 +7,7 @@ have written.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
@@ -81,10 +81,12 @@ class Exchange(Protocol):
       formats: that are read, for messages.
       sites: names of what a prediction consists of, as methods tell apart: joints; ()
         of a task without.
+      tools: names of the files that `write` writes, by the tool that takes them.
     """
 
     formats: tuple[str, ...]
     sites: tuple[str, ...]
+    tools: Mapping[str, tuple[str, ...]]
 
     def write(self, folder: Path, requests: Sequence[Request], images: str) -> None:
         """Write what annotation tools take, with the predictions as a first guess.
@@ -103,6 +105,13 @@ class Exchange(Protocol):
         """Box round what is to be labelled of an example: float [4], as `Request`'s.
 
         None where it is the whole crop.
+        """
+        ...
+
+    def close_up(self, request: Request) -> np.ndarray | None:
+        """Window of what is too small to be seen where the whole crop is drawn.
+
+        None where it is not.
         """
         ...
 

@@ -164,6 +164,11 @@ class Labels(Protocol):
         """
         ...
 
-    def legend(self, width: int) -> np.ndarray:
-        """What lines and colours mean, for under the tiles: uint8 [H, W, 3]."""
+    def legend(self, width: int, *, labelled: bool = True) -> np.ndarray:
+        """What lines and colours mean, for under the tiles: uint8 [H, W, 3].
+
+        Args:
+          width: of the strip, pixels.
+          labelled: are labels drawn?
+        """
         ...

@@ -283,6 +283,8 @@ def test_the_labelled_are_those_of_the_models_cycle(tmp_path):
     data = small.dataset()
     for cycle, ids in enumerate(([50, 45], [60])):
         records.write_arrays(tmp_path, cycle, selected=np.array(ids))
+        chosen = {"method": "random", "budget": len(ids)}
+        records.write_cycle(tmp_path, {"cycle": cycle, "acquisition": chosen})
     for cycle, more in enumerate(([], [50, 45], [50, 45, 60])):
         state = session.state_of(data, tmp_path, cycle)
         assert state.cycle == cycle

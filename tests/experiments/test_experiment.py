@@ -29,6 +29,7 @@ from jalpose.experiments.plan import (
 )
 from jalpose.loop import advance, checkpoints, configs, run
 from jalpose.loop.context import make_context
+from jalpose.loop.programs import Programs
 from jalpose.report import printed
 from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
@@ -36,7 +37,7 @@ from jalpose.settings.checks import ConfigError
 from jalpose.settings.differences import differences
 from jalpose.storage import locks, records
 from jalpose.tasks.pose import sources
-from tests.support import small
+from tests.support import commands, small
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "experiments").glob("*.py"))
@@ -57,7 +58,7 @@ DELTA = {
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One device, and a network that compiles in no time."""
+    """One device, and a network that compiles in no time, once for all experiments."""
     make_mesh = sharding.make_mesh
 
     def one_device(devices=None):
@@ -66,6 +67,8 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one_device)
         patch.setattr(loop, "WAIT", 0.01)
+        # Not of `run`: a run of its own compiles by itself.
+        patch.setattr(loop, "Programs", functools.cache(Programs))
         patch.setattr(run, "load_dataset", small.drawn_dataset)
         for module in (run, loop):
             flat = functools.partial(make_context, network=small.FLAT)
@@ -708,7 +711,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 from jalpose import experiment
 from jalpose.experiments import loop
-from tests.support import small
+from tests.support import commands, small
 
 loop.make_context = functools.partial(loop.make_context, network=small.FLAT)
 place = sys.argv.pop(1)
@@ -764,18 +767,12 @@ def test_the_command_tells_mistakes_without_a_traceback(tmp_path):
             "unknown value of experiment.methods: 'eglp'",
         ),
     ):
-        found = subprocess.run(
-            [
-                *(sys.executable, "-m", "jalpose.experiment"),
-                "--config=configs/experiments/figures.py:scale=tiny",
-                f"--workdir={tmp_path / 'x'}",
-                *arguments,
-            ],
-            cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            timeout=300,
+        found = commands.perform(
+            "jalpose.experiment",
+            "--config=configs/experiments/figures.py:scale=tiny",
+            f"--workdir={tmp_path / 'x'}",
+            *arguments,
+            folder=ROOT,
         )
         assert found.returncode == 2, found.stderr
         assert told in found.stderr and "Traceback" not in found.stderr

@@ -1,8 +1,10 @@
-"""States that are damaged on disk: named, set aside, and the one before is used."""
+"""Checkpoints on disk: damaged states are set aside, models are read whole."""
 
 import shutil
+import threading
 import warnings
 
+import numpy as np
 import pytest
 
 from jalpose.loop import advance, checkpoints
@@ -78,3 +80,69 @@ def test_a_state_whose_sums_were_not_written_yet_is_orbax_to_judge(tmp_path):
     context, _ = saved(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints/state_sums")
     assert restored(tmp_path, context)[0] == 2
+
+
+# Models, read by others while the run is at work.
+
+
+def weights(value):
+    return {"a": np.full((64, 64), value), "b": {"c": np.full(3, value)}}
+
+
+def test_a_model_written_anew_while_it_is_read_is_read_as_one_of_both(tmp_path):
+    checkpoints.save_model(tmp_path, 0, weights(0.0))
+
+    def write():
+        for value in range(1, 6):
+            checkpoints.save_model(tmp_path, 0, weights(float(value)))
+
+    writer, found = threading.Thread(target=write), []
+    writer.start()
+    while writer.is_alive() or not found:
+        model = checkpoints.load_model(tmp_path, 0)
+        found.append({*np.unique(model["a"]), *np.unique(model["b"]["c"])})
+    writer.join()
+    assert {len(values) for values in found} == {1}
+    assert checkpoints.load_model(tmp_path, 0)["a"][0, 0] == 5
+    assert [path.name for path in (tmp_path / "checkpoints/models").iterdir()] == ["00"]
+
+
+@pytest.mark.parametrize("half", ["mixed", "raises"])
+def test_what_was_replaced_in_the_middle_of_reading_is_read_again(
+    half, tmp_path, monkeypatch
+):
+    checkpoints.save_model(tmp_path, 0, weights(0.0))
+    load, times = checkpoints._load, []
+
+    def slow(path):
+        times.append(path)
+        if len(times) > 1:
+            return load(path)
+        checkpoints.save_model(tmp_path, 0, weights(1.0))
+        if half == "raises":
+            raise FileNotFoundError("a part that is gone")
+        return {**weights(1.0), "a": weights(0.0)["a"]}
+
+    monkeypatch.setattr(checkpoints, "_load", slow)
+    assert np.unique(checkpoints.load_model(tmp_path, 0)["a"]) == [1.0]
+    assert len(times) == 2
+
+
+def test_a_model_that_is_not_finished_is_none(tmp_path):
+    checkpoints.save_model(tmp_path, 0, weights(0.0))
+    models = tmp_path / "checkpoints/models"
+    for name in ("01.orbax-checkpoint-tmp-7", "01.new", "00.old"):
+        shutil.copytree(models / "00", models / name)
+    assert checkpoints.saved_models(tmp_path) == [0]
+    assert checkpoints.newest_model(tmp_path) == 0
+    with pytest.raises(checkpoints.CheckpointError, match="no model of cycle 1"):
+        checkpoints.load_model(tmp_path, 1)
+
+
+def test_a_damaged_model_is_named(tmp_path):
+    checkpoints.save_model(tmp_path, 0, weights(0.0))
+    for path in (tmp_path / "checkpoints/models/00").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(checkpoints.CheckpointError, match=r"cycle 0 at .* is damaged"):
+        checkpoints.load_model(tmp_path, 0)

@@ -1,14 +1,17 @@
 """Whole runs on classes: every method resumes to the bit, and all is recorded."""
 
+import dataclasses
 import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from jalpose.loop import advance, checkpoints, configs, run
 from jalpose.loop.context import make_context
 from jalpose.loop.events import Finished, Passed, Selected
+from jalpose.loop.state import Training
 from jalpose.report.contents import make_tables
 from jalpose.report.gather import gather
 from jalpose.runtime.screen import Screen
@@ -64,30 +67,44 @@ def quick_restore():
         yield
 
 
+def kept(state):
+    """A state that stays whole when the next steps give its buffers away."""
+    if not isinstance(state.phase, Training):
+        return state
+    train = jax.tree.map(
+        lambda leaf: jax.device_put(np.array(leaf), leaf.sharding), state.phase.train
+    )
+    return dataclasses.replace(
+        state, phase=dataclasses.replace(state.phase, train=train)
+    )
+
+
+def save(folder, number, state):
+    store = checkpoints.StateStore(folder)
+    store.save(number, state, CLOCK)
+    store.close()
+
+
 def assert_resumes(method, tmp_path):
-    folders = {}
-
-    def save(number, state):
-        folders[number] = folder = tmp_path / str(number)
-        store = checkpoints.StateStore(folder)
-        store.save(number, state, CLOCK)
-        store.close()
-
+    states = {}
     context = context_of(method)
     context = context.with_journals(
         functools.partial(checkpoints.open_journal, tmp_path / "journal")
     )
-    events = run_through(context, keep=save)
+    events = run_through(
+        context, keep=lambda number, state: states.update({number: kept(state)})
+    )
     kinds = [type(event) for event in events]
     # After the first steps, in scoring, once chosen, and in the last training.
     where = [1, kinds.index(Selected), kinds.index(Selected) + 1, len(events) - 3]
     if Passed in kinds:
         where.append(kinds.index(Passed) + 1)
-    for number in where:
+    for number in sorted(set(where)):  # a first pass may be the last
         again = context_of(method).with_journals(
             functools.partial(checkpoints.open_journal, tmp_path / f"again{number}")
         )
-        store = checkpoints.StateStore(folders[number])
+        save(tmp_path / str(number), number, states[number])
+        store = checkpoints.StateStore(tmp_path / str(number))
         _, state, _ = store.restore(again)
         store.close()
         found = [e for e in run_through(again, state) if not isinstance(e, Passed)]
@@ -96,8 +113,9 @@ def assert_resumes(method, tmp_path):
             assert_same_events(one, other)
 
 
-# One of each kind of thing that is kept: draws, members with drawn ties, a head, norms.
-FIRST = ("mc_dropout", "ensemble", "learning_loss", "entropy_gradnorm")
+# Of what is kept the most: members with drawn ties, a head. That what is drawn, and
+# norms, come out the same after a pause has `test_methods_on_classes` by every method.
+FIRST = ("ensemble", "learning_loss")
 
 
 @pytest.mark.parametrize("method", FIRST)

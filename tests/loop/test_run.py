@@ -24,7 +24,7 @@ from jalpose.runtime.screen import Screen
 from jalpose.runtime.throughput import Meter
 from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
-from tests.support import small
+from tests.support import commands, small
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("eglpp", "random", "control")
@@ -650,17 +650,6 @@ def test_killed_twenty_times_at_random_a_run_ends_the_same(start, whole, tmp_pat
 # The command line.
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "jalpose.main", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -694,7 +683,8 @@ def test_mistakes_on_the_command_line_are_told_without_a_traceback(
     tmp_path, arguments, told
 ):
     arguments = [text.format(tmp=tmp_path) for text in arguments]
-    found = command(*arguments, f"--workdir={tmp_path / 'run'}")
+    workdir = f"--workdir={tmp_path / 'run'}"
+    found = commands.perform("jalpose.main", *arguments, workdir, folder=ROOT)
     assert found.returncode == 2, found.stderr
     assert "Traceback" not in found.stderr and "error: " in found.stderr
     for text in told:
@@ -703,16 +693,24 @@ def test_mistakes_on_the_command_line_are_told_without_a_traceback(
 
 
 def test_dry_run_shows_what_would_be_done_and_does_nothing(tmp_path):
-    found = command(
-        "--config=configs/quickstart.py:scale=tiny,seed=3",
-        f"--workdir={tmp_path / 'run'}",
-        "--config.model.channels=8",
-        "--config.model.depth=1",
-        "--config.model.convolution=native",
-        "--dry_run",
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "jalpose.main"),
+            "--config=configs/quickstart.py:scale=tiny,seed=3",
+            f"--workdir={tmp_path / 'run'}",
+            "--config.model.channels=8",
+            "--config.model.depth=1",
+            "--config.model.convolution=native",
+            "--dry_run",
+        ],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert found.returncode == 0, found.stderr
-    for text in ("seed: 3", "parameters", "40 labelled at the start", "MiB"):
+    for text in ("seed = 3", "parameters", "40 labelled at the start", "MiB"):
         assert text in found.stdout
     assert "cycle 0: 12 steps" in found.stdout
     assert "cycle 2: 6 steps" in found.stdout

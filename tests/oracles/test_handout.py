@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jalpose.oracles import reasons
+from jalpose.oracles import handout, reasons
 from jalpose.oracles.handout import Handout, box_within, read_index
 from jalpose.oracles.returns import Names
 from jalpose.settings.checks import ConfigError
@@ -57,9 +57,9 @@ def hand_out(tmp_path, files=None, copy="copy"):
     line = {"cycle": 0, "acquisition": {"method": "egl"}}
     records.write_cycle(workdir, line)
     made = exchange.make_exchange(config, data)
-    handout = Handout(workdir, data, labels, made, str(data_dir), copy)
-    handout.write(0, IDS)
-    return handout.folder(0), read_index(handout.folder(0))
+    given = Handout(workdir, data, labels, made, str(data_dir), copy)
+    given.write(0, IDS)
+    return given.folder(0), read_index(given.folder(0))
 
 
 def test_files_are_copied_as_they_are_under_names_that_carry_the_id(tmp_path):
@@ -105,7 +105,7 @@ def test_two_people_of_one_image_have_a_picture_each(tmp_path):
     for copy in ("copy", "none"):
         place = tmp_path / copy
         hand_out(place, files)
-        handout = Handout(
+        given = Handout(
             place / "run",
             shared,
             small.context().labels,
@@ -113,14 +113,14 @@ def test_two_people_of_one_image_have_a_picture_each(tmp_path):
             str(place / "my data"),
             copy,
         )
-        shutil.rmtree(handout.folder(0))
+        shutil.rmtree(given.folder(0))
         if copy == "none":
             with pytest.raises(ConfigError, match="could not be told apart"):
-                handout.write(0, IDS)
+                given.write(0, IDS)
             assert not list((place / "run" / "to_label").iterdir())
             continue
-        handout.write(0, IDS)
-        names = [one.name for one in read_index(handout.folder(0))]
+        given.write(0, IDS)
+        names = [one.name for one in read_index(given.folder(0))]
         assert len(set(names)) == 2
 
 
@@ -128,9 +128,9 @@ def test_another_choice_is_never_written_over_one_that_is_handed_out(tmp_path):
     folder, _ = hand_out(tmp_path)
     made = exchange.make_exchange(small.configure(), DATA)
     labels = small.context().labels
-    handout = Handout(tmp_path / "run", DATA, labels, made, "", "copy")
+    given = Handout(tmp_path / "run", DATA, labels, made, "", "copy")
     with pytest.raises(records.WorkdirError, match="hands out other examples"):
-        handout.write(0, IDS[::-1])
+        given.write(0, IDS[::-1])
     assert [one.id for one in read_index(folder)] == IDS.tolist()
 
 
@@ -159,8 +159,58 @@ def test_the_page_names_files_beside_it_and_says_why(tmp_path):
     words = " ".join(page.words)
     for one in requests:
         assert one.why in words and one.name in words
+    # Of the files for tools all are named, each with its tool; none that is not there.
+    assert "CVAT:" in words and "close together" not in words
+    named = set(re.findall(r"\w+\.(?:json|xml|csv)", words)) - {"selection.csv"}
+    others = {"index.html", "requests.json", "selection.csv"}
+    assert named == {p.name for p in folder.iterdir() if p.is_file()} - others
     tile = Image.open(folder / "tiles/0001.png")
     assert min(tile.size) >= 128
+
+
+def test_small_poses_are_shown_once_more_from_near(tmp_path, monkeypatch):
+    made = exchange.PoseExchange
+    monkeypatch.setattr(made, "close_up", lambda *_: np.array([60, 60, 40], np.float32))
+    folder, requests = hand_out(tmp_path)
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
+    assert [name for name in page.named if name.startswith("tiles/0001")] == [
+        "tiles/0001.png",
+        "tiles/0001_close.png",
+    ]
+    assert len(page.named) == 3 * len(requests) + 1
+    assert "Where joints lie close together" in " ".join(page.words)
+    whole, close = (
+        np.asarray(Image.open(folder / f"tiles/{name}"))
+        for name in ("0001.png", "0001_close.png")
+    )
+    assert whole.shape == close.shape and (whole != close).any()
+
+
+def test_the_box_is_drawn_where_the_data_set_has_one(tmp_path, monkeypatch):
+    """What is handed out as a picture stays without: it would be in the way."""
+    plain, _ = hand_out(tmp_path / "plain")
+    box = np.array([30.0, 20.0, 90.0, 100.0])
+    monkeypatch.setattr(exchange.PoseExchange, "box_of", lambda *_: box)
+    boxed, (one, _) = hand_out(tmp_path / "boxed")
+    tiles = [np.asarray(Image.open(f / "tiles/0001.png")) for f in (plain, boxed)]
+    assert (tiles[0] != tiles[1]).any()
+    image = np.full((128, 128, 3), 90, np.uint8)
+    rows, columns = np.nonzero((handout._with_box(image, one) != 90).any(axis=2))
+    found = [columns.min(), rows.min(), columns.max(), rows.max()]
+    assert found == box.tolist() and 90 < len(rows) < 128 * 128 / 8
+    pictures = [(f / "images" / one.name).read_bytes() for f in (plain, boxed)]
+    assert pictures[0] == pictures[1]
+
+
+def test_names_of_pictures_have_one_ending(tmp_path):
+    for key, slug in (
+        ("labeled-data/m4s1/img0044.png", "img0044"),
+        ("images/day 1/007.JPG#12", "007-12"),
+        ("a/v1.2 left.jpeg", "v1-2-left"),
+        ("drawn/000012", "000012"),
+        (".png", "example"),
+    ):
+        assert handout._slug(key) == slug
 
 
 def test_names_are_found_whatever_tools_put_before_them():
@@ -216,7 +266,7 @@ def test_reasons_are_of_the_arrays_there_are():
     sites, keys = ("head", "hand", "foot"), [f"k{i}" for i in range(9)]
     assert reasons.why(arrays, 2, "egl", sites, keys) == (
         "score 3 by egl, above 67% of 3 scored; least sure of foot and hand; most like "
-        "the labelled k8 (75%); distance to all that was labelled or picked before 2.5"
+        "the labelled k8 (75%); 2.5 away from all that was labelled or picked before"
     )
     bare = {"scores": arrays["scores"]}
     assert reasons.why(bare, 3, "coreset", sites, keys) == (
@@ -237,4 +287,18 @@ def test_a_folder_takes_the_place_of_another_whole(tmp_path):
         (folder / "x").write_text("three")
         raise ZeroDivisionError
     assert (tmp_path / "a" / "x").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_another_is_writing_is_left_to_it_and_what_a_kill_left_is_removed(
+    tmp_path,
+):
+    left = tmp_path / ".a.0123.tmp"
+    (left / "a").mkdir(parents=True)
+    with atomic_folder(tmp_path / "a") as first:
+        assert not left.exists()
+        with atomic_folder(tmp_path / "a") as second:
+            (second / "x").write_text("second")
+        (first / "x").write_text("first")
+    assert (tmp_path / "a" / "x").read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -145,6 +145,13 @@ def test_the_legend_wraps():
     assert colours >= set(drawings.PREDICTED.colours)
 
 
+def test_where_nobody_has_labelled_the_legend_has_no_labels():
+    with_labels, without = (drawings.legend(300, labelled=x) for x in (True, False))
+    colours = {tuple(pixel) for pixel in without.reshape(-1, 3)}
+    assert colours >= set(drawings.PREDICTED.colours)
+    assert without.shape[0] < with_labels.shape[0]
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

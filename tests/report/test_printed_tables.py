@@ -85,6 +85,13 @@ def test_table_1_of_eglpp_says_what_is_lost_and_what_small_forbids(tmp_path):
     assert "show that the protocol runs" in notes
 
 
+def test_the_other_papers_table_stands_beside_where_its_method_was_run_too(tmp_path):
+    methods = {"Random": "random", "LL++": "learning_loss", "EGL++": "eglpp"}
+    found = write(tmp_path, "llpp_table3_lsp", methods, seeds=2)
+    names = [table.name for table in printed_tables.printed_tables(found)]
+    assert names == ["printed_llpp_3a", "printed_llpp_3b", "printed_eglpp_1"]
+
+
 def test_other_experiments_have_no_printed_tables(tmp_path):
     found = write(tmp_path, "lsp", {"Random": "random", "EGL++": "eglpp"}, seeds=1)
     assert printed_tables.printed_tables(found) == []

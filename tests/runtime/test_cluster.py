@@ -15,7 +15,7 @@ import pytest
 
 from jalpose.runtime import hosts
 from tests.loop import test_run
-from tests.support import cluster_host, small
+from tests.support import cluster_host, processes, small
 
 ROOT = Path(__file__).parents[2]
 # (hosts, devices of each)
@@ -35,27 +35,29 @@ def together(task, folder, hosts, devices):
     out, port = folder / f"{task}.npz", free_port()
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environ["JAX_PLATFORMS"] = "cpu"
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                ROOT / "tests" / "support" / "cluster_host.py",
-                *(str(a) for a in (task, out, port, hosts, host, devices)),
-            ],
-            env=environ,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for host in range(hosts)
-    ]
+    started, logs = [], [folder / f"{task} said{host}" for host in range(hosts)]
+    for host, log in enumerate(logs):
+        with open(log, "w") as said:
+            started.append(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        ROOT / "tests" / "support" / "cluster_host.py",
+                        *(str(a) for a in (task, out, port, hosts, host, devices)),
+                    ],
+                    env=environ,
+                    cwd=ROOT,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                )
+            )
     try:
-        said = [process.communicate(timeout=600)[0] for process in started]
+        processes.wait(started)
     finally:
         for process in started:
             process.kill()
-    assert [p.returncode for p in started] == [0] * hosts, said
+    codes = [process.returncode for process in started]
+    assert codes == [0] * hosts, [log.read_text() for log in logs]
     with np.load(out) as arrays:
         return dict(arrays)
 
@@ -202,6 +204,7 @@ def test_hosts_that_are_ended_and_started_again_find_the_same(tmp_path):
                             f"--config.output.compilation_cache={tmp_path / str(host)}",
                             f"--coordinator=127.0.0.1:{port}",
                             "--hosts=2",
+                            f"--join_seconds={cluster_host.JOIN_SECONDS}",
                             f"--host={host}",
                         ],
                         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -211,10 +214,11 @@ def test_hosts_that_are_ended_and_started_again_find_the_same(tmp_path):
                     )
                 )
         try:
-            hosts[1].wait(600)
-            if number == signal.SIGKILL:  # as srun does
+            # Killed, the second ends alone: srun then kills the first.
+            processes.wait(hosts[1:] if number == signal.SIGKILL else hosts)
+            if number == signal.SIGKILL:
                 hosts[0].kill()
-            hosts[0].wait(600)
+                hosts[0].wait()
         finally:
             for process in hosts:
                 process.kill()

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import jax
 
 METHODS = ("random", "eglpp", "multipeak_entropy", "coreset")
+JOIN_SECONDS = 3600  # until all have started, on a machine with much else to do
 
 
 def scores(base):
@@ -217,7 +218,7 @@ def main(task, out, port, count, host, devices):
     jax.config.update("jax_disable_most_optimizations", True)
     from jalpose.runtime import hosts
 
-    hosts.join(hosts.Address(f"127.0.0.1:{port}", int(count), int(host)), 120)
+    hosts.join(hosts.Address(f"127.0.0.1:{port}", int(count), int(host)), JOIN_SECONDS)
     from tests.support import small
 
     base = small.flat_variables()

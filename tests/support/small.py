@@ -73,23 +73,30 @@ def dataset():
 
 def load_figures(data, seed):
     """`load_dataset` of figures that are drawn once a process, not at every reading."""
-    found = load_dataset(data, seed)
-    sources = [DrawnOnce(source, repr((data, seed))) for source in found.sources]
-    return dataclasses.replace(found, sources=tuple(sources))
+    return drawn_once(load_dataset(data, seed), repr((data, seed)))
 
 
-def drawn_dataset(config):
+def drawn_once(dataset, name):
+    """The same dataset, whose images are kept under the name of what they are of."""
+    sources = [DrawnOnce(source, name) for source in dataset.sources]
+    return dataclasses.replace(dataset, sources=tuple(sources))
+
+
+def drawn_dataset(config, screen=None):
     """The dataset of a config of figures, in the place of `run.load_dataset`."""
+    del screen  # no encoder looks at figures
     return load_figures(config.data, seed_of(config, "initial"))
 
 
 class DrawnOnce:
-    """A source of figures that keeps its images, also for its equals."""
+    """A drawn source that keeps its images, also for its equals."""
 
     images: ClassVar[dict] = {}
 
     def __init__(self, source, name):
-        self.skeleton, self.annotations = source.skeleton, source.annotations
+        self.annotations = source.annotations
+        if hasattr(source, "skeleton"):
+            self.skeleton = source.skeleton
         self._source, self._name = source, (name, source.annotations.keys)
 
     def image(self, index):

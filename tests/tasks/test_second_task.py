@@ -1,6 +1,7 @@
 """A task of the tests' own goes the whole way: nothing but two registry lines more."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -58,6 +59,7 @@ def squares(monkeypatch):
     """The config of a method on the squares, the task's two registry lines added."""
     monkeypatch.setitem(registry.TASKS, "brightness", "tests.support.brightness")
     monkeypatch.setitem(MODELS, "one_layer", OneLayerOptions)
+    monkeypatch.setattr(run, "Programs", lambda mesh: programs())
 
     def make(method="random", **changes):
         config = configs.assemble(
@@ -73,9 +75,14 @@ def squares(monkeypatch):
     return make
 
 
+@functools.cache
+def programs():
+    """Of one device; what one test has compiled serves the others."""
+    return Programs(sharding.make_mesh(jax.devices()[:1]))
+
+
 def context_of(config, **options):
-    programs = Programs(sharding.make_mesh(jax.devices()[:1]))
-    return make_context(config, run.load_dataset(config), programs, **options)
+    return make_context(config, run.load_dataset(config), programs(), **options)
 
 
 def _whole(config):

@@ -129,12 +129,15 @@ def fitted(image: np.ndarray, size: int) -> np.ndarray:
     return sheets.fitted(blocks, size)[0]
 
 
-def legend(width: int, size: int = 256) -> np.ndarray:
-    """A strip `width` pixels wide that says what the colours of bars mean."""
+def legend(width: int, size: int = 256, *, labelled: bool = True) -> np.ndarray:
+    """A strip `width` pixels wide that says what the colours of bars mean.
+
+    Where nobody has `labelled` what is drawn, they are of the likeliest classes alone.
+    """
     step, gap = round(_ROW * size), size // 32
     face = _font(step)
     entries = []
-    for key in KEYS:
+    for key in KEYS if labelled else (Key("likeliest classes", OTHER, 8),):
         across = 2 * step + math.ceil(face.getlength(key.words)) + 4 * gap
         entry = Image.new("RGB", (across, step + 2 * gap), PAPER)
         pen = ImageDraw.Draw(entry)

@@ -11,6 +11,7 @@ is, or `rejected`.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -61,6 +62,7 @@ class ClassExchange:
         "a list that begins with the line `rejected`",
     )
     sites = ()
+    tools: ClassVar = {"a spreadsheet": (TABLE,)}
 
     def write(self, folder: Path, requests: Sequence[Request], images: str) -> None:
         """Write the table to fill in."""
@@ -88,6 +90,10 @@ class ClassExchange:
     def box_of(self, example: int) -> None:
         """The whole crop: a class is of no part of it."""
         del example
+
+    def close_up(self, request: Request) -> None:
+        """None, likewise."""
+        del request
 
     def read(self, path: Path, name: PurePosixPath) -> list[Returned] | None:
         """What a table, a list of rejected ones, or an image in a folder says."""

@@ -150,9 +150,9 @@ class ClassLabels:
             caption=caption,
         )
 
-    def legend(self, width: int) -> np.ndarray:
+    def legend(self, width: int, *, labelled: bool = True) -> np.ndarray:
         """What the colours of bars mean."""
-        return drawings.legend(width)
+        return drawings.legend(width, labelled=labelled)
 
 
 def make_labels(config: ConfigDict, dataset: Dataset) -> ClassLabels:

@@ -8,9 +8,18 @@ from jalpose.tasks.classification import data_keys
 
 MODEL = "resnet"  # of a config that names no other
 PREDICTS = "logits"  # of its network
+# A few layers on what an encoder sees.
+_ENCODED: dict[str, object] = {
+    "model.predicts": "logits",
+    "data.encoder.name": "efficientnet_lite0",
+    "augment.pad": 0,
+    "augment.flip": 0.0,
+    "acquisition.learning_loss.head": "average",
+}
 # What options of networks that can do both become here.
 MODEL_OPTIONS: dict[str, dict[str, object]] = {
-    "efficientnet_lite0": {"model.decoder": 0}
+    "efficientnet_lite0": {"model.decoder": 0},
+    "mlp": _ENCODED,
 }
 # Sections of these keys that make a trained model what it is.
 MODEL_SECTIONS = ()
@@ -84,6 +93,24 @@ _SMALL: dict[str, object] = {
     "acquisition.block": 50,
     "loop.cycles": 5,
 }
+# A few layers on rows: seconds a training.
+_FEW_STEPS: dict[str, object] = {
+    "model.hidden": (64,),
+    "training.heldout": "none",
+    "training.keep": "last",
+    "training.batch": 32,
+    "training.learning_rate": 1e-3,
+    "training.schedule": "cosine",
+    "training.base_epochs": 0,
+    "training.base_steps": 300,
+    "training.cycle_epochs": 0,
+    "training.cycle_steps": 300,
+    "training.warmup_steps": 0,
+    "training.start": "fresh",
+    "evaluation.block": 256,
+    "evaluation.true_norms": False,
+    "acquisition.block": 256,
+}
 
 
 def _shares(total: int, initial: float, budget: float) -> dict[str, object]:
@@ -132,6 +159,25 @@ BENCHMARKS: dict[str, Benchmark] = {
                 "loop.cycles": 3,
             },
             "paper": {**_PAPER, "data.pool": 20_000, "data.test": 5000},
+        },
+    ),
+    # CIFAR-10 as an encoder sees it, by few labels: a protocol of ours.
+    "cifar10_encoded": Benchmark(
+        {
+            "data.name": "cifar10",
+            "data.encoder.size": 96,
+            **_ENCODED,
+            **_FEW_STEPS,
+        },
+        {
+            "small": {
+                "data.initial": 50,
+                "data.test": 2000,
+                "acquisition.budget": 25,
+                "acquisition.pool_subset": 5000,
+                "loop.cycles": 6,
+            },
+            "paper": {"data.initial": 50, "acquisition.budget": 25, "loop.cycles": 6},
         },
     ),
     # Gradnorm's protocol, as its code has it.
@@ -262,6 +308,13 @@ def check(config: ConfigDict) -> None:
     """
     data_keys.check(config.data)
     augment = config.augment
+    if config.data.encoder.name and (
+        augment.pad or augment.flip or augment.least_area < 1
+    ):
+        raise ConfigError(
+            f"data.encoder.name={config.data.encoder.name!r} sees each image once, as "
+            "it is: set augment.pad=0, augment.flip=0.0 and augment.least_area=1.0"
+        )
     at_least(0, augment__pad=augment.pad)
     between("augment.flip", augment.flip, 0, 1)
     above(0, augment__least_area=augment.least_area)

@@ -1,5 +1,6 @@
 """Classes to everything that computes: logits learnt by their cross-entropy.
 
+Examples are images, or the rows that an encoder makes of them (`data.encoder`).
 A label is {"class": int32 []}, -1 where nobody knows it, a prediction the logits
 float32 [C], a target (the share of each class float32 [C], bool [] whether it counts).
 """
@@ -34,7 +35,8 @@ class ClassTask:
     Attributes:
       size: height and width of the image, pixels.
       num_classes: C.
-      ranges: of the augmentations.
+      ranges: of the augmentations, of images.
+      columns: numbers of a row that an encoder makes of an image; 0: images themselves.
       smoothing: share of a label that all classes have alike (Szegedy et al., CVPR
         2016, section 7); 0: the label alone counts.
     """
@@ -42,11 +44,23 @@ class ClassTask:
     size: int
     num_classes: int
     ranges: Ranges = NO_AUGMENTATION
+    columns: int = 0
     smoothing: float = 0.0
     name = "classification"
     posteriors = POSTERIORS
     measures = MEASURES
-    pixels = True
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct | None:
+        """A row [F]; None: an image."""
+        if not self.columns:
+            return None
+        return jax.ShapeDtypeStruct((self.columns,), jnp.float32)
+
+    @property
+    def pixels(self) -> bool | None:
+        """Are examples images?"""
+        return None if self.columns else True
 
     @property
     def num_outputs(self) -> int:
@@ -59,9 +73,11 @@ class ClassTask:
         return {"class": jax.ShapeDtypeStruct((), jnp.int32)}
 
     def augment(
-        self, key, image: Float[AnyArray, "y x 3"], label: Label
-    ) -> tuple[Float[AnyArray, "y x 3"], Label]:
-        """Cropped and mirrored; see `augment.augment`."""
+        self, key, image: Float[AnyArray, "..."], label: Label
+    ) -> tuple[Float[AnyArray, "..."], Label]:
+        """Cropped and mirrored; see `augment.augment`. A row is taken as it is."""
+        if self.columns:
+            return image, label
         return augment(key, image, self.ranges), label
 
     def target(self, label: Label) -> Target:
@@ -179,9 +195,11 @@ def candidates_of(task: ClassTask, options: CandidateOptions) -> Candidates:
 
 def make_task(config: ConfigDict, dataset: Dataset) -> ClassTask:
     """The task that a config describes, of the classes of its data set."""
+    columns = dataset.columns
     return ClassTask(
         size=config.data.size,
         num_classes=len(classes_of(dataset)),
-        ranges=Ranges(**config.augment),
+        ranges=NO_AUGMENTATION if columns else Ranges(**config.augment),
+        columns=columns,
         smoothing=config.training.label_smoothing,
     )

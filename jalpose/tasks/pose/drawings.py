@@ -120,18 +120,22 @@ def draw_prediction(
     return np.concatenate([picture, sheets.caption(caption, size)])
 
 
-def legend(width: int = 800, size: int = 256) -> np.ndarray:
+def legend(width: int = 800, size: int = 256, *, labelled: bool = True) -> np.ndarray:
     """A strip `width` pixels wide that says what lines and joints mean.
 
-    As many lines as it takes; `size` is that of the pictures it explains.
+    As many lines as it takes; `size` is that of the pictures it explains, which have
+    labels too where `labelled`.
     """
     entries = [
         _legend_entry("predicted: left", PREDICTED, (2, 3), VISIBLE, size),
         _legend_entry("right", PREDICTED, (5, 6), VISIBLE, size),
         _legend_entry("middle", PREDICTED, (0, 1), VISIBLE, size),
-        _legend_entry("label", TRUE, (0, 1), VISIBLE, size),
-        _legend_entry("label, hidden in the image", TRUE, (0, 1), OCCLUDED, size),
     ]
+    if labelled:
+        entries += [
+            _legend_entry("label", TRUE, (0, 1), VISIBLE, size),
+            _legend_entry("label, hidden in the image", TRUE, (0, 1), OCCLUDED, size),
+        ]
     return sheets.wrap(entries, width)
 
 

@@ -50,7 +50,7 @@ def labelled_examples(found: Poses, folder: str, *, name: str, path: str) -> Exa
     if left_out:
         _logger.info(
             "%s: left out %d of %d annotations: groups, or without an annotated joint",
-            name.upper(),
+            name,
             left_out,
             len(found.instances),
         )

@@ -1,7 +1,7 @@
 """Poses handed out to be labelled in an annotation tool, and read back from its files.
 
 Written, each with the predicted joints as a first guess, moved to the nearest pixel
-where they lie outside the image:
+where they lie outside the image, and the box that says who is meant:
 
     coco.json                    COCO keypoints, confidences beside them
     label_studio.json            tasks; label_studio_config.xml: the interface to paste
@@ -18,6 +18,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -42,6 +43,7 @@ from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE, Skeleton
 
 _SAME = 0.05  # pixels: what formats round is no correction
 _OUTSIDE = 0.05  # of an image's sides, that a joint may lie beyond it
+_CLOSE = 0.25  # of what is drawn: closer together joints hide one another
 _SMALL = 250.0  # pixels a side: in smaller images percentages look like pixels
 
 
@@ -59,6 +61,12 @@ class PoseExchange:
     boxes: np.ndarray
     peak: float = 1.0
     formats = (reading.FORMATS, "a list that begins with the line `rejected`")
+    tools: ClassVar = {
+        "CVAT": ("cvat.xml", "cvat_labels.json"),
+        "Label Studio": ("label_studio.json", "label_studio_config.xml"),
+        "DeepLabCut": ("machinelabels.csv",),
+        "others": ("coco.json",),
+    }
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -70,6 +78,21 @@ class PoseExchange:
         box = self.boxes[example].astype(np.float64)
         return box if np.isfinite(box).all() else None
 
+    def close_up(self, request: Request) -> np.ndarray | None:
+        """Window round the predicted joints, where they lie close together."""
+        shown = float(max(request.size))
+        if request.window is not None and request.window[2] < 0.6 * shown:
+            shown = float(request.window[2])
+        joints = np.asarray(request.predicted["joints"], np.float64)
+        joints = joints[np.isfinite(joints).all(axis=1)]
+        if not len(joints):
+            return None
+        low, high = joints.min(axis=0), joints.max(axis=0)
+        reach = float((high - low).max())
+        if reach > _CLOSE * shown:
+            return None
+        return np.array([*((low + high) / 2), max(2 * reach, shown / 10)])
+
     def write(self, folder: Path, requests: Sequence[Request], images: str) -> None:
         """Write a file a format, with predictions."""
         found = self._predicted(requests)
@@ -79,12 +102,13 @@ class PoseExchange:
             one.name: {"id": one.id, "key": one.key, "rank": one.rank, "why": one.why}
             for one in requests
         }
-        tasks = tool_setups.label_studio_tasks(found, images, about)
+        drawn = _without_whole(found)
+        tasks = tool_setups.label_studio_tasks(drawn, images, about)
         text = json.dumps(tasks, indent=1, ensure_ascii=False)
         _write(folder / "label_studio.json", text + "\n")
         config = tool_setups.label_studio_config(self.skeleton)
         _write(folder / "label_studio_config.xml", config)
-        _write(folder / "cvat.xml", cvat.xml_of(found))
+        _write(folder / "cvat.xml", cvat.xml_of(drawn))
         places = np.nanmean([one.joints for one in found.instances], axis=0)
         labels = tool_setups.cvat_labels(self.skeleton, places)
         _write(folder / "cvat_labels.json", labels)
@@ -247,11 +271,35 @@ def make_exchange(config: ConfigDict, dataset: Dataset) -> PoseExchange:
     )
 
 
+def _without_whole(found: Poses) -> Poses:
+    """Without boxes of whole images: they tell nothing, and clicks meet them."""
+    sizes = {image.file: image.size for image in found.images}
+
+    def whole(one: Instance) -> bool:
+        size = sizes[one.file]
+        return (
+            size is not None
+            and one.box is not None
+            and bool(
+                (one.box[:2] <= -0.5).all()
+                and (one.box[2:] >= np.array(size) - 0.5).all()
+            )
+        )
+
+    return dataclasses.replace(
+        found,
+        instances=tuple(
+            dataclasses.replace(one, box=None) if whole(one) else one
+            for one in found.instances
+        ),
+    )
+
+
 def _deeplabcut(found: Poses, folder: Path) -> str:
     """Machine labels of a folder `labeled-data/<cycle>` of a project."""
-    # What is written lies in a temporary folder: `.cycle_00.<number>.tmp`.
-    cycle = folder.name.removeprefix(".").rsplit(".", 2)[0]
-    names = {image.file: f"labeled-data/{cycle}/{image.file}" for image in found.images}
+    names = {
+        image.file: f"labeled-data/{folder.name}/{image.file}" for image in found.images
+    }
     moved = Poses(
         skeleton=found.skeleton,
         images=tuple(

@@ -295,9 +295,9 @@ class PoseLabels:
             caption,
         )
 
-    def legend(self, width: int) -> np.ndarray:
+    def legend(self, width: int, *, labelled: bool = True) -> np.ndarray:
         """What the colours of limbs and joints mean."""
-        return drawings.legend(width)
+        return drawings.legend(width, labelled=labelled)
 
 
 _LEAST = 8  # pixels of a part that is worth looking at

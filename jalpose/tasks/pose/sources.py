@@ -124,9 +124,13 @@ def _own(data, seed: int):
         )
     draws = np.random.default_rng(stream_seed(seed, "initial"))
     wanted = data.initial or (len(labelled) // 2 if said.simulated else len(labelled))
-    _at_most(
-        "data.initial", wanted, len(labelled), "the labelled part without the test"
-    )
+    if wanted > len(labelled):
+        raise DataError(
+            f"data.initial={wanted}, but the labelled part without the test has "
+            f"{len(labelled)} examples: name fewer, or 0, which is "
+            + ("half" if said.simulated else "all")
+            + " of them"
+        )
     order = draws.permutation(labelled)
     initial = np.sort(order[:wanted])
     if said.simulated:

@@ -82,7 +82,7 @@ def _has_choice(task: Mapping[str, Any]) -> bool:
 
 
 def cvat_labels(skeleton: Skeleton, places: np.ndarray) -> str:
-    """JSON for the field "Raw" of a task's labels: the skeleton, and a tag to reject.
+    """JSON for the field "Raw" of a task's labels: skeleton, box, and a tag to reject.
 
     Args:
       skeleton: whose joints.
@@ -104,8 +104,7 @@ def cvat_labels(skeleton: Skeleton, places: np.ndarray) -> str:
     ]
     labels: list[dict[str, Any]] = [
         {
-            # As `cvat.xml_of` calls it.
-            "name": skeleton.name.rstrip("0123456789") or skeleton.name,
+            "name": cvat.label_of(skeleton),
             "type": "skeleton",
             "attributes": [],
             "sublabels": [
@@ -114,6 +113,7 @@ def cvat_labels(skeleton: Skeleton, places: np.ndarray) -> str:
             ],
             "svg": "".join(drawn),
         },
+        {"name": cvat.box_label_of(skeleton), "type": "rectangle", "attributes": []},
         {"name": REJECTED, "type": "tag", "attributes": []},
     ]
     return json.dumps(labels, indent=1, ensure_ascii=False) + "\n"

@@ -144,8 +144,9 @@ class NumberLabels:
             return tile
         return np.concatenate([tile, sheets.caption(caption, _SIZE)])
 
-    def legend(self, width: int) -> np.ndarray:
+    def legend(self, width: int, *, labelled: bool = True) -> np.ndarray:
         """What a tile shows."""
+        del labelled  # it says so itself
         words = f"bars: inputs, standardised, at most {_MOST}; said: predicted"
         strip = Image.new("RGB", (max(width, 2 * _SIZE), 20), sheets.PAPER)
         ImageDraw.Draw(strip).text((6, 4), words, fill=sheets.INK)

@@ -1,5 +1,6 @@
 """Classes go the whole way: trained, chosen for, recorded, resumed, reported."""
 
+import functools
 import json
 import re
 
@@ -20,6 +21,7 @@ from jalpose.storage import records
 from jalpose.tasks.classification.shapes import CLASSES
 from jalpose.tasks.classification.task import ClassTask
 from jalpose.tasks.task import lacking
+from tests.support import small
 from tests.support.brightness.network import OneLayerOptions
 from tests.support.class_miniature import write_cifar
 
@@ -31,8 +33,8 @@ DELTA = {
     "data.size": 16,
     "augment.pad": 2,
     "training.learning_rate": 1e-2,
-    "training.base_steps": 60,
-    "training.cycle_steps": 20,
+    "training.base_steps": 12,
+    "training.cycle_steps": 6,
     "model.dropout": 0.05,
     "acquisition.learning_loss.head": "average",
     "output.tensorboard": False,
@@ -44,6 +46,14 @@ DELTA = {
 def shapes(monkeypatch):
     """The config of a method on drawn shapes, with a network of one layer."""
     monkeypatch.setitem(MODELS, "one_layer", OneLayerOptions)
+    monkeypatch.setattr(run, "Programs", programs)
+    load_dataset = run.load_dataset
+
+    def drawn(config):
+        name = repr((config.data, config.seed))
+        return small.drawn_once(load_dataset(config), name)
+
+    monkeypatch.setattr(run, "load_dataset", drawn)
 
     def make(method="random", model="one_layer", **changes):
         config = configs.assemble(
@@ -60,9 +70,15 @@ def shapes(monkeypatch):
     return make
 
 
+@functools.cache
+def programs(mesh):
+    """What one test has compiled serves the others."""
+    return Programs(mesh)
+
+
 def context_of(config, **options):
-    programs = Programs(sharding.make_mesh(jax.devices()[:1]))
-    return make_context(config, run.load_dataset(config), programs, **options)
+    compiled = programs(sharding.make_mesh(jax.devices()[:1]))
+    return make_context(config, run.load_dataset(config), compiled, **options)
 
 
 def test_methods_that_ask_for_no_skeleton_work():

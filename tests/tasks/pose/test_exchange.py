@@ -45,8 +45,8 @@ def label(joints=PLACES, status=(VISIBLE,) * 3):
 @pytest.fixture
 def folder(tmp_path):
     requests = [request(), request(2, "000006_b.png", window=None)]
-    place = tmp_path / ".cycle_03.0123.tmp"
-    place.mkdir()
+    place = tmp_path / ".cycle_03.0123.tmp" / "cycle_03"
+    place.mkdir(parents=True)
     EXCHANGE.write(place, requests, "images")
     return place
 
@@ -119,10 +119,12 @@ def test_the_interface_names_every_joint_and_a_way_to_reject(folder):
 
 
 def test_labels_of_cvat_have_every_joint_and_a_picture_of_them(folder):
-    skeleton, tag = json.loads((folder / "cvat_labels.json").read_bytes())
+    skeleton, box, tag = json.loads((folder / "cvat_labels.json").read_bytes())
     assert tag == {"name": "rejected", "type": "tag", "attributes": []}
     written = ElementTree.parse(folder / "cvat.xml").getroot()
     assert written.find("image/skeleton").get("label") == skeleton["name"] == "mouse"
+    assert written.find("image/box").get("label") == box["name"] == "mouse_bbox"
+    assert box["type"] == "rectangle"
     assert [s["name"] for s in skeleton["sublabels"]] == list(SKELETON.joints)
     drawn = ElementTree.fromstring(f"<svg>{skeleton['svg']}</svg>")
     nodes = [c.get("data-label-name") for c in drawn.iter("circle")]
@@ -133,6 +135,50 @@ def test_labels_of_cvat_have_every_joint_and_a_picture_of_them(folder):
     assert edges == [("1", "2"), ("1", "3")]
     for circle in drawn.iter("circle"):
         assert 0 <= float(circle.get("cx")) <= 100
+
+
+def test_joints_that_lie_close_together_are_to_be_seen_from_near():
+    def close_up(joints, window=(320, 240, 640)):
+        joints = np.array(joints, np.float32)
+        return EXCHANGE.close_up(
+            request(window=window)._replace(predicted={"joints": joints})
+        )
+
+    spread = [[100, 100], [300, 100], [np.nan, 0]]
+    assert close_up(spread) is None
+    small = [[100, 100], [180, 140], [np.nan, 0]]
+    np.testing.assert_allclose(close_up(small), [140, 120, 160])
+    np.testing.assert_allclose(close_up(small, None), [140, 120, 160])
+    # On one spot: not closer than a tenth. Of a small window a fourth is less.
+    np.testing.assert_allclose(close_up([[9, 9]] * 3), [9, 9, 64])
+    assert close_up(small, (140, 120, 200)) is None
+    assert close_up(np.full((3, 2), np.nan)) is None
+
+
+def test_the_box_that_says_who_is_meant_is_drawn_in_every_tool(folder):
+    (entry, _) = json.loads((folder / "coco.json").read_bytes())["annotations"]
+    assert entry["bbox"] == [220, 100, 200, 200]
+    (task, _) = json.loads((folder / "label_studio.json").read_bytes())
+    (box,) = [
+        region["value"]
+        for region in task["predictions"][0]["result"]
+        if region["type"] == "rectanglelabels"
+    ]
+    sides = [box[name] / 100 for name in ("x", "y", "width", "height")]
+    np.testing.assert_allclose(np.array(sides) * [640, 480, 640, 480], entry["bbox"])
+    image = ElementTree.parse(folder / "cvat.xml").getroot().find("image")
+    (box,) = image.findall("box")
+    sides = [float(box.get(name)) for name in ("xtl", "ytl", "xbr", "ybr")]
+    assert sides == [220, 100, 420, 300]
+    assert box.get("group_id") == image.find("skeleton").get("group_id") == "1"
+
+
+def test_a_box_round_the_whole_image_is_in_nobodys_way(tmp_path):
+    EXCHANGE.write(tmp_path, [request()._replace(box=(-0.5, -0.5, 639.5, 479.5))], "i")
+    assert "<box" not in (tmp_path / "cvat.xml").read_text()
+    assert "rectanglelabels" not in (tmp_path / "label_studio.json").read_text()
+    (entry,) = json.loads((tmp_path / "coco.json").read_bytes())["annotations"]
+    assert entry["bbox"] == [0, 0, 640, 480]
 
 
 def test_without_a_folder_of_images_deeplabcut_is_left_out(tmp_path):
@@ -175,6 +221,62 @@ def test_a_picture_is_rejected_in_cvat_by_a_tag(folder):
     ElementTree.ElementTree(root).write(path)
     assert tool_setups.rejected(path, reading.format_of(path)) == ("000006_b.png",)
     assert [found.rejected for found in read(path)] == [False, True]
+
+
+def without(tag, image):
+    for one in image.findall(tag):
+        image.remove(one)
+
+
+# What annotators do with a box, who care for the joints alone.
+BOXES = {
+    "left as it is": lambda image: None,
+    "deleted": lambda image: without("box", image),
+    "moved": lambda image: image.find("box").attrib.update(xtl="1", ytl="1"),
+    "taken out of its group": lambda image: image.find("box").attrib.pop("group_id"),
+    "drawn once more": lambda image: image.append(
+        ElementTree.fromstring(ElementTree.tostring(image.find("box")))
+    ),
+}
+
+
+@pytest.mark.parametrize("deed", BOXES)
+def test_boxes_of_cvat_are_nobody_more(folder, deed):
+    path = folder / "cvat.xml"
+    root = ElementTree.parse(path).getroot()
+    for image in root.findall("image"):
+        BOXES[deed](image)
+    ElementTree.ElementTree(root).write(path)
+    found = read(path)
+    assert [one.name for one in found] == ["000005_a.png", "000006_b.png"]
+    for one in found:
+        np.testing.assert_allclose(one.label["joints"], PLACES, atol=0.006)
+
+
+def test_a_box_of_cvat_without_joints_is_no_pose(folder):
+    path = folder / "cvat.xml"
+    root = ElementTree.parse(path).getroot()
+    without("skeleton", root.find("image"))
+    ElementTree.ElementTree(root).write(path)
+    other, one = read(path)
+    assert (one.name, one.label, one.where) == ("000005_a.png", None, "no pose")
+    assert other.name == "000006_b.png" and other.label is not None
+
+
+def test_cvats_coco_with_a_category_of_boxes_is_read(folder):
+    """It lists that category without keypoints, and has a box for each skeleton."""
+    path = folder / "coco.json"
+    content = json.loads(path.read_bytes())
+    boxes = {"id": 1, "name": "mouse_bbox", "keypoints": [], "skeleton": []}
+    content["categories"][0]["id"] = 2
+    content["categories"].insert(0, boxes)
+    for one in content["annotations"]:
+        one["category_id"] = 2
+    alone = {"id": 9, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    content["annotations"].append(alone)
+    path.write_text(json.dumps(content))
+    assert [one.name for one in read(path)] == ["000005_a.png", "000006_b.png"]
+    assert all(one.label is not None for one in read(path))
 
 
 def test_a_list_of_rejected_pictures(tmp_path):

@@ -3,7 +3,9 @@
     <annotations>
       <meta>...<label><name>snout</name><parent>mouse</parent></label>...</meta>
       <image id="0" name="a.jpg" width="640" height="480">
-        <skeleton label="mouse" source="manual" occluded="0" z_order="0">
+        <box label="mouse_bbox" source="manual" occluded="0" xtl="5.00" ytl="8.00"
+          xbr="90.00" ybr="71.00" z_order="0" group_id="1"/>
+        <skeleton label="mouse" source="manual" z_order="0" group_id="1">
           <points label="snout" occluded="0" outside="0" points="10.50,20.00"/>
           ...
         </skeleton>
@@ -33,6 +35,16 @@ from jalpose.tasks.pose.skeletons import ABSENT, OCCLUDED, VISIBLE, Skeleton
 
 NAME = "CVAT"
 _logger = logging.getLogger(__name__)
+
+
+def label_of(skeleton: Skeleton) -> str:
+    """What skeletons are labelled in CVAT."""
+    return skeleton.name.rstrip("0123456789") or skeleton.name
+
+
+def box_label_of(skeleton: Skeleton) -> str:
+    """What boxes round them are labelled there: labels have a kind each."""
+    return f"{label_of(skeleton)}_bbox"
 
 
 def is_it(text: str) -> bool:
@@ -107,6 +119,8 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton | None = None) -> Poses:
 def xml_of(found: Poses, sizes: Mapping[str, tuple[int, int]] | None = None) -> str:
     """The file's text; absent joints are outside, as CVAT wants all of them.
 
+    A box and its skeleton are a group, as CVAT wants what belongs together.
+
     Args:
       found: what is written.
       sizes: width and height of images by file, where `found` does not tell.
@@ -114,8 +128,6 @@ def xml_of(found: Poses, sizes: Mapping[str, tuple[int, int]] | None = None) -> 
     Raises:
       ValueError: the size of an image is not known.
     """
-    skeleton = found.skeleton
-    label = skeleton.name.rstrip("0123456789") or skeleton.name
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     for number, image in enumerate(found.images):
@@ -125,18 +137,26 @@ def xml_of(found: Poses, sizes: Mapping[str, tuple[int, int]] | None = None) -> 
         about = {"id": str(number), "name": image.file}
         about |= {"width": str(int(size[0])), "height": str(int(size[1]))}
         entry = ElementTree.SubElement(root, "image", about)
-        for one in found.instances:
+        for group, one in enumerate(found.instances, start=1):
             if one.file == image.file:
-                _write_person(entry, one, label, skeleton)
+                _write_person(entry, one, found.skeleton, group)
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
-def _write_person(entry, one: Instance, label: str, skeleton: Skeleton) -> None:
+def _write_person(entry, one: Instance, skeleton: Skeleton, group: int) -> None:
     source = "manual" if one.confidence is None else "auto"
+    common = {"source": source, "z_order": "0"}
+    if one.box is not None:
+        common["group_id"] = str(group)
+        x, y, width, height = poses.box_written(one.box)
+        sides = {"xtl": x, "ytl": y, "xbr": x + width, "ybr": y + height}
+        about = {"label": box_label_of(skeleton), "occluded": "0", **common}
+        about |= {name: f"{value:.2f}" for name, value in sides.items()}
+        ElementTree.SubElement(entry, "box", about)
     person = ElementTree.SubElement(
-        entry, "skeleton", {"label": label, "source": source, "z_order": "0"}
+        entry, "skeleton", {"label": label_of(skeleton), **common}
     )
     for joint, status, place in zip(
         skeleton.joints, one.status.tolist(), one.joints.tolist(), strict=True

@@ -73,7 +73,7 @@ def test_several_animals_in_an_image_and_images_of_nobody(path, caplog):
         "mice/images/day/1.png#6",
     )
     assert np.isnan(labels.boxes).all(axis=1).tolist() == [False, True, True]
-    assert "MICE: left out 2 of 5 annotations" in caplog.text
+    assert "mice: left out 2 of 5 annotations" in caplog.text
 
 
 def test_no_boxes_at_all(path):

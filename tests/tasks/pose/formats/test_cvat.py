@@ -136,3 +136,17 @@ def test_what_is_written_is_read_back(tmp_path):
         np.testing.assert_array_equal(one.joints, two.joints)
         np.testing.assert_array_equal(one.status, two.status)
         assert one.id == two.id
+
+
+def test_boxes_are_written_in_a_group_with_their_skeletons(tmp_path):
+    """Also of two people on one another, whose boxes hold both of their joints."""
+    groups = grouped(1, NOSE, TAIL), grouped(2, GONE, TAIL)
+    boxes = box(9, 19, 31.25, 24, group_id=1), box(8, 18, 32, 25.5, group_id=2)
+    found = read(tmp_path, document(*groups, *boxes))
+    text = cvat.xml_of(found)
+    assert text.count('label="mouse_bbox"') == 2 and text.count('group_id="2"') == 2
+    again = read(tmp_path, text)
+    assert [one.id for one in again.instances] == ["1", "2"]
+    for one, two in zip(found.instances, again.instances, strict=True):
+        np.testing.assert_array_equal(one.box, two.box)
+        np.testing.assert_array_equal(one.joints, two.joints)
