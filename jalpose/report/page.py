@@ -155,7 +155,8 @@ def table(
     """
     lines = [list(row) for row in rows]
     numeric = [
-        any(_is_number(row[index]) for row in lines) for index in range(len(columns))
+        any(_value(row[index]) is not None for row in lines)
+        for index in range(len(columns))
     ]
     head = [
         element(
@@ -200,17 +201,17 @@ def _cell(cell: Any, numeric: bool) -> Markup:
     )
 
 
-def _is_number(cell: Any) -> bool:
-    """Is it one, if infinite?"""
-    value = cell.value if isinstance(cell, Cell) else cell
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _number(cell: Any) -> float | None:
-    if not _is_number(cell):
-        return None
+    value = _value(cell)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _value(cell: Any) -> float | None:
+    """The number that a cell holds, infinite or not."""
     value = cell.value if isinstance(cell, Cell) else cell
-    return float(value) if math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
 def details(summary: Any, *content: Any) -> Markup:

@@ -1,5 +1,6 @@
 import csv
 import html.parser
+import math
 import os
 import re
 import subprocess
@@ -271,6 +272,12 @@ def test_a_first_report_says_nothing_of_fonts(tmp_path):
     assert list(fonts.glob("fontlist*"))  # it has looked for them
     assert done.stdout == "" and done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_infinite_numbers_stand_under_each_other_and_do_not_sort():
+    cells = [[page.Cell("[-inf, +3]", -math.inf)], [None]]
+    shown = page.table(["interval"], cells)
+    assert shown.count('class="number"') == 3 and "data-value" not in shown
 
 
 def test_text_is_escaped_and_markup_is_not():
