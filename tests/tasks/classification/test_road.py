@@ -49,9 +49,9 @@ def shapes(monkeypatch):
     monkeypatch.setattr(run, "Programs", programs)
     load_dataset = run.load_dataset
 
-    def drawn(config):
+    def drawn(config, screen=None):
         name = repr((config.data, config.seed))
-        return small.drawn_once(load_dataset(config), name)
+        return small.drawn_once(load_dataset(config, screen), name)
 
     monkeypatch.setattr(run, "load_dataset", drawn)
 
