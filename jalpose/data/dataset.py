@@ -12,7 +12,7 @@ import numpy as np
 
 from jalpose.data.crops import crop_image
 from jalpose.data.packed import CropsInMemory, Kept, PackedCrops, Rows
-from jalpose.data.source import DataError, Source
+from jalpose.data.source import DataError, Source, SourceOfRows
 
 
 class Labelled(NamedTuple):
@@ -146,6 +146,34 @@ class Dataset:
         if self.packed is None or self.packed.size != size:
             return cut()
         return self.packed.get(example, cut)
+
+    def in_memory(self, size: int) -> bool:
+        """Has memory room for all examples as rows, so that `rows` has many at once?
+
+        Args:
+          size: of the crops that rows are made of, pixels.
+        """
+        if self.packed is None:
+            return all(isinstance(source, SourceOfRows) for source in self.sources)
+        packed = self.packed
+        return isinstance(packed, Rows) and packed.in_memory and packed.size == size
+
+    def rows(self, ids: np.ndarray, size: int) -> np.ndarray:
+        """Rows of examples, as `crop` has each, where all are `in_memory`.
+
+        Args:
+          ids: int64 [n].
+          size: of the crops that rows are made of, pixels.
+
+        Returns:
+          float32 [n, F].
+        """
+        if isinstance(self.packed, Rows):
+            return self.packed.take(ids, lambda example: self.crop(example, size))
+        source = self.sources[0]
+        if len(self.sources) == 1 and isinstance(source, SourceOfRows):
+            return source.rows[ids]
+        return np.stack([self.image(example) for example in ids])
 
     def held_out(self, ids: np.ndarray) -> np.ndarray:
         """Which of `ids` are in the held-out tenth: bool [len(ids)].
@@ -293,7 +321,7 @@ def rows_of(
     else:
         named = _name_of(dataset, [name, *digests])
         kept = PackedCrops(cache_dir, named, size, columns)
-    return Rows(kept, make, columns)
+    return Rows(kept, make, columns, len(dataset.keys))
 
 
 def _name_of(dataset: Dataset, images: Iterable[str]) -> str:

@@ -168,17 +168,29 @@ class Rows:
       kept: keeps them.
       make: crops uint8 [B, S, S, 3] -> float32 [B, F].
       columns: F.
+      count: of the dataset's examples.
+      limit: bytes of rows that are held in memory too, so that `take` has many at once.
 
     Attributes:
       size: height and width of the crops, pixels.
       columns: as given.
+      in_memory: whether the rows of all examples are within the limit.
     """
 
     def __init__(
-        self, kept: Kept, make: Callable[[np.ndarray], np.ndarray], columns: int
+        self,
+        kept: Kept,
+        make: Callable[[np.ndarray], np.ndarray],
+        columns: int,
+        count: int,
+        limit: int = 1 << 30,
     ):
         self.size, self.columns = kept.size, columns
         self._kept, self._make = kept, make
+        self.in_memory = 4 * columns * count <= limit
+        if self.in_memory:
+            self._table = np.empty((count, columns), np.float32)
+            self._there = np.zeros(count, bool)
 
     def get(self, example: int, cut: Callable[[], np.ndarray]) -> np.ndarray:
         """The row of an example id; see `Kept`."""
@@ -187,6 +199,21 @@ class Rows:
     def has(self, example: int) -> bool:
         """Is it kept?"""
         return self._kept.has(example)
+
+    def take(
+        self, examples: np.ndarray, row_of: Callable[[int], np.ndarray]
+    ) -> np.ndarray:
+        """The rows of several examples, float32 [n, F], where all are `in_memory`.
+
+        Args:
+          examples: n ids.
+          row_of: an id -> its row; called once of each that memory has not yet.
+        """
+        # Threads may ask for one row at once: they write the same.
+        for example in np.unique(examples[~self._there[examples]]).tolist():
+            self._table[example] = row_of(example)
+            self._there[example] = True
+        return self._table[examples]
 
     def add(self, examples: Sequence[int], crops: np.ndarray) -> None:
         """Make and keep the rows of several examples at once.

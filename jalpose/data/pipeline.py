@@ -41,6 +41,27 @@ class CropSource:
         # Grain describes its sources in logs and checkpoints: keep it short.
         return f"CropSource({len(self)} examples, {self._size} px)"
 
+    @property
+    def in_memory(self) -> bool:
+        """Are all of them rows in memory, so that `take` has them at once?"""
+        return self._dataset.in_memory(self._size)
+
+    def take(self, positions: np.ndarray) -> dict:
+        """Several examples at once, where all are `in_memory`, as batches have them.
+
+        Args:
+          positions: int64 [n].
+
+        Returns:
+          image float32 [n, F], id int64 [n], and label where labels were given.
+        """
+        ids = np.asarray(self._ids[positions], np.int64)
+        rows = {"image": self._dataset.rows(ids, self._size), "id": ids}
+        if self._labels is None:
+            return rows
+        label = {name: values[positions] for name, values in self._labels.items()}
+        return {**rows, "label": label}
+
     def at(self, positions: np.ndarray) -> "CropSource":
         """The examples at these positions."""
         rows = np.asarray(positions, np.int64)
@@ -104,8 +125,10 @@ def training_batches(
       rows: first row of each batch to be read here, and how many; those beyond the
         batch are copies of its last. None: all.
     """
+    # What is in memory needs no reading ahead: its order alone goes through Grain.
+    read = range(len(source)) if source.in_memory else source
     # Grain 0.2.18 cannot batch an endless order by one: `len` overflows.
-    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat(EPOCHS)
+    order = grain.MapDataset.source(read).seed(seed).shuffle().repeat(EPOCHS)
     if rows not in (None, (0, batch)):
         first, count = rows
         order = grain.MapDataset.source(_Rows(order, batch, first, count))
@@ -113,7 +136,7 @@ def training_batches(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     iterator = iter(order.batch(batch).to_iter_dataset(options))
     iterator.set_state({"next_index": position})
-    return iterator
+    return map(source.take, iterator) if source.in_memory else iterator
 
 
 def blocks_in_order(
@@ -143,18 +166,27 @@ def blocks_in_order(
             for start in starts
         ]
         source = source.at(np.concatenate([*places, []]))
+    for start, found in zip(starts, _in_order(source, here, threads), strict=True):
+        if (short := here - len(found["id"])) > 0:
+            found = _each(
+                lambda v: np.concatenate([v, np.repeat(v[-1:], short, axis=0)]), found
+            )
+        yield min(block, total - start), found
+
+
+def _in_order(source, here: int, threads: int) -> Iterator[dict[str, np.ndarray]]:
+    """All examples once, `here` at a time; at last what there is."""
+    if source.in_memory:
+        for start in range(0, len(source), here):
+            yield source.take(np.arange(start, min(start + here, len(source))))
+        return
     # Read a few together: what Grain 0.2.18 spends on an item grows with their number
     # in its buffer, up to a millisecond of each.
     few = math.gcd(here, 16)
     buffer = max(threads, 2 * here // few)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
     read = grain.MapDataset.source(source).batch(few).to_iter_dataset(options)
-    for start, found in zip(starts, _joined(read, here // few), strict=True):
-        if (short := here - len(found["id"])) > 0:
-            found = _each(
-                lambda v: np.concatenate([v, np.repeat(v[-1:], short, axis=0)]), found
-            )
-        yield min(block, total - start), found
+    yield from _joined(read, here // few)
 
 
 def _joined(batches, count: int) -> Iterator[dict[str, np.ndarray]]:

@@ -42,3 +42,13 @@ class Source(Protocol):
     def image(self, index: int) -> np.ndarray:
         """Image `index`, uint8 [H, W, 3], RGB; or a row of numbers, float32 [F]."""
         ...
+
+
+@runtime_checkable
+class SourceOfRows(Source, Protocol):
+    """A source whose examples are rows, and all in memory."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows of all examples: float32 [N, F]."""
+        ...

@@ -1,7 +1,9 @@
 """Crops as they are read, and in what order."""
 
+import dataclasses
 import itertools
 import logging
+import types
 
 import jax
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 
 from jalpose.data import pipeline
 from jalpose.data.crops import crop_image, to_crop
+from jalpose.data.packed import CropsInMemory, Rows
 from jalpose.tasks.pose.skeletons import ABSENT
-from tests.support import small
+from tests.support import classes, small
 
 # Crops.
 
@@ -182,3 +185,51 @@ def test_ids_need_not_be_a_range(people):
     assert rows["id"].tolist() == [30, 2, 17, 17]
     image = crop_image(people.image(17), people.windows[17], 16)
     assert np.array_equal(rows["image"][2], image)
+
+
+# Rows in memory.
+
+
+def rows_of_set(limit):
+    """A data set of rows made of crops: its dataset, read at once within a limit."""
+    data = classes.dataset()
+
+    def make(crops):
+        return crops.reshape(len(crops), -1)[:, :7].astype(np.float32)
+
+    rows = Rows(CropsInMemory(classes.SIZE, columns=7), make, 7, len(data.keys), limit)
+    return dataclasses.replace(data, packed=rows)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("rows", [None, (1, 3), (6, 3)])
+def test_rows_in_memory_come_as_those_read_one_by_one(labelled, rows):
+    ids = np.array([7, 3, 3, 51, 20, 8, 40, 2, 11])
+    labels = {"label": np.arange(9) * 10} if labelled else None
+    found = []
+    for limit in (4 * 7 * classes.COUNT, 4 * 7 * classes.COUNT - 1):
+        source = pipeline.CropSource(rows_of_set(limit), ids, classes.SIZE, labels)
+        assert source.in_memory == (limit == 4 * 7 * classes.COUNT)
+        trained = pipeline.training_batches(
+            source, batch=7, seed=3, position=2, threads=1, rows=rows
+        )
+        blocks = pipeline.blocks_in_order(source, block=7, threads=1, rows=rows)
+        found.append(
+            [*itertools.islice(trained, 6), *(b for pair in blocks for b in pair)]
+        )
+    at_once, one_by_one = found
+    assert len(at_once) == 10 and at_once[0]["image"].dtype == np.float32
+    assert jax.tree.structure(at_once) == jax.tree.structure(one_by_one)
+    leaves = [jax.tree.map(np.asarray, jax.tree.leaves(side)) for side in found]
+    for one, other in zip(*leaves, strict=True):
+        assert np.array_equal(one, other) and one.dtype == other.dtype
+
+
+def test_rows_of_a_file_are_in_memory_and_images_are_not(figures):
+    source = types.SimpleNamespace(rows=np.arange(12, dtype=np.float32).reshape(4, 3))
+    source.annotations, source.image = range(4), lambda index: source.rows[index]
+    data = dataclasses.replace(figures, sources=(source,), packed=None)
+    twice = dataclasses.replace(data, sources=(source, source))
+    assert data.in_memory(16) and twice.in_memory(16) and not figures.in_memory(16)
+    assert np.array_equal(data.rows(np.array([3, 0, 3]), 16), source.rows[[3, 0, 3]])
+    assert np.array_equal(twice.rows(np.array([5, 2]), 16), source.rows[[1, 2]])

@@ -90,7 +90,7 @@ def test_rows_are_made_once_and_kept_beside_crops(tmp_path):
         raise AssertionError("cut although it is kept")
 
     for _ in range(2):
-        rows = Rows(PackedCrops(tmp_path, "set", 8, COLUMNS), eye, COLUMNS)
+        rows = Rows(PackedCrops(tmp_path, "set", 8, COLUMNS), eye, COLUMNS, 5)
         rows.add([0, 1, 2], crops[:3]) if not rows.has(0) else None
         assert not rows.has(4) or eye.looks == 4
         found = [rows.get(example, fail) for example in (0, 1, 2)]

@@ -47,6 +47,9 @@ class RowSource:
     Args:
       found: the rows.
       inputs: float32 [N, F], standardised.
+
+    Attributes:
+      rows: the inputs; see `Dataset.rows`.
     """
 
     def __init__(self, found: Rows, inputs: np.ndarray):
@@ -55,11 +58,11 @@ class RowSource:
         self.name, self.headings = found.name, found.headings
         self.annotations = Names(keys, (found.file,) * count)
         self.sizes = np.tile((inputs.shape[1], 1), (count, 1))
-        self._inputs = inputs
+        self.rows = inputs
 
     def image(self, index: int) -> np.ndarray:
         """Row `index`: float32 [F]."""
-        return self._inputs[index]
+        return self.rows[index]
 
 
 def load_dataset(data, seed: int) -> Dataset:
