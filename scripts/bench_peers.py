@@ -3,19 +3,22 @@
     pip install torch opacus backpack-for-pytorch
     python scripts/bench_peers.py --device=cpu --out=peers.json
 
-The same stacked hourglass with the same weights in both frameworks, float32. Two kinds
-of work, squared norms over all parameters:
+The same stacked hourglass with the same weights in both frameworks, float32. Kinds of
+work, the first two squared norms over all parameters:
 
 - one label: a batch of B images with one target each, [B] norms;
 - K labels: one image with K candidate targets, [K] norms. In PyTorch as EGL++ did it:
-  K copies of the image, a chunk at a time.
+  K copies of the image, a chunk at a time;
+- a clipped sum: the gradient of the batch with none of its examples' longer than
+  `--clip` of the longest.
 
 Each repeat times every row in turn, medians are compared. "x batched" is seconds an
 image over those of the framework's own batched gradient, "x ghost" seconds over those
 of our ghost engine at the same work. "error" is the largest relative difference from
-our exact engine's norms; a batched gradient has none, its own squared norm is compared
-with JAX's. Exits with 1 if a number is off by more than 1e-4, with 2 where there is no
-PyTorch or no such device.
+our exact engine's norms; of a batched gradient or a clipped sum its own squared norm is
+compared with JAX's. "MiB" is what one call takes of memory beyond what there was.
+Exits with 1 if a number is off by more than 1e-4, with 2 where there is no PyTorch or
+no such device.
 
 Only on an idle machine: PyTorch's threads wait for each other, and one that shares its
 core with another job makes PyTorch look many times slower than it is.
@@ -26,14 +29,10 @@ import os
 # JAX would take most of a GPU's memory at once; both frameworks share it here.
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 
-import dataclasses
 import importlib.metadata
 import json
-import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -41,6 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from flax import traverse_util
+from peer_rows import BATCHED, CLIPPED, MANY, ONE, TOLERANCE, Row, print_table, summary
 
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.pergrad import api
@@ -62,6 +62,9 @@ _SIZE = flags.DEFINE_integer("size", 256, "crop size, pixels")
 _BATCH = flags.DEFINE_integer("batch", 4, "B, images with one label each")
 _LABELS = flags.DEFINE_integer("labels", 30, "K, candidate labels of the one image")
 _CHUNK = flags.DEFINE_integer("chunk", 5, "copies of an image, or examples, at once")
+_CLIP = flags.DEFINE_float(
+    "clip", 0.5, "length that is left, of the longest gradient's"
+)
 _MICROBATCH = flags.DEFINE_integer(
     "microbatch", 0, "of our engines; 0: as jalpose has it, on a GPU all at once"
 )
@@ -69,60 +72,6 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "timings of each row; 0: numbers a
 _DEVICE = flags.DEFINE_enum("device", "auto", ["auto", "cpu", "gpu"], "runs on")
 _OUT = flags.DEFINE_string("out", None, "write the rows here, as JSON")
 JOINTS = 14
-TOLERANCE = 1e-4
-ONE, MANY, BATCHED = "one label", "K labels", "batched gradient"
-
-
-@dataclasses.dataclass
-class Row:
-    """One way of one framework to do one kind of work.
-
-    Attributes:
-      work: `ONE` or `MANY`; `framework`: JAX or PyTorch; `way`: what is timed.
-      make: () -> call, and call() -> result, which is ready when it returns.
-      against: the way of JAX whose numbers these should be.
-      estimate: the number is one for the mean over K, and need not agree.
-      optional: may refuse the network without failing the run.
-      reason: why there are no numbers; `found`: the numbers; `times`: seconds.
-    """
-
-    work: str
-    framework: str
-    way: str
-    make: Callable
-    against: str = "exact"
-    estimate: bool = False
-    optional: bool = False
-    reason: str = ""
-    found: np.ndarray | None = None
-    times: list[float] = dataclasses.field(default_factory=list)
-    call: Callable | None = None
-
-    def start(self):
-        """Build, warm up, and keep the numbers or the reason why there are none."""
-        try:
-            call = self.make()
-            result = call()
-            if self.way == BATCHED:
-                leaves = jax.tree.leaves(result)
-                result = [sum(float((leaf**2).sum()) for leaf in leaves)]
-            elif self.framework == "PyTorch":
-                result = result.detach().cpu()
-            self.found, self.call = np.ravel(np.asarray(result)), call
-        except Exception as error:  # Any: a refusal is a result here, not a crash.
-            text = " ".join(str(error).split())
-            self.reason = f"{type(error).__name__}: {text}"[:300]
-
-    def time(self):
-        """Time one call."""
-        if self.call is not None:
-            begun = time.perf_counter()
-            self.call()
-            self.times.append(time.perf_counter() - begun)
-
-    def seconds(self) -> float | None:
-        """Median, if there is one."""
-        return statistics.median(self.times) if self.times else None
 
 
 def random_variables(model, images):
@@ -158,7 +107,24 @@ def make_targets(key, examples: int, candidates: int):
     return jax.vmap(jax.vmap(draw))(poses + size / 20 * noise)
 
 
-def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
+def norms_of(model, variables, images, targets) -> np.ndarray:
+    """Norms of the examples' gradients: [B]."""
+
+    def apply_fn(variables, images):
+        return model.apply(variables, images).prediction
+
+    def found(*arrays):
+        return api.squared_norms("exact", apply_fn, loss_fn, *arrays).total[:, 0]
+
+    return np.sqrt(np.asarray(jax.jit(found)(variables, images, targets)))
+
+
+def loss_fn(maps, target):
+    """The loss of one image and target, all joints present."""
+    return losses.heatmap_loss(maps, target, jnp.ones(JOINTS, bool))
+
+
+def jax_rows(model, variables, images, targets, candidates, clip_norm) -> list[Row]:
     """Batched gradient, vmap(grad) and the engines.
 
     Args:
@@ -167,6 +133,7 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
       images: [B, H, W, 3]; the one with K labels is the first.
       targets: [B, 1, h, w, J].
       candidates: [1, K, h, w, J].
+      clip_norm: of the clipped sum.
     """
     num = candidates.shape[1]
 
@@ -175,9 +142,6 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
 
     def plain_fn(variables, images):  # the other engines bring convolutions along
         return model.clone(convolve=None).apply(variables, images).prediction
-
-    def loss_fn(maps, target):
-        return losses.heatmap_loss(maps, target, jnp.ones(JOINTS, bool))
 
     def total_loss(params, images, targets):
         maps = apply_fn({**variables, "params": params}, images)
@@ -205,6 +169,21 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
             return api.expected_squared_norm(*arguments, weights).total
         return api.squared_norms(*arguments).total
 
+    def clipped(variables, images, targets):
+        arrays = variables, images, targets
+        return api.clipped_gradient("ghost", plain_fn, loss_fn, *arrays, clip_norm)[0]
+
+    def clipped_copies(variables, images, targets):
+        def one(params, image, target):
+            gradient = jax.grad(total_loss)(params, image[None], target[None])
+            leaves = jax.tree.leaves(gradient)
+            length = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))
+            factor = jnp.minimum(1, clip_norm / length)
+            return jax.tree.map(lambda leaf: factor * leaf, gradient)
+
+        several = jax.vmap(one, (None, 0, 0))(variables["params"], images, targets)
+        return jax.tree.map(lambda leaf: leaf.sum(axis=0), several)
+
     def row(work, way, fn, *arguments, **options):
         def make():
             compiled = jax.jit(fn).lower(*arguments).compile()
@@ -216,6 +195,7 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
     batch = params, images, targets[:, 0]
     copies = params, jnp.repeat(images[:1], num, axis=0), candidates[0]
     one, many = (variables, images, targets), (variables, images[:1], candidates)
+    clip = variables, images, targets[:, 0]
     return [
         row(ONE, BATCHED, jax.grad(total_loss), *batch, against=BATCHED),
         row(ONE, "exact", partial(norms, "exact"), *one),
@@ -224,10 +204,12 @@ def jax_rows(model, variables, images, targets, candidates) -> list[Row]:
         row(MANY, "exact", partial(norms, "exact"), *many),
         row(MANY, "ghost", partial(norms, "ghost"), *many),
         row(MANY, "sketch, mean alone", partial(norms, "sketch"), *many, estimate=True),
+        row(CLIPPED, "ghost", clipped, *one, against="ghost"),
+        row(CLIPPED, "vmap(grad)", clipped_copies, *clip, against="ghost"),
     ]
 
 
-def torch_rows(build, images, targets, candidates) -> list[Row]:
+def torch_rows(build, images, targets, candidates, clip_norm) -> list[Row]:
     """The ways of PyTorch; all arrays in its layout, on the device.
 
     Args:
@@ -235,6 +217,7 @@ def torch_rows(build, images, targets, candidates) -> list[Row]:
       images: [B, 3, H, W]; the one with K labels is the first.
       targets: [B, J, h, w].
       candidates: [K, J, h, w].
+      clip_norm: of the clipped sum.
     """
     chunk = _CHUNK.value
     copies = images[:1].repeat(len(candidates), 1, 1, 1)
@@ -244,7 +227,7 @@ def torch_rows(build, images, targets, candidates) -> list[Row]:
             run = create(build(norm))
 
             def call():
-                if work == ONE:
+                if work != MANY:
                     result = run(images, targets)
                 else:
                     pairs = zip(
@@ -263,6 +246,8 @@ def torch_rows(build, images, targets, candidates) -> list[Row]:
     other_norm = {"norm": peers.FrozenNorm, "optional": True}
     opacus = partial(peers.by_opacus, strict=False)
     fast = partial(opacus, fast=True)
+    clipped = partial(peers.clipped_by_opacus, clip_norm=clip_norm)
+    summed = {**other_norm, "against": "ghost"}
     return [
         row(ONE, BATCHED, peers.batched_gradient, against=BATCHED),
         row(ONE, "torch.func vmap(grad)", partial(peers.by_func, chunk=chunk)),
@@ -272,62 +257,9 @@ def torch_rows(build, images, targets, candidates) -> list[Row]:
         row(ONE, "Opacus fast clipping, BN replaced", fast, **other_norm),
         row(ONE, "BackPACK BatchL2Grad", peers.by_backpack, optional=True),
         row(MANY, "hooks, unfold, einsum, K copies", peers.by_hooks),
+        row(CLIPPED, "Opacus, BN replaced", partial(clipped, fast=False), **summed),
+        row(CLIPPED, "Opacus fast clipping, BN replaced", clipped, **summed),
     ]
-
-
-def summary(rows: list[Row]) -> tuple[list[dict], bool]:
-    """Rows as plain values, and whether all that should agree does."""
-    named = {(row.work, row.framework, row.way): row for row in rows}
-
-    def over(one, other):
-        return one / other if one and other else None
-
-    entries, agree = [], True
-    for row in rows:
-        images = {ONE: _BATCH.value, MANY: 1}[row.work]
-        seconds = row.seconds()
-        batched = over(named[ONE, row.framework, BATCHED].seconds(), _BATCH.value)
-        reference, error = named[row.work, "JAX", row.against], None
-        if row.found is None or reference.found is None:
-            agree = agree and row.optional
-        elif row is not reference:
-            expected = reference.found.mean() if row.estimate else reference.found
-            error = float(np.max(np.abs(row.found - expected) / expected))
-            # In this form NaN does not agree.
-            agree = agree and (row.estimate or error <= TOLERANCE)
-        kept = "work", "framework", "way", "estimate", "reason", "times"
-        entry = {name: getattr(row, name) for name in kept}
-        entries.append(
-            entry
-            | {
-                "seconds": seconds,
-                "seconds_an_image": over(seconds, images),
-                "over_batched": over(over(seconds, images), batched),
-                "over_ghost": over(seconds, named[row.work, "JAX", "ghost"].seconds()),
-                "error": error,
-            }
-        )
-    return entries, agree
-
-
-def print_table(entries: list[dict]):
-    """An aligned table; a row without numbers has its reason instead."""
-    names = "seconds", "seconds_an_image", "over_batched", "over_ghost", "error"
-    forms = ".4g", ".4g", ".2f", ".2f", ".1e"
-    heads = "seconds", "s/image", "x batched", "x ghost", "error"
-    line = "{:10}{:10}{:34}".format
-    print(line("work", "framework", "way") + "".join(f"{head:>11}" for head in heads))
-    for entry in entries:
-        cells = [
-            "-" if entry[name] is None else format(entry[name], form)
-            for name, form in zip(names, forms, strict=True)
-        ]
-        rest = (
-            "".join(f"{cell:>11}" for cell in cells) + " estimate" * entry["estimate"]
-        )
-        if entry["reason"]:
-            rest = f"    none: {entry['reason'][:160]}"
-        print(line(entry["work"], entry["framework"], entry["way"]) + rest)
 
 
 def version(package: str) -> str:
@@ -408,14 +340,17 @@ def main(argv):
     if not error <= TOLERANCE:
         sys.exit("the two networks disagree: nothing to compare")
 
-    rows = jax_rows(model, variables, images, targets, candidates)
-    rows += torch_rows(build, *map(carried, (images, targets[:, 0], candidates[0])))
+    clip_norm = _CLIP.value * float(norms_of(model, variables, images, targets).max())
+    rows = jax_rows(model, variables, images, targets, candidates, clip_norm)
+    arrays = map(carried, (images, targets[:, 0], candidates[0]))
+    rows += torch_rows(build, *arrays, clip_norm)
     for row in rows:
         row.start()
+        row.measure()
     for _ in range(_REPEATS.value):
         for row in rows:
             row.time()
-    entries, agree = summary(rows)
+    entries, agree = summary(rows, _BATCH.value)
     print_table(entries)
     if _OUT.value:
         with open(_OUT.value, "w") as file:

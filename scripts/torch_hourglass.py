@@ -246,6 +246,46 @@ def by_opacus(network, *, strict=True, fast=False):
     training mode: without it the network is to be built with `FrozenNorm`, for which
     a sampler is registered here. `fast`: norms alone, its fast gradient clipping.
     """
+    wrapped = _in_opacus(network, strict=strict, fast=fast)
+
+    def run(images, targets):
+        torch_losses(wrapped, images, targets).sum().backward()
+        norms = _norms_in(wrapped, fast).square()
+        wrapped.zero_grad(set_to_none=True)
+        return norms
+
+    return run
+
+
+def clipped_by_opacus(network, *, clip_norm, fast=True):
+    """Opacus' sum of gradients of which none is longer than `clip_norm`: (...) -> list.
+
+    Without `fast` all gradients are kept and weighted; with it a second backward pass
+    is of the weighted losses.
+    """
+    wrapped = _in_opacus(network, strict=False, fast=fast)
+
+    def run(images, targets):
+        losses = torch_losses(wrapped, images, targets)
+        losses.sum().backward(retain_graph=fast)
+        factors = (clip_norm / _norms_in(wrapped, fast)).clamp(max=1)
+        parameters = list(wrapped.parameters())
+        if fast:
+            wrapped.zero_grad(set_to_none=True)
+            wrapped.disable_hooks()
+            (factors * losses).sum().backward()
+            wrapped.enable_hooks()
+            found = [p.grad for p in parameters]
+        else:
+            found = [torch.einsum("n,n...", factors, p.grad_sample) for p in parameters]
+        wrapped.zero_grad(set_to_none=True)
+        return found
+
+    return run
+
+
+def _in_opacus(network, *, strict, fast):
+    """The network as Opacus has it; see `by_opacus`."""
     from opacus import grad_sample
 
     @grad_sample.register_grad_sampler(FrozenNorm)
@@ -257,18 +297,14 @@ def by_opacus(network, *, strict=True, fast=False):
         wrap = grad_sample.GradSampleModuleFastGradientClipping
     else:
         wrap = grad_sample.GradSampleModule
-    wrapped = wrap(network.train(not strict), loss_reduction="sum", strict=strict)
+    return wrap(network.train(not strict), loss_reduction="sum", strict=strict)
 
-    def run(images, targets):
-        torch_losses(wrapped, images, targets).sum().backward()
-        if fast:
-            norms = wrapped.get_norm_sample().square()
-        else:
-            norms = squared_rows([p.grad_sample for p in wrapped.parameters()])
-        wrapped.zero_grad(set_to_none=True)
-        return norms
 
-    return run
+def _norms_in(wrapped, fast):
+    """Norms [N] of the gradients after a backward pass."""
+    if fast:
+        return wrapped.get_norm_sample()
+    return squared_rows([p.grad_sample for p in wrapped.parameters()]).sqrt()
 
 
 def by_backpack(network):

@@ -22,20 +22,19 @@ that people of one image are never on both sides.
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jalpose.data import images
 from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
-from jalpose.tasks.pose import mpii_release, skeletons
+from jalpose.tasks.pose import mpii_json, mpii_release, skeletons
 from jalpose.tasks.pose.annotations import WILD, Annotations
-from jalpose.tasks.pose.mpii_release import NUM_JOINTS, Person
+from jalpose.tasks.pose.mpii_release import Person
 
 # fmt: off
 SHIPPED_ORDER = (
@@ -127,7 +126,7 @@ def read_annotations(data_dir: str, annotation: str = "") -> Annotations:
       DataError: the file is missing, damaged, or describes nobody.
     """
     path = find_annotation(data_dir, annotation)
-    people = _read_json(path) if path.endswith(".json") else mpii_release.read(path)
+    people = mpii_json.read(path) if path.endswith(".json") else mpii_release.read(path)
     people = [p for p in people if (p.status != skeletons.ABSENT).any()]
     if not people:
         raise DataError(
@@ -362,61 +361,3 @@ def _check_places(person: Person, who: str, placeholders: bool) -> None:
                 f"The {words} of {who} is {np.asarray(value).tolist()}, beyond "
                 f"{WILD:,} pixels. {WHERE_TO_GET}"
             )
-
-
-def _read_json(path: str) -> list[Person]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            entries = json.load(file)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"Cannot read {path!r} as JSON: {error}. Copy it again, or use the "
-            f"authors' file. {WHERE_TO_GET}"
-        ) from error
-    if not isinstance(entries, list):
-        raise DataError(
-            f"{path!r} holds a {type(entries).__name__}, not HRNet's list of people. "
-            f"{WHERE_TO_GET}"
-        )
-    numbers: dict[str, int] = {}
-    people = []
-    for position, entry in enumerate(entries):
-        try:
-            person = _person_of(entry, numbers)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"Entry {position} of {path!r} is not as HRNet ships it (image, "
-                "center, scale, joints [16, 2] and joints_vis [16] of 0 or 1): "
-                f"{type(error).__name__}: {error}. Copy it again."
-            ) from error
-        people.append(person)
-    return people
-
-
-def _person_of(entry: Any, numbers: dict[str, int]) -> Person:
-    """One entry of HRNet's list as read; counts the people of images in `numbers`."""
-    image = entry["image"]
-    if not isinstance(image, str) or not image:
-        raise ValueError(f"its image is {image!r}, not a file's name")
-    joints = np.array(entry["joints"], np.float64)
-    visible = np.array(entry["joints_vis"], np.float64).reshape(-1)
-    if joints.shape != (NUM_JOINTS, 2) or visible.shape != (NUM_JOINTS,):
-        raise ValueError(f"joints {joints.shape}, joints_vis {visible.shape}")
-    if not np.isin(visible, (0, 1)).all():
-        raise ValueError(f"joints_vis {visible.tolist()}")
-    status = np.where(visible == 1, skeletons.VISIBLE, skeletons.ABSENT)
-    joints[status == skeletons.ABSENT] = np.nan
-    centre = np.array(entry["center"], np.float64).reshape(2)
-    scale = float(entry["scale"])
-    if not (scale > 0 and centre[0] != -1):  # as HRNet marks a person without
-        centre, scale = np.full(2, np.nan), np.nan
-    numbers[image] = numbers.get(image, 0) + 1
-    return Person(
-        image=image,
-        number=numbers[image],
-        joints=joints,
-        status=status,
-        centre=centre,
-        scale=scale,
-        head_box=np.full(4, np.nan),
-    )
