@@ -9,6 +9,7 @@ one pen in all plots of a report. On a page a colour is a variable of the style 
 import io
 import os
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -73,7 +74,9 @@ def legend_below(figure: Figure, handles, labels) -> None:
     """List what is drawn under the plot, markers without their error bars."""
     handles = [h[0] if isinstance(h, ErrorbarContainer) else h for h in handles]
     where: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
-    columns = 2 if max(map(len, labels), default=0) > 18 else 3
+    # Inches of a label: its line, and its letters at this size.
+    widest = 0.7 + 0.078 * max(map(len, labels), default=0)
+    columns = int(np.clip(figure.get_figwidth() // widest, 1, COLUMNS))
     where |= {"fontsize": 9, "handlelength": 3.4, "labelcolor": INK}
     figure.legend(handles, labels, ncols=columns, **where)
 
@@ -115,8 +118,18 @@ def look(index: int) -> dict[str, Any]:
 
 
 def style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """Title, labels and a grid that keep in the background."""
-    axes.set_title(title, fontsize=12, color=INK, loc="left")
+    """Title, labels and a grid that keep in the background.
+
+    A title that is wider than its panel is smaller, and of several lines.
+    """
+    where, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    columns = 1 if where is None else where.get_gridspec().ncols
+    inches = 0.85 * (0 if figure is None else figure.get_figwidth()) / columns
+    size = 12 if max(map(len, title.split("\n"))) * 0.095 <= inches else 9.5
+    lines = [
+        textwrap.fill(line, max(int(inches / 0.075), 10)) for line in title.split("\n")
+    ]
+    axes.set_title("\n".join(lines), fontsize=size, color=INK, loc="left")
     axes.set_xlabel(xlabel, fontsize=10, color=INK)
     axes.set_ylabel(ylabel, fontsize=10, color=INK)
     axes.tick_params(which="both", labelsize=9, colors=INK, length=0)

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from PIL import Image
 from scipy import stats
 
@@ -101,6 +102,27 @@ def test_many_methods_have_a_panel_each_with_the_reference():
     assert [axes.get_title(loc="left") for axes in shown] == list(many)[:8]
     for axes in shown:
         assert "random" in [line.get_label() for line in axes.get_lines()]
+
+
+LONG = [f"learning_loss head=average objective={name}" for name in "abcdefg"]
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_long_names_stay_in_the_picture_and_clear_of_each_other(count):
+    points = [Point(x, 50.0 + x, 1.0, True) for x in (10, 20)]
+    named = {name: points for name in LONG[:count]}
+    figure = curves.learning_curves(named, Axis("score"), title="Scores over labels")
+    figure.canvas.draw()
+    texts = [
+        text
+        for text in figure.findobj(Text)
+        if "score" in text.get_text().lower() or "learning" in text.get_text()
+    ]
+    assert len([t for t in texts if "learning" in t.get_text()]) == count
+    boxes = [text.get_window_extent() for text in texts]
+    for place, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
+        assert not any(box.overlaps(other) for other in boxes[:place])
 
 
 def test_curves_differ_in_more_than_colour():
