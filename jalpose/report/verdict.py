@@ -311,7 +311,10 @@ def _saved(grid: Grid, scoring: Scoring, reference: str, method: str, last: int)
         return ""
     target = f"{scoring.sign * found.target:{scoring.digits(1)}}"
     target += " %" if scoring.keys.percent else ""
-    where = f"{reference}'s final {scoring.name} ({target} with {labelled[-1]} labels)"
+    held = f"{target} with {labelled[-1]} labels"
+    if found.reference is not None and labelled[0] < found.reference < labelled[-2]:
+        held += f", which it first has with {_whole(found.reference)}"
+    where = f"{reference}'s final {scoring.name} ({held})"
     if found.method is None:
         return f"{method} does not reach {where}: no labels are saved."
     if found.reference == labelled[0]:

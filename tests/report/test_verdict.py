@@ -57,6 +57,20 @@ def _p(value):
     return f"p {'< 0.001' if text.startswith('<') else f'= {text}'}"
 
 
+def test_a_reference_that_was_there_before_is_said_to_have_been(tmp_path):
+    rise = np.array([0.0, 0.06, 0.04, 0.05])
+    base = 0.5 + np.random.default_rng(1).normal(0, 0.01, (5, 1)) + rise
+    ours = base + [0.0, 0.04, 0.06, 0.06]
+    scores = {"random": base.tolist(), "coreset": ours.tolist()}
+    found = gather([write_experiment(tmp_path, scores)])
+    (row,) = comparison_tables.saved_table(found).rows
+    # 5 points by 6 of the first hundred; ours has 10 with them.
+    assert row["reference"] == pytest.approx(1000 + 100 * 5 / 6)
+    assert row["needed"] == pytest.approx(1000 + 100 * 5 / 10)
+    said = verdict.judge(found).saved
+    assert " with 1300 labels, which it first has with 1083): 33 (95 % interval" in said
+
+
 def test_what_is_not_shown_is_not_claimed(tmp_path):
     noisy = {"eglpp": 0.004, "coreset": 0.0}
     said = verdict.judge(paired(tmp_path, 6, noisy, noise=0.02))
