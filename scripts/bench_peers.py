@@ -60,7 +60,9 @@ _CHANNELS = flags.DEFINE_integer("channels", 256, "width of the hourglass")
 _DEPTH = flags.DEFINE_integer("depth", 4, "poolings inside an hourglass")
 _SIZE = flags.DEFINE_integer("size", 256, "crop size, pixels")
 _BATCH = flags.DEFINE_integer("batch", 4, "B, images with one label each")
-_LABELS = flags.DEFINE_integer("labels", 30, "K, candidate labels of the one image")
+_LABELS = flags.DEFINE_integer(
+    "labels", 30, "K, candidate labels of the one image; 0: no such work"
+)
 _CHUNK = flags.DEFINE_integer("chunk", 5, "copies of an image, or examples, at once")
 _CLIP = flags.DEFINE_float(
     "clip", 0.5, "length that is left, of the longest gradient's"
@@ -169,9 +171,9 @@ def jax_rows(model, variables, images, targets, candidates, clip_norm) -> list[R
             return api.expected_squared_norm(*arguments, weights).total
         return api.squared_norms(*arguments).total
 
-    def clipped(variables, images, targets):
-        arrays = variables, images, targets
-        return api.clipped_gradient("ghost", plain_fn, loss_fn, *arrays, clip_norm)[0]
+    def clipped(name, *arrays):
+        network = apply_fn if name == "exact" else plain_fn
+        return api.clipped_gradient(name, network, loss_fn, *arrays, clip_norm)[0]
 
     def clipped_copies(variables, images, targets):
         def one(params, image, target):
@@ -204,7 +206,8 @@ def jax_rows(model, variables, images, targets, candidates, clip_norm) -> list[R
         row(MANY, "exact", partial(norms, "exact"), *many),
         row(MANY, "ghost", partial(norms, "ghost"), *many),
         row(MANY, "sketch, mean alone", partial(norms, "sketch"), *many, estimate=True),
-        row(CLIPPED, "ghost", clipped, *one, against="ghost"),
+        row(CLIPPED, "ghost", partial(clipped, "ghost"), *one, against="ghost"),
+        row(CLIPPED, "exact", partial(clipped, "exact"), *one, against="ghost"),
         row(CLIPPED, "vmap(grad)", clipped_copies, *clip, against="ghost"),
     ]
 
@@ -316,7 +319,7 @@ def main(argv):
     images = jax.image.resize(images, (len(images), size, size, 3), "cubic")
     variables = random_variables(model, images[:1])
     targets = make_targets(keys[1], _BATCH.value, 1)
-    candidates = make_targets(keys[2], 1, _LABELS.value)
+    candidates = make_targets(keys[2], 1, max(_LABELS.value, 1))
 
     def build(norm):
         made = peers.StackedHourglass(JOINTS, norm=norm, **shape)
@@ -344,6 +347,7 @@ def main(argv):
     rows = jax_rows(model, variables, images, targets, candidates, clip_norm)
     arrays = map(carried, (images, targets[:, 0], candidates[0]))
     rows += torch_rows(build, *arrays, clip_norm)
+    rows = [row for row in rows if _LABELS.value or row.work != MANY]
     for row in rows:
         row.start()
         row.measure()

@@ -162,6 +162,10 @@ class Network:
         def clipped(*arrays):
             return api.clipped_gradient("ghost", native, self.loss, *arrays, 1.0)
 
+        def clipped_alone(*arrays):
+            exact = Engine("exact", microbatch=microbatch)
+            return api.clipped_gradient(exact, fast, self.loss, *arrays, 1.0)
+
         def products(*arrays):
             return api.inner_products(fast, self.loss, *arrays, block=1)
 
@@ -171,6 +175,7 @@ class Network:
             "norms and gradient": beside,
             "weighted gradient": weighted,
             "clipped gradient": clipped,
+            "clipped gradient, exact": clipped_alone,
         }
 
 

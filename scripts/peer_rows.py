@@ -4,6 +4,7 @@ Memory is the growth of the resident set during one call, sampled: of both frame
 alike, and only on a machine's own memory; on a GPU there is none.
 """
 
+import ctypes
 import dataclasses
 import os
 import statistics
@@ -93,6 +94,8 @@ def held_by(call: Callable) -> int:
         while not ended.wait(0.002):
             highest = max(highest, resident())
 
+    # What is free is given back first, or a call would find room that others left.
+    ctypes.CDLL(None).malloc_trim(0)
     before, watcher = resident(), threading.Thread(target=watch)
     watcher.start()
     result = call()

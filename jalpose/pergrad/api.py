@@ -13,12 +13,11 @@ import jax
 from jaxtyping import PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, checks, examples, sketch
+from jalpose.pergrad.clipping import ClippedGradient, clipped_gradient
 from jalpose.pergrad.engines import ENGINES, Engine, engine_of
 from jalpose.pergrad.gradient_sketches import cotangent_sketches, sketches
 from jalpose.pergrad.gradients import (
-    ClippedGradient,
     NormsAndGradient,
-    clipped_gradient,
     norms_and_gradient,
     weighted_gradient,
 )

@@ -46,12 +46,49 @@ def linearise(
     Raises:
       ValueError: the function returns anything but arrays of one row an example.
     """
+    leaves = jax.tree.leaves(params)
+    drawn = [()] * len(leaves) if drawn is None else drawn
+    output, gradients_of = forward(apply_fn, params, other, example)
+
+    def pull(cotangents, chunk):
+        def measured(cotangent):
+            found = measures.zeros(measure, leaves)
+            for number, gradient in gradients_of(cotangent).items():
+                gradient = places.unsplit(gradient)
+                found[number] = measure.of_gradient(gradient, drawn[number])
+            return found
+
+        return by_chunks(measured, cotangents, chunk)
+
+    return output, pull
+
+
+def forward(
+    apply_fn: Callable[..., Any],
+    params: PyTree,
+    other: Mapping[str, PyTree],
+    example: PyTree,
+) -> tuple[PyTree[Shaped[Array, "..."]], Callable[[PyTree], dict[int, Array]]]:
+    """Run one example forward, for gradients that are wanted themselves.
+
+    Args:
+      apply_fn: see `linearise`, and so for all that follow.
+      params: see there.
+      other: see there.
+      example: see there.
+
+    Returns:
+      The output, without an axis of examples, and (one cotangent of its floats) -> the
+      gradients, by the number of the parameter among the leaves; integers have none.
+
+    Raises:
+      ValueError: see there.
+    """
     batch = jax.tree.map(lambda x: x[None], example)
     leaves, structure = jax.tree.flatten(params)
-    drawn = [()] * len(leaves) if drawn is None else drawn
     numbers = [n for n, leaf in enumerate(leaves) if dtypes.has_gradient(leaf)]
 
-    def forward(differentiated):
+    def run(differentiated):
         values = list(leaves)
         for number, value in zip(numbers, differentiated, strict=True):
             values[number] = value
@@ -61,20 +98,13 @@ def linearise(
         return parts.floats, parts
 
     differentiated = [leaves[number] for number in numbers]
-    floats, pull_back, parts = jax.vjp(forward, differentiated, has_aux=True)
+    floats, pull_back, parts = jax.vjp(run, differentiated, has_aux=True)
 
-    def pull(cotangents, chunk):
-        def measured(cotangent):
-            (gradients,) = pull_back(jax.tree.leaves(cotangent))
-            found = measures.zeros(measure, leaves)
-            for number, gradient in zip(numbers, gradients, strict=True):
-                gradient = places.unsplit(gradient)
-                found[number] = measure.of_gradient(gradient, drawn[number])
-            return found
+    def gradients_of(cotangent):
+        (gradients,) = pull_back(jax.tree.leaves(cotangent))
+        return dict(zip(numbers, gradients, strict=True))
 
-        return by_chunks(measured, cotangents, chunk)
-
-    return parts.tree(floats), pull
+    return parts.tree(floats), gradients_of
 
 
 def by_chunks(

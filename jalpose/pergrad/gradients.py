@@ -1,4 +1,4 @@
-"""Sums of gradients that are told apart: weighted, clipped, beside their norms."""
+"""Sums of gradients that are told apart: weighted, and beside their norms."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,23 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jalpose.pergrad import AnyArray, checks, dtypes, examples, given, summing
 from jalpose.pergrad.engines import Engine, engine_of
-from jalpose.pergrad.norms import squared_norms
 from jalpose.pergrad.trainable import Trainable, select
-
-
-class ClippedGradient(NamedTuple):
-    """What `clipped_gradient` returns.
-
-    Attributes:
-      gradient: the sum of the clipped gradients, a tree like the parameters.
-      squared_norms: [b, k], of the gradients before they were clipped.
-      weights: [b, k], what each was multiplied by: at most one, zero for padding and
-        for gradients that are not finite.
-    """
-
-    gradient: PyTree[Array]
-    squared_norms: Float[Array, "b k"]
-    weights: Float[Array, "b k"]
 
 
 class NormsAndGradient(NamedTuple):
@@ -94,7 +78,7 @@ def weighted_gradient(
         weights = jnp.where(jnp.asarray(mask)[:, None], weights, 0)
 
     def part(variables, arguments):
-        inputs, (targets, weights) = _without_zeros(arguments)
+        inputs, (targets, weights) = without_zeros(arguments)
         leaves, structure = jax.tree.flatten(variables["params"])
         numbers = [n for n, leaf in enumerate(leaves) if dtypes.has_gradient(leaf)]
 
@@ -124,69 +108,6 @@ def weighted_gradient(
         mesh=mesh,
     )
     return gradient
-
-
-def clipped_gradient(
-    engine: str | Engine,
-    apply_fn: Callable[..., Any],
-    loss_fn: Callable[..., Any],
-    variables: Mapping[str, PyTree],
-    inputs: PyTree[Shaped[AnyArray, "b ..."]],
-    targets: PyTree[Shaped[AnyArray, "b k ..."]],
-    clip_norm: float | Float[AnyArray, ""],
-    *,
-    mask: Bool[AnyArray, " b"] | None = None,
-    trainable: Trainable | None = None,
-    mesh: Mesh | None = None,
-) -> ClippedGradient:
-    """Sum of all gradients, none longer than `clip_norm`: norms, then weights.
-
-    The sum of g min(1, clip_norm / |g|) over examples and candidates (Abadi et al.,
-    "Deep Learning with Differential Privacy", CCS 2016, Algorithm 1, before the noise)
-    by two backward passes and no gradient kept (Lee and Kifer, PETS 2021). With
-    `clip_norm` infinite it is the ordinary gradient. A gradient that is not finite has
-    no length to clip, and counts for nothing.
-
-    Args:
-      engine: of the norms, as for `api.squared_norms`, and so are all arguments but the
-        following; its microbatch, over the candidates, is that of both passes.
-      apply_fn: see there.
-      loss_fn: see there.
-      variables: see there.
-      inputs: see there.
-      targets: see there.
-      clip_norm: the longest a gradient may be, above zero.
-      mask: see there.
-      trainable: see there; the norms are of these alone.
-      mesh: see there.
-
-    Returns:
-      ClippedGradient.
-
-    Raises:
-      ValueError: as `api.squared_norms`; a `clip_norm` that is not above zero.
-    """
-    engine = engine_of(engine)
-    given.clip_norm(clip_norm)
-    arguments = (apply_fn, loss_fn, variables, inputs, targets)
-    norms = squared_norms(
-        engine, *arguments, mask=mask, trainable=trainable, mesh=mesh
-    ).total
-    lengths = jnp.sqrt(norms)
-    weights = jnp.where(lengths > clip_norm, clip_norm / lengths, 1)
-    weights = jnp.where(jnp.isfinite(norms), weights, 0).astype(norms.dtype)
-    if mask is not None:
-        weights = jnp.where(jnp.asarray(mask)[:, None], weights, 0)
-    at_once = math.ceil(engine.microbatch / norms.shape[1])
-    gradient = weighted_gradient(
-        *arguments,
-        weights,
-        microbatch=at_once,
-        mask=mask,
-        trainable=trainable,
-        mesh=mesh,
-    )
-    return ClippedGradient(gradient, norms, weights)
 
 
 def norms_and_gradient(
@@ -251,7 +172,7 @@ def norms_and_gradient(
         counts = jnp.asarray(mask)
 
     def part(variables, arguments):
-        inputs, (targets, weights) = _without_zeros(arguments)
+        inputs, (targets, weights) = without_zeros(arguments)
         rows = jax.tree.leaves(inputs)
         example = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs
@@ -292,7 +213,7 @@ def _over(total, terms):
     return (total / terms.astype(dtypes.wide(total))).astype(total.dtype)
 
 
-def _without_zeros(arguments):
+def without_zeros(arguments):
     """Arguments of examples with what has no weight replaced by what has some.
 
     A NaN times zero is NaN: where there is no weight, nothing may be computed with.

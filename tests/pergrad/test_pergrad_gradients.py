@@ -23,6 +23,8 @@ from tests.support.gradients import (
 from tests.support.networks import Net, random, square_loss, variables_of
 
 K = 2
+# A second pass of weighted losses, or each gradient formed, clipped and added.
+CLIPPING = ("ghost", "exact")
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -31,10 +33,10 @@ def weighted(apply_fn, variables, inputs, targets, weights):
     return api.weighted_gradient(apply_fn, square_loss, *arrays)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def clipped(apply_fn, variables, inputs, targets, clip_norm):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def clipped(engine, apply_fn, variables, inputs, targets, clip_norm, mask=None):
     arrays = (variables, inputs, targets, clip_norm)
-    return api.clipped_gradient("ghost", apply_fn, square_loss, *arrays)
+    return api.clipped_gradient(engine, apply_fn, square_loss, *arrays, mask=mask)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -67,11 +69,12 @@ def test_a_weighted_gradient_is_the_sum_of_gradients_times_weights(net):
     assert_sums(found, rows, weights)
 
 
-def test_a_clipped_gradient_is_the_sum_of_clipped_gradients(net):
+@pytest.mark.parametrize("engine", CLIPPING)
+def test_a_clipped_gradient_is_the_sum_of_clipped_gradients(net, engine):
     arguments, rows = net
     lengths = np.linalg.norm(rows, axis=-1)
     limit = np.float32(np.median(lengths))
-    found = clipped(*arguments, limit)
+    found = clipped(engine, *arguments, limit)
     weights = np.minimum(1, limit / lengths)
     assert 0 < np.sum(weights < 1) < weights.size
     np.testing.assert_allclose(found.squared_norms, lengths**2, rtol=2e-5)
@@ -108,7 +111,8 @@ def small():
     return arguments, flat(each_gradient(*arguments))
 
 
-def test_the_sum_of_the_unclipped_is_the_ordinary_gradient(small):
+@pytest.mark.parametrize("engine", CLIPPING)
+def test_the_sum_of_the_unclipped_is_the_ordinary_gradient(small, engine):
     (apply_fn, variables, inputs, targets), _ = small
 
     def loss(params):
@@ -116,7 +120,7 @@ def test_the_sum_of_the_unclipped_is_the_ordinary_gradient(small):
         return jnp.sum(jax.vmap(square_loss)(output, targets[:, 0]))
 
     wanted = jax.jit(jax.grad(loss))(variables["params"])
-    found = clipped(apply_fn, variables, inputs, targets, np.float32(np.inf))
+    found = clipped(engine, apply_fn, variables, inputs, targets, np.float32(np.inf))
     assert (found.weights == 1).all()
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
@@ -167,6 +171,21 @@ def test_how_many_are_done_at_once_changes_nothing(small, microbatch):
     assert_sums(found, rows, weights[:, None])
 
 
+@pytest.mark.parametrize("microbatch", [1, 2, 3, 5])
+def test_clipped_one_by_one_or_several_at_once(small, microbatch):
+    (apply_fn, variables, inputs, _), _ = small
+    targets = random(6, B, 3, 3)
+    rows = flat(each_gradient(apply_fn, variables, inputs, targets))
+    engine = api.Engine("exact", microbatch=microbatch)
+    mask = np.array([True, False, True, True])
+    found = clipped(engine, apply_fn, variables, inputs, targets, 1.0, mask)
+    norms = mask[:, None] * np.sum(rows**2, axis=-1)
+    np.testing.assert_allclose(found.squared_norms, norms, rtol=2e-5)
+    weights = mask[:, None] * np.minimum(1, 1 / np.linalg.norm(rows, axis=-1))
+    np.testing.assert_allclose(found.weights, weights, rtol=2e-5)
+    assert_sums(found.gradient, rows, weights)
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_devices_share_the_examples(small, given):
     (apply_fn, variables, inputs, targets), rows = small
@@ -183,15 +202,16 @@ def test_devices_share_the_examples(small, given):
         return (
             api.weighted_gradient(*arguments, weights, **options),
             api.norms_and_gradient("ghost", *arguments, **options),
-            api.clipped_gradient("ghost", *arguments, 1.0, **options),
+            [api.clipped_gradient(e, *arguments, 1.0, **options) for e in CLIPPING],
         )
 
-    total, both, cut = run(variables, inputs, targets, weights)
+    total, both, clipped_sums = run(variables, inputs, targets, weights)
     assert_sums(total, rows, np.asarray(weights)[:, None])
     norms = np.sum(rows**2, axis=-1)
     np.testing.assert_allclose(both.squared_norms, norms, rtol=2e-5)
     assert_sums(both.gradient, rows, np.full((B, 1), 1 / B))
-    assert_sums(cut.gradient, rows, np.minimum(1, 1 / np.sqrt(norms)))
+    for cut in clipped_sums:
+        assert_sums(cut.gradient, rows, np.minimum(1, 1 / np.sqrt(norms)))
 
 
 def test_the_noise_scale_of_the_docstring(small):
@@ -231,14 +251,15 @@ def test_padding_counts_for_nothing_whatever_it_holds(small):
         arguments = (apply_fn, square_loss, *arrays)
         return (
             api.weighted_gradient(*arguments, jnp.ones(B), mask=mask),
-            api.clipped_gradient("ghost", *arguments, 1.0, mask=mask),
+            [api.clipped_gradient(e, *arguments, 1.0, mask=mask) for e in CLIPPING],
             api.squared_norms("ghost", *arguments, mask=mask, by_tensor=True),
         )
 
-    total, cut, squares = run(*arrays)
+    total, clipped_sums, squares = run(*arrays)
     assert_sums(total, rows, counts)
-    np.testing.assert_allclose(cut.squared_norms, counts * norms, rtol=2e-5)
-    assert_sums(cut.gradient, rows, counts * np.minimum(1, 1 / np.sqrt(norms)))
+    for cut in clipped_sums:
+        np.testing.assert_allclose(cut.squared_norms, counts * norms, rtol=2e-5)
+        assert_sums(cut.gradient, rows, counts * np.minimum(1, 1 / np.sqrt(norms)))
     np.testing.assert_allclose(squares.total, counts * norms, rtol=2e-5)
     assert all(not leaf[::2].any() for leaf in jax.tree.leaves(squares.by_tensor))
 
@@ -285,9 +306,10 @@ def test_what_has_no_weight_may_be_nan(small):
     assert_sums(weighted(apply_fn, variables, inputs, targets, weights), rows, weights)
 
 
-def test_a_gradient_that_is_not_finite_is_clipped_to_nothing(small):
+@pytest.mark.parametrize("engine", CLIPPING)
+def test_a_gradient_that_is_not_finite_is_clipped_to_nothing(small, engine):
     (apply_fn, *arrays), rows = spoilt(small)
-    found = clipped(apply_fn, *arrays, np.float32(1))
+    found = clipped(engine, apply_fn, *arrays, np.float32(1))
     counts = np.array([[0], [1], [0], [1]])
     assert (np.asarray(found.weights) > 0).tolist() == (counts > 0).tolist()
     weights = counts * np.minimum(1, 1 / np.linalg.norm(rows, axis=-1))
@@ -351,9 +373,10 @@ def test_float64_is_exact_to_nine_digits():
             np.testing.assert_allclose(both.squared_norms, norms, rtol=1e-9)
             mean = np.full((B, K), 1 / (B * K))
             assert_sums(both.gradient, rows, mean, rtol=1e-9)
-            cut = clipped(apply_fn, *wide, 1.0)
             factors = np.minimum(1, 1 / np.sqrt(norms))
-            assert_sums(cut.gradient, rows, factors, rtol=1e-9)
+            for engine in CLIPPING:
+                cut = clipped(engine, apply_fn, *wide, 1.0)
+                assert_sums(cut.gradient, rows, factors, rtol=1e-9)
 
 
 def test_integers_among_the_parameters_have_zeros():
@@ -366,6 +389,7 @@ def test_integers_among_the_parameters_have_zeros():
     for found in (
         weighted(apply_fn, *arrays, np.ones(B, np.float32)),
         norms_and_gradient("ghost", apply_fn, *arrays).gradient,
+        *(clipped(e, apply_fn, *arrays, 1e9).gradient for e in CLIPPING),
     ):
         assert found["w"].any() and found["steps"].tolist() == [0, 0, 0]
 
@@ -380,6 +404,10 @@ def test_bfloat16_parameters_keep_their_dtype():
     found = norms_and_gradient("ghost", apply_fn, *arrays)
     assert found.gradient["w"].dtype == jnp.bfloat16
     assert found.squared_norms.dtype == jnp.float32
+    for engine in CLIPPING:
+        cut = clipped(engine, apply_fn, *arrays, 1.0)
+        assert cut.gradient["w"].dtype == jnp.bfloat16
+        assert cut.squared_norms.dtype == cut.weights.dtype == jnp.float32
     total = weighted(apply_fn, *arrays, np.full(B, 1 / B, np.float32))
     np.testing.assert_allclose(
         np.asarray(found.gradient["w"], float), np.asarray(total["w"], float), rtol=0.05
@@ -404,6 +432,8 @@ def test_mistakes_are_named(no_hook):
     for length in (-1.0, 0, np.nan):  # known outside of `jit` alone
         with pytest.raises(ValueError, match=rf"clip_norm={length} must be above 0"):
             api.clipped_gradient("ghost", *arguments, length)
+        with pytest.raises(ValueError, match=rf"clip_norm={length} must be above 0"):
+            api.clipped_gradient("exact", *arguments, length)
     with pytest.raises(ValueError, match="microbatch=-1 must be >= 0"):
         api.weighted_gradient(*arguments, np.ones(B), microbatch=-1)
 

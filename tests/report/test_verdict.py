@@ -60,7 +60,7 @@ def _p(value):
 def test_a_reference_that_was_there_before_is_said_to_have_been(tmp_path):
     rise = np.array([0.0, 0.06, 0.04, 0.05])
     base = 0.5 + np.random.default_rng(1).normal(0, 0.01, (5, 1)) + rise
-    ours = base + [0.0, 0.04, 0.06, 0.06]
+    ours = base + np.array([0.0, 0.04, 0.06, 0.06])
     scores = {"random": base.tolist(), "coreset": ours.tolist()}
     found = gather([write_experiment(tmp_path, scores)])
     (row,) = comparison_tables.saved_table(found).rows
