@@ -54,8 +54,8 @@ def linearise(
         def measured(cotangent):
             found = measures.zeros(measure, leaves)
             for number, gradient in gradients_of(cotangent).items():
-                gradient = places.unsplit(gradient)
-                found[number] = measure.of_gradient(gradient, drawn[number])
+                whole = places.unsplit(gradient)
+                found[number] = measure.of_gradient(whole, drawn[number])
             return found
 
         return by_chunks(measured, cotangents, chunk)
