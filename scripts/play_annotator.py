@@ -1,6 +1,6 @@
 """Plays the people who label: answers a run's last request from a file of labels.
 
-    python scripts/play_annotator.py runs/mouse --labels=mouse/known.csv --tool=cvat
+    python scripts/play_annotator.py runs/mouse --labels=known.csv --tool=cvat
 
 For rehearsals of what is in jalpose/oracles/README.md, with images whose labels are
 known: of what lies in `<workdir>/to_label/`, last cycle, the labels are looked up in an

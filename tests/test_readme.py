@@ -1,6 +1,8 @@
 """What the READMEs show works as it stands there, and what they name is there."""
 
+import inspect
 import re
+import runpy
 import textwrap
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 
 from jalpose.acquisition.registry import METHODS
+from jalpose.loop import configs
+from jalpose.settings.scales import SCALES
 from tests.support import small
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +84,8 @@ def test_the_config_it_shows_is_one():
     assert (config.name, config.scale, config.seed) == ("my_figures", "small", 3)
     assert config.data.pool == 2000
     assert config.acquisition.method == "coreset"
+    for scale in SCALES:
+        configs.check(module["get_config"](f"scale={scale}"))
 
 
 def test_the_norms_it_shows_are_those_of_the_gradients(capsys):
@@ -110,6 +116,34 @@ def test_a_table_lists_every_method_once():
 def test_the_first_page_names_every_method_once():
     table = README.read_text().partition("| by | methods |")[2].partition("\n\n")[0]
     assert sorted(re.findall(r"`(\w+)`", table)) == sorted(METHODS)
+
+
+def test_the_page_of_methods_lists_the_paper_of_each():
+    listed = (ROOT / "jalpose/acquisition/README.md").read_text().partition("## Papers")
+    listed = " ".join(listed[2].split())
+    missing = {}
+    for name, method in METHODS.items():
+        said = " ".join(inspect.getmodule(method).__doc__.split())
+        # The first that a module names is the method's own.
+        paper = re.search(r"\b[A-Z]\w*[A-Z]\b (?:\S+, )?(?:19|20)\d\d\b", said)
+        if paper and paper[0].replace("NIPS", "NeurIPS", 1) not in listed:
+            missing[name] = paper[0]
+    assert not missing
+
+
+def test_it_is_told_who_labels_own_photos():
+    page = (ROOT / "jalpose/oracles/README.md").read_text()
+    said = re.findall(r"^\| `(\w+)` \|.*`configs/own_photos\.py`", page, re.MULTILINE)
+    config = runpy.run_path(str(ROOT / "configs/own_photos.py"))["get_config"]("")
+    assert said == [config.oracle.name]
+
+
+def test_the_annotator_plays_with_the_labels_that_were_put_aside():
+    pages = [page.read_text() for page in PAGES]
+    pages.append((ROOT / "scripts/play_annotator.py").read_text())
+    files = [re.findall(r"play_annotator\.py .*--labels=(\S+)", page) for page in pages]
+    aside = re.findall(r"^    mv \S+ (\S+\.csv)$", "\n".join(pages), re.MULTILINE)
+    assert {file for found in files for file in found} == set(aside)
 
 
 def test_the_first_page_is_short():

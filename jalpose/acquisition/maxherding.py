@@ -1,6 +1,6 @@
 """MaxHerding: the examples that cover pool and labelled set best under a kernel.
 
-Bae, Wang, Sutherland, "Generalized Coverage for More Robust Low-Budget Active
+Bae, Noh, Sutherland, "Generalized Coverage for More Robust Low-Budget Active
 Learning", ECCV 2024, with a Gaussian kernel on unit vectors; of ProbCover (Yehuda et
 al., NeurIPS 2022) it is the form without a radius that everything hangs on. See
 `parts.coverage`.

@@ -3,7 +3,7 @@
 - `typical_of_clusters` (TypiClust: Hacohen, Dekel, Weinshall, ICML 2022): as many
   clusters as there are labelled and picks together; of those with the fewest labelled,
   the largest first, the point that is nearest to its neighbours.
-- `covering` (MaxHerding: Bae, Wang, Sutherland, "Generalized Coverage for More Robust
+- `covering` (MaxHerding: Bae, Noh, Sutherland, "Generalized Coverage for More Robust
   Low-Budget Active Learning", ECCV 2024): each pick makes the mean over all points of
   the kernel to the nearest labelled or chosen one largest.
 

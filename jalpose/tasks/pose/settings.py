@@ -233,7 +233,29 @@ BENCHMARKS = {
         },
     ),
     # Drawn figures: everyday poses labelled, rarer ones as well in pool and test set.
-    "figures": Benchmark({"data.name": "figures"}, {}),
+    "figures": Benchmark(
+        {"data.name": "figures"},
+        {
+            "small": {
+                "data.size": 64,
+                "data.initial": 300,
+                "data.pool": 600,
+                "data.test": 400,
+                "model.channels": 48,
+                "model.depth": 3,
+                "training.batch": 8,
+                "training.learning_rate": 1e-2,
+                "training.base_steps": 1400,
+                "training.cycle_steps": 300,
+                "evaluation.block": 40,
+                "acquisition.budget": 60,
+                "acquisition.pool_subset": 200,
+                "acquisition.eglpp.neighbours": 15,
+                "acquisition.eglpp.perplexity": 10.0,
+            },
+            "paper": {"data.pool": 11000, "data.test": 1000},
+        },
+    ),
 }
 
 
