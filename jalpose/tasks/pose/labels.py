@@ -208,14 +208,15 @@ class PoseLabels:
 
     def _pixels(self, predicted: Predicted, truth: Truth) -> Score:
         counted = scores.counted_joints(truth["status"], self.occluded)
-        mean, each = scores.pixel_errors(predicted["joints"], truth["joints"], counted)
+        found = scores.pixel_errors(predicted["joints"], truth["joints"], counted)
         known = int(counted.any(axis=1).sum())
         return Score(
             name=PIXEL_KEYS.usual_name,
-            value=mean,
-            parts=self._by_joint(each),
+            value=found.mean,
+            parts=self._by_joint(found.per_joint),
             num_scored=known,
             num_left_out=len(counted) - known,
+            more={"pixel_error_median": found.median},
         )
 
     def _by_joint(self, values: np.ndarray) -> dict[str, float]:
@@ -249,8 +250,11 @@ class PoseLabels:
     def summary(self, metrics: Mapping) -> str:
         """The score of the test images, and that of the mean pose."""
         keys, form = self.keys, ".1%" if self.keys.percent else ".1f"
+        middle = ""
+        if keys is PIXEL_KEYS and "pixel_error_median" in metrics:  # not of old runs
+            middle = f" (median {metrics['pixel_error_median']:.1f})"
         return (
-            f"{metrics[f'{keys.key}_name']} {metrics[keys.key]:{form}} on "
+            f"{metrics[f'{keys.key}_name']} {metrics[keys.key]:{form}}{middle} on "
             f"{metrics['num_images']} test images ({metrics['num_left_out']} left out; "
             f"mean pose {metrics[keys.baseline]:{form}})"
         )

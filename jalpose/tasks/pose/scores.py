@@ -218,16 +218,27 @@ def _precision(hits: np.ndarray, total: int) -> tuple[float, float]:
     return float(values.mean()), float(recall[-1])
 
 
-def pixel_errors(predicted, joints, counted) -> tuple[float, np.ndarray]:
-    """Mean distance over all joints that count, and over those of each: pixels.
+class PixelErrors(NamedTuple):
+    """Distances between predicted and labelled joints.
+
+    Attributes:
+      mean: over all joints that count, pixels.
+      median: of them: what a few that are wholly missed do not move.
+      per_joint: means of each, float64 [J], NaN of a joint that never counts.
+    """
+
+    mean: float
+    median: float
+    per_joint: np.ndarray
+
+
+def pixel_errors(predicted, joints, counted) -> PixelErrors:
+    """Distances over all joints that count, and over those of each: pixels.
 
     Args:
       predicted: [N, J, 2] in pixels of the image.
       joints: [N, J, 2].
       counted: bool [N, J].
-
-    Returns:
-      A number, and float64 [J], NaN of a joint that never counts.
 
     Raises:
       ValueError: no joint counts.
@@ -238,4 +249,5 @@ def pixel_errors(predicted, joints, counted) -> tuple[float, np.ndarray]:
     apart = np.where(counted, np.hypot(error[..., 0], error[..., 1]), 0.0)
     counts = counted.sum(axis=0)
     each = np.where(counts > 0, apart.sum(axis=0) / np.maximum(counts, 1), np.nan)
-    return float(apart.sum() / counts.sum()), each
+    median = float(np.median(apart[counted]))
+    return PixelErrors(float(apart.sum() / counts.sum()), median, each)

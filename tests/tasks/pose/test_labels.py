@@ -118,10 +118,12 @@ def test_the_main_score_and_those_beside_it():
         metrics = own.metrics(score, score)
         assert {"pck", "pixel_error", "average_precision"} <= metrics.keys()
         assert metrics["pixel_error"] == pytest.approx(5.0, abs=1e-5)
+        assert metrics["pixel_error_median"] == pytest.approx(5.0, abs=1e-5)
         assert own.keys is half.KEYS_OF[main]
         assert metrics[own.keys.key] == score.value
         assert f"{own.keys.key}_name" in metrics
         named = [k for k in half.EVERY_KEYS if f"{k.key}_name" in metrics]
         assert named == [own.keys]  # which the report tells the main one by
         assert str(metrics["num_images"]) in own.summary(metrics)
+        assert ("5.0 (median 5.0) on" in own.summary(metrics)) == (main == "pixels")
         assert len(own.verdicts(predicted, truth)) == 3

@@ -162,12 +162,12 @@ def test_boxes_where_there_are_any_else_of_the_joints():
     assert found.mean == 0.5 and found.num_left_out == 1
 
 
-def test_pixels_are_the_mean_distance_over_all_joints():
+def test_pixels_are_the_mean_and_the_median_distance_over_all_joints():
     joints = np.array([[[0, 0], [0, 0]], [[0, 0], [np.nan, np.nan]]], float)
     predicted = np.array([[[3, 4], [0, 1]], [[0, 3], [9, 9]]], float)
     counted = np.array([[True, True], [True, False]])
-    mean, each = scores.pixel_errors(predicted, joints, counted)
-    assert mean == pytest.approx((5 + 1 + 3) / 3)
-    np.testing.assert_allclose(each, [4, 1])
+    found = scores.pixel_errors(predicted, joints, counted)
+    assert found.mean == pytest.approx((5 + 1 + 3) / 3) and found.median == 3
+    np.testing.assert_allclose(found.per_joint, [4, 1])
     with pytest.raises(ValueError, match="No joint to measure"):
         scores.pixel_errors(predicted, joints, np.zeros_like(counted))
