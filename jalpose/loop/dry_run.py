@@ -11,6 +11,7 @@ from jalpose.loop import configs, papers, run, transfer
 from jalpose.loop.cautions import cautions
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
+from jalpose.oracles import registry as oracles
 from jalpose.pergrad.memory import computed_bytes
 from jalpose.runtime import sharding
 from jalpose.settings.keys import by_section, from_base, lookup
@@ -37,7 +38,15 @@ def show(config: ConfigDict, workdir: str) -> None:
     dataset = run.load_dataset(config)
     base = run.load_base(config, dataset)
     initial = transfer.initial_weights(config, workdir)
-    context = make_context(config, dataset, programs, base=base, initial=initial)
+    context = make_context(
+        config,
+        dataset,
+        programs,
+        base=base,
+        initial=initial,
+        # The run's own: of people nothing is asked before the first choice.
+        oracle=oracles.make_oracle(config, dataset, workdir),
+    )
     state = jax.eval_shape(context.trainer.init, jax.random.key(0))
     print(parameter_table(state.params))
     if initial is not None:

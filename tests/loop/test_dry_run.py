@@ -1,8 +1,11 @@
 """What `--dry_run` shows: all that a run would do, and nothing is compiled for it."""
 
+import dataclasses
+
 import pytest
 
 from jalpose.loop import dry_run, run
+from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
 from jalpose.training.trainer import Trainer
 from tests.support import small
@@ -50,3 +53,18 @@ def test_a_workdir_of_another_run_is_refused_and_of_this_one_said(show, tmp_path
     assert "a run that goes on: 1 of 3 models" in show(tmp_path)
     with pytest.raises(records.WorkdirError, match="holds a run of another config"):
         show(tmp_path, **{"training.base_steps": 9})
+
+
+@pytest.mark.parametrize("oracle", ["folder", "auto"])
+def test_a_run_that_will_ask_people_is_shown_and_asks_nobody(
+    show, monkeypatch, tmp_path, oracle
+):
+    def without_labels(config):
+        return dataclasses.replace(small.drawn_dataset(config), pool_labelled=False)
+
+    monkeypatch.setattr(run, "load_dataset", without_labels)
+    text = show(tmp_path / "run", **{"oracle.name": oracle})
+    assert "cycle 2: 4 steps" in text
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match=r"set oracle\.name=folder, and people"):
+        show(tmp_path / "run", **{"oracle.name": "simulated"})
