@@ -76,14 +76,14 @@ def measured(measures: dict) -> list[str]:
 
 
 def below_baseline(keys: ScoreKeys, metrics: dict) -> list[str]:
-    """A line where the network does worse than what looks at no image."""
+    """A line where the network does no better than what looks at no image."""
     value, base = keys.value_of(metrics), keys.baseline_of(metrics)
-    if value is None or base is None or value == base:
+    if value is None or base is None:
         return []
-    if (value > base) == keys.higher_is_better:
+    if value != base and (value > base) == keys.higher_is_better:
         return []
     return [
-        f"warning: the network is below the {keys.baseline_name} ({value:.3g} to "
+        f"warning: the network is no better than the {keys.baseline_name} ({value:.3g} to "
         f"{base:.3g}), which looks at no image: it has hardly learned, and choices by "
         "it say little. Train longer or look at the data (`python -m jalpose.check`)"
     ]

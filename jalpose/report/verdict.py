@@ -351,7 +351,7 @@ def _doubts(gathered: Gathered, grid: Grid, last: int) -> tuple[str, ...]:
         for method, score, level in zip(
             grid.methods, grid.means[:, last], floor.means[:, last], strict=True
         )
-        if scoring.sign * score < scoring.sign * level  # NaN is not
+        if scoring.sign * score <= scoring.sign * level  # NaN is not
     ]
     if below:
         who = (
@@ -363,7 +363,7 @@ def _doubts(gathered: Gathered, grid: Grid, last: int) -> tuple[str, ...]:
         unit = " %" if scoring.keys.percent else ""
         name = scoring.keys.baseline_name
         found.append(
-            f"{who} worse than the {name} ({level:{scoring.digits(1)}}{unit}), which "
+            f"{who} no better than the {name} ({level:{scoring.digits(1)}}{unit}), which "
             f"looks at no image, at {grid.labelled[last]} labels: what they choose "
             "means little. Train longer or with more labels."
         )

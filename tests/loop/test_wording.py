@@ -51,15 +51,16 @@ def test_a_piece_of_work_has_a_name():
 @pytest.mark.parametrize(
     ("keys", "score", "baseline", "told"),
     [
-        (KEYS_OF["pck"], 0.015, 0.437, r"below the mean pose (1.5 to 43.7)"),
+        (KEYS_OF["pck"], 0.015, 0.437, r"no better than the mean pose (1.5 to 43.7)"),
         (KEYS_OF["pck"], 0.5, 0.437, ""),
-        (KEYS_OF["pixels"], 12.0, 9.0, r"below the mean pose (12 to 9)"),
+        (KEYS_OF["pixels"], 12.0, 9.0, r"no better than the mean pose (12 to 9)"),
         (KEYS_OF["pixels"], 8.0, 9.0, ""),
-        (CLASSES, 0.1, 0.125, r"below the commonest class (10 to 12.5)"),
+        (KEYS_OF["oks"], 0.0, 0.0, r"no better than the mean pose (0 to 0)"),
+        (CLASSES, 0.1, 0.125, r"no better than the commonest class (10 to 12.5)"),
         (CLASSES, 0.1, None, ""),
     ],
 )
-def test_a_network_below_what_looks_at_no_image_is_warned_of(
+def test_a_network_no_better_than_what_looks_at_no_image_is_warned_of(
     keys, score, baseline, told
 ):
     lines = wording.below_baseline(keys, {keys.key: score, keys.baseline: baseline})

@@ -116,10 +116,12 @@ def test_a_network_below_the_mean_pose_is_warned_of(tmp_path):
     said = verdict.judge(gather([write_experiment(tmp_path, scores)]))
     # The mean pose of made-up records has 20 %.
     (line,) = said.warnings
-    assert line.startswith("The networks of random are worse than the mean pose (20.0")
+    assert line.startswith(
+        "The networks of random are no better than the mean pose (20.0"
+    )
     both = {"random": [(0.1, 0.12)], "eglpp": [(0.1, 0.15)]}
     said = verdict.judge(gather([write_experiment(tmp_path / "all", both)]))
-    assert said.warnings[0].startswith("All networks are worse than the mean pose")
+    assert said.warnings[0].startswith("All networks are no better than the mean pose")
 
 
 def test_unfinished_runs_are_compared_where_most_pairs_are(tmp_path):
