@@ -83,9 +83,9 @@ def below_baseline(keys: ScoreKeys, metrics: dict) -> list[str]:
     if value != base and (value > base) == keys.higher_is_better:
         return []
     return [
-        f"warning: the network is no better than the {keys.baseline_name} ({value:.3g} to "
-        f"{base:.3g}), which looks at no image: it has hardly learned, and choices by "
-        "it say little. Train longer or look at the data (`python -m jalpose.check`)"
+        f"warning: the network is no better than the {keys.baseline_name} ({value:.3g} "
+        f"to {base:.3g}), which looks at no image: it has hardly learned, and choices "
+        "by it say little. Train longer or look at the data (`python -m jalpose.check`)"
     ]
 
 

@@ -363,9 +363,9 @@ def _doubts(gathered: Gathered, grid: Grid, last: int) -> tuple[str, ...]:
         unit = " %" if scoring.keys.percent else ""
         name = scoring.keys.baseline_name
         found.append(
-            f"{who} no better than the {name} ({level:{scoring.digits(1)}}{unit}), which "
-            f"looks at no image, at {grid.labelled[last]} labels: what they choose "
-            "means little. Train longer or with more labels."
+            f"{who} no better than the {name} ({level:{scoring.digits(1)}}{unit}), "
+            f"which looks at no image, at {grid.labelled[last]} labels: what they "
+            "choose means little. Train longer or with more labels."
         )
     if gathered.missing:
         found.append(
