@@ -81,10 +81,17 @@ def scoring(run: Any) -> dict[str, Any]:
     return {f"metrics.{key}": value for key, value in found.items()}
 
 
+# Of methods that do not choose in the embedding where nothing else is asked for.
+_SPACES = {"badge": "gradients"}
+
+
 def labels(
     configs: Sequence[dict], records: Sequence[Sequence[cycles.Record]]
 ) -> list[str]:
     """A label for each run: its method and the options in which runs of it differ.
+
+    That it is spread out, or chooses in another space than it usually does, is always
+    said.
 
     An engine is an option of the methods whose records name one; its sketch's of
     those that take the sketch.
@@ -103,23 +110,13 @@ def labels(
     for method, own in zip(methods, options, strict=True):
         for key, value in own.items():
             values.setdefault((method, key), set()).add(json.dumps(value))
-    mixed = {
-        method: any(
-            "diverse" not in own
-            for other, own in zip(methods, options, strict=True)
-            if other == method
-        )
-        for method in methods
-    }
     found = []
     for method, own in zip(methods, options, strict=True):
-        # Where only some are spread out, those are.
-        differing = [
-            key
-            for key in own
-            if len(values[method, key]) > 1 or (key == "diverse" and mixed[method])
-        ]
-        found.append(" ".join([method, *(f"{k}={_word(own[k])}" for k in differing)]))
+        # What makes another method of it is told though all its runs have it.
+        other_space = own.get("space") not in (None, _SPACES.get(method, "embedding"))
+        always = {"diverse", *(["space"] if other_space else [])}
+        shown = [key for key in own if len(values[method, key]) > 1 or key in always]
+        found.append(" ".join([method, *(f"{k}={_word(own[k])}" for k in shown)]))
     return found
 
 

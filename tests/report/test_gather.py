@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jalpose.report import sameness
 from jalpose.report.contents import make_tables
 from jalpose.report.gather import GatherError, gather
 from jalpose.report.text_formats import markdown
@@ -247,6 +248,24 @@ def test_options_in_which_runs_of_a_method_differ_are_in_its_label(tmp_path):
         "softmax_entropy diverse=bait",
         "softmax_entropy diverse=lcmd",
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "label"),
+    [
+        ("lcmd", {"lcmd": {"space": "gradients"}}, "lcmd space=gradients"),
+        ("lcmd", {"lcmd": {"space": "embedding"}}, "lcmd"),
+        ("badge", {"badge": {"space": "gradients"}}, "badge"),
+        ("badge", {"badge": {"space": "embedding"}}, "badge space=embedding"),
+        ("egl", {"diverse": "lcmd", "diverse_share": 0.5}, "egl diverse=lcmd"),
+        ("egl", {"diverse": "", "diverse_share": 0.5}, "egl"),
+    ],
+)
+def test_what_makes_another_method_of_it_is_told_of_all_its_runs(
+    method, changes, label
+):
+    config = {"acquisition": {"method": method, **changes}}
+    assert sameness.labels([config, config], [[], []]) == [label, label]
 
 
 def test_what_should_be_known_is_warned_of(tmp_path):
