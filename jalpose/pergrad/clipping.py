@@ -130,10 +130,7 @@ def _clipped_one_by_one(
     checks.shapes(inputs, targets)
     apply_fn, variables = select(apply_fn, variables, trainable)
     count, num = jax.tree.leaves(targets)[0].shape[:2]
-    counts = jnp.ones(count, bool)
-    if mask is not None:
-        given.mask_fits(mask, count)
-        counts = jnp.asarray(mask)
+    counts = given.counted(mask, count)
     leaves, structure = jax.tree.flatten(variables["params"])
 
     def part(variables, arguments):

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from jalpose.pergrad import AnyArray, dtypes
 
@@ -19,6 +19,14 @@ def mask_fits(mask: Any, count: int) -> None:
     else:
         found = f"{mask.dtype}{list(mask.shape)}"
     raise ValueError(f"mask must be [{count}] booleans, one an example, got {found}")
+
+
+def counted(mask: Any, count: int) -> Bool[Array, " b"]:
+    """Which of `count` examples are no padding; ValueError for a mask that is none."""
+    if mask is None:
+        return jnp.ones(count, bool)
+    mask_fits(mask, count)
+    return jnp.asarray(mask)
 
 
 def weights_fit(weights: Any, targets: PyTree) -> None:

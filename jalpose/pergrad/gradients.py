@@ -166,10 +166,7 @@ def norms_and_gradient(
     checks.shapes(inputs, targets)
     apply_fn, variables = select(apply_fn, variables, trainable)
     count, num = jax.tree.leaves(targets)[0].shape[:2]
-    counts = jnp.ones(count, bool)
-    if mask is not None:
-        given.mask_fits(mask, count)
-        counts = jnp.asarray(mask)
+    counts = given.counted(mask, count)
 
     def part(variables, arguments):
         inputs, (targets, weights) = without_zeros(arguments)
