@@ -7,7 +7,7 @@ in sequences of near copies, most of them in a few long ones, one sequence in te
 rare postures; half of the test set is of such. 50 labelled rows, five batches of 25 out
 of 2,000, each network from new weights, ten seeds; a run takes seconds. Embedding or
 gradients of all layers times core-set and LCMD, random, and EGL's highest scores, alone
-and spread over gradients.
+and spread over gradients. Further methods are kmeanspp and kmeanspp_gradients.
 
 A pilot says which difference can be seen before any method is looked at, two draws of
 random against each other, in a workdir of its own:
@@ -28,7 +28,7 @@ VARIANTS = {
     ),
     **{
         f"{name}_gradients": (name, f"acquisition.{name}.space=gradients")
-        for name in ("coreset", "lcmd")
+        for name in ("coreset", "kmeanspp", "lcmd")
     },
 }
 SCALES = {
