@@ -19,7 +19,7 @@ from jalpose.report.grid import (
 from jalpose.report.scoring import Scoring
 from jalpose.report.statistics import LEVEL, Comparison
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import Table, counted, p_value
+from jalpose.report.text_formats import Table, counted, p_value, spread
 
 
 def _aside(rows: list[dict]) -> frozenset[str]:
@@ -81,10 +81,9 @@ def scores_table(gathered: Gathered, reference: str | None = None) -> Table:
         *_test_columns(scoring),
     )
     compared = f", compared with {reference}" if len(grid.methods) > 1 else ""
-    spread = ": mean±standard deviation over runs" if len(grid.seeds) > 1 else ""
     return Table(
         "scores",
-        f"{scoring.in_unit} by labelled images{spread}{compared}",
+        f"{scoring.in_unit} by labelled images{spread(rows)}{compared}",
         columns,
         tuple(rows),
         (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import make_grid, random_first, summary
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import BEST, Table, mark_best
+from jalpose.report.text_formats import BEST, Table, mark_best, spread
 from jalpose.storage import cycles
 
 
@@ -119,7 +119,7 @@ def _table(name, caption, rows: list[dict], form, notes, *, lowest=False) -> Tab
     columns = [key for row in rows[:1] for key in row if key != "method"]
     return Table(
         name,
-        f"{caption}: mean±standard deviation over runs",
+        f"{caption}{spread(rows)}",
         (Column("method"), *(Column(key, form) for key in columns)),
         tuple(rows),
         (*notes, BEST),

@@ -5,7 +5,7 @@ import numpy as np
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import summary
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import Table
+from jalpose.report.text_formats import Table, spread
 from jalpose.storage import cycles
 
 SHOWN = 40  # groups that have a row; all are in the records
@@ -54,8 +54,7 @@ def groups_table(gathered: Gathered) -> Table:
         )
     return Table(
         "groups",
-        "Share of each group that was chosen, percent: mean±standard deviation over "
-        "runs",
+        f"Share of each group that was chosen, percent{spread(rows)}",
         (
             Column("group"),
             Column("pool", ".0f", "in the pool"),

@@ -16,7 +16,7 @@ from jalpose.report.gather import Gathered
 from jalpose.report.grid import make_grid, summary
 from jalpose.report.scoring import Scoring
 from jalpose.report.tables import Column, Workdirs
-from jalpose.report.text_formats import Table
+from jalpose.report.text_formats import Table, spread
 from jalpose.storage import cycles
 from jalpose.tasks.labels import ScoreKeys
 
@@ -135,7 +135,7 @@ def measures_table(gathered: Gathered) -> Table:
     in_unit = f"{keys.usual_name} in percent" if keys.percent else keys.usual_name
     return Table(
         "measures",
-        "Measures of each acquisition: mean±standard deviation over runs",
+        f"Measures of each acquisition{spread(rows)}",
         (Column("labelled"), Column("method"), *columns),
         tuple(rows),
         (
@@ -167,7 +167,7 @@ def beside_table(gathered: Gathered) -> Table:
             rows.append({"labelled": labelled[cycle], "method": method, **found})
     return Table(
         "beside",
-        "Other scores of the test set: mean±standard deviation over runs",
+        f"Other scores of the test set{spread(rows)}",
         (
             Column("labelled"),
             Column("method"),

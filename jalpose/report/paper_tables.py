@@ -15,7 +15,15 @@ from jalpose.report.grid import (
 )
 from jalpose.report.scoring import Scoring
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import BEST, MU, SIGMA, Table, mark_best, p_value
+from jalpose.report.text_formats import (
+    BEST,
+    MU,
+    SIGMA,
+    Table,
+    mark_best,
+    p_value,
+    spread,
+)
 from jalpose.storage import cycles
 
 PROPOSED = "eglpp"
@@ -136,7 +144,7 @@ def _llpp_table(
     columns = [Column(str(cycle), form, heading) for cycle, heading in stages]
     return Table(
         name,
-        f"{caption}: mean±standard deviation over {_seeds(grid)}",
+        f"{caption}{spread(rows, _seeds(grid))}",
         (Column("method"), *columns),
         tuple(rows),
         (*notes, BEST),

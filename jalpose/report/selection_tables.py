@@ -8,7 +8,7 @@ import numpy as np
 from jalpose.report.gather import Gathered, Run
 from jalpose.report.grid import score_grid, summary
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import MeanSd, Table
+from jalpose.report.text_formats import MeanSd, Table, spread
 from jalpose.storage import cycles, records
 
 MOST_PARTS = 120  # of which every one has a row
@@ -196,7 +196,7 @@ def parts_table(gathered: Gathered) -> Table:
     return Table(
         f"{part}s" if not part.endswith("s") else f"{part}es",
         f"{scoring.in_unit} of each {part} with {grid.labelled[cycle]} "
-        "labelled images: mean±standard deviation over runs",
+        f"labelled images{spread(rows)}",
         (Column(part), *(Column(name, scoring.digits(1)) for name in methods)),
         tuple(rows),
         (f"Runs: {counts}.", *notes),
@@ -245,7 +245,7 @@ def cost_table(gathered: Gathered) -> Table:
     ]
     return Table(
         "cost",
-        "Time and memory of choosing: mean±standard deviation over runs",
+        f"Time and memory of choosing{spread(rows)}",
         (
             Column("method"),
             Column("runs"),

@@ -14,7 +14,7 @@ import numpy as np
 from jalpose.report.gather import Gathered
 from jalpose.report.grid import make_grid, summary
 from jalpose.report.tables import Column
-from jalpose.report.text_formats import Table
+from jalpose.report.text_formats import Table, spread
 from jalpose.storage import cycles
 
 _ERRORS = 2.0  # standard errors that a difference is to reach to be told from chance
@@ -75,8 +75,8 @@ def stopping_table(gathered: Gathered) -> Table:
             )
     return Table(
         "stopping",
-        "What labels gained and are expected to gain, in percent of the test loss: "
-        "mean\u00b1standard deviation over runs",
+        "What labels gained and are expected to gain, in percent of the test "
+        f"loss{spread(rows)}",
         (
             Column("labelled"),
             Column("method"),

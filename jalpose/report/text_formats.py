@@ -68,6 +68,17 @@ def p_value(value: float | None) -> PValue | None:
     return None if value is None else PValue(value)
 
 
+def spread(rows: Iterable[Mapping[str, Any]], over: str = "runs") -> str:
+    """How the cells of a table of means are meant: the end of its caption.
+
+    "" where no cell has a deviation, as with one seed.
+    """
+    cells = (value for row in rows for value in row.values())
+    if any(isinstance(cell, MeanSd) and cell.sd is not None for cell in cells):
+        return f": mean±standard deviation over {over}"
+    return ""
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things in words: "1 run", "2 runs"."""
     return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -16,6 +16,7 @@ from jalpose.report.text_formats import (
     mark_best,
     markdown,
     plain_text,
+    spread,
     write_tables,
 )
 
@@ -129,3 +130,11 @@ def test_the_best_is_marked():
 def test_groups_must_fit():
     with pytest.raises(ValueError, match=re.escape("t: 1 groups, 2 columns")):
         Table("t", "", (Column("a"), Column("b")), (), groups=("x",))
+
+
+def test_a_caption_speaks_of_deviations_where_a_cell_has_one():
+    alone = {"method": "random", "score": MeanSd(40.0, None), "runs": 1}
+    of_two = alone | {"score": MeanSd(40.0, 1.5)}
+    assert spread([]) == spread([alone]) == ""
+    assert spread([alone, of_two]) == ": mean±standard deviation over runs"
+    assert spread([of_two], "2 runs") == ": mean±standard deviation over 2 runs"
