@@ -114,6 +114,14 @@ def test_labels_of_another_folder_were_never_asked_for(asked):
     asked.refuses("'holiday 1.jpg' was never asked for", "holiday 2.jpg")
 
 
+def test_a_name_without_its_folder_is_refused_where_two_have_it(tmp_path):
+    files = dict.fromkeys(("a/x.png", "b/x.png"), encoded("PNG"))
+    asked = Asked(tmp_path, files, copy="none")
+    name, text = annotator.as_coco(asked.labelled)
+    asked.bring(name, text.replace("a/x.png", "x.png"))
+    asked.refuses("'x.png' may be a/x.png or b/x.png")
+
+
 @pytest.mark.parametrize("tool", ["coco", "cvat", "label_studio"])
 def test_spaces_and_letters_of_any_language_come_back(tmp_path, tool):
     files = dict.fromkeys(SPACED, encoded("PNG"))
