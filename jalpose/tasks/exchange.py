@@ -170,16 +170,26 @@ def read_rejected(text: str) -> list[Returned] | None:
     ]
 
 
+def separator(line: str) -> str:
+    """What stands between the cells of a table whose first line this is.
+
+    Spreadsheets of countries that write decimals with commas separate by semicolons.
+    """
+    return ";" if line.count(";") > line.count(",") else ","
+
+
 def read_table(text: str) -> tuple[list[str], list[dict[str, str]]] | None:
     """Columns and rows of a CSV, commas or semicolons between them; None: it is none.
 
     Columns are in small letters, without spaces round them. Rows that are too short
     have empty cells.
+
+    Raises:
+      UnreadableError: a row has more cells than there are columns.
     """
     if not text or text.lstrip()[:1] in ("{", "[", "<"):
         return None
-    first = text.partition("\n")[0]
-    mark = ";" if first.count(";") > first.count(",") else ","
+    mark = separator(text.partition("\n")[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     try:
         lines = [line for line in reader if any(cell.strip() for cell in line)]
@@ -188,6 +198,12 @@ def read_table(text: str) -> tuple[list[str], list[dict[str, str]]] | None:
     if not lines:
         return None
     names = [cell.strip().lower() for cell in lines[0]]
+    for line in lines[1:]:
+        if any(cell.strip() for cell in line[len(names) :]):
+            raise UnreadableError(
+                f"the row {mark.join(line)} has {len(line)} cells, and there are "
+                f"{len(names)} columns: put cells with a {mark!r} in them in quotes"
+            )
     rows = [
         {
             name: line[place].strip() if place < len(line) else ""

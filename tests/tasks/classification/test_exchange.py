@@ -65,6 +65,13 @@ def test_a_spreadsheets_semicolons_and_capitals_are_read(tmp_path):
     assert one.name == "11" and one.label["class"] == 2
 
 
+def test_a_row_of_more_cells_than_columns_is_refused(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("name,class\na, b.jpg,cat\n")
+    with pytest.raises(UnreadableError, match=r"a, b.jpg,cat has 3 cells.*2 columns"):
+        read(path)
+
+
 def test_an_unknown_class_is_named_with_its_line(table):
     table.write_text(table.read_text().replace("2.jpg,,,", "2.jpg,dgo,,"))
     with pytest.raises(UnreadableError, match="line 3: there is no class 'dgo'") as e:

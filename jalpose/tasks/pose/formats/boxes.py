@@ -4,6 +4,7 @@
     day 1/007.jpg,12,30,80,200
 
 x and y are the upper left corner, all four pixels, measured from the image's corner.
+Semicolons may stand for the commas, but decimals have points.
 """
 
 import csv
@@ -12,6 +13,7 @@ import os
 import numpy as np
 
 from jalpose.data.source import DataError
+from jalpose.tasks.exchange import separator
 from jalpose.tasks.pose.formats import poses
 from jalpose.tasks.pose.formats.poses import Image, Instance, Poses, words
 from jalpose.tasks.pose.skeletons import ABSENT, Skeleton
@@ -23,7 +25,8 @@ _COLUMNS = ("file", "x", "y", "w", "h")
 
 def is_it(line: str) -> bool:
     """Is this the first line of such a file?"""
-    names = [name.strip().lower() for name in line.lstrip("\ufeff").split(",")]
+    cells = line.lstrip("\ufeff").split(separator(line))
+    names = [name.strip().strip('"').lower() for name in cells]
     return set(_COLUMNS) <= set(names)
 
 
@@ -44,7 +47,9 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
     path = os.fspath(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
+            mark = separator(file.readline())
+            file.seek(0)
+            rows = list(csv.reader(file, delimiter=mark))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"Cannot read {path!r} as CSV: {error}") from error
     names = [name.strip().lower() for name in rows[0]] if rows else []
@@ -61,7 +66,7 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
         if not any(cell.strip() for cell in row):
             continue
         try:
-            if len(row) < len(names):
+            if len(row) < len(names) or any(row[len(names) :]):
                 raise ValueError(f"it has {len(row)} cells, not {len(names)}")
             name = poses.check_file(row[places[0]].strip())
             box = poses.box_of(*(float(row[place]) for place in places[1:]))
@@ -71,7 +76,7 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
             found.append((name, row[known].strip() if known is not None else "", box))
         except ValueError as error:
             raise DataError(
-                f"Line {number} of {path!r} ({','.join(row)}) is no box: {words(error)}"
+                f"Line {number} of {path!r} ({mark.join(row)}) is no box: {words(error)}"
             ) from error
     return Poses(
         skeleton=skeleton,
