@@ -17,6 +17,7 @@ from jalpose.tasks.labels import Predicted, Truth
 
 # Beginnings of image files.
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # beginnings of texts in it
 REJECTED = "rejected"  # first line of a list of those that nobody can label
 
 
@@ -148,14 +149,21 @@ def is_image(path: Path) -> bool:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file; "" where it holds none."""
+    """The text of a file; "" where it holds none.
+
+    Raises:
+      UnreadableError: it is text in another encoding than UTF-8.
+    """
     data = path.read_bytes()
-    if b"\0" in data[:4096]:
+    if b"\0" in data[:4096] and not data.startswith(_UTF16):
         return ""
     try:
         return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return ""
+    except UnicodeDecodeError as error:
+        raise UnreadableError(
+            f"it is no UTF-8 ({error}): where it is a table, save it as \"CSV UTF-8\"; "
+            "where it is no labels, take it out"
+        ) from error
 
 
 def read_rejected(text: str) -> list[Returned] | None:
