@@ -5,10 +5,13 @@ import hashlib
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from jalpose.data.files import files_below
+from jalpose.data.source import DataError
 from jalpose.oracles.oracle import LabelsError
 from jalpose.tasks.exchange import (
     Exchange,
@@ -120,9 +123,12 @@ def read_folder(
     statements: list[Statement] = []
     files: list[Path] = []
     problems: list[str] = []
-    for path in sorted(folder.rglob("*")):
-        name = PurePosixPath(path.relative_to(folder).as_posix())
-        if not path.is_file() or _hidden(name):
+    for name in map(PurePosixPath, _below(folder)):
+        path = folder / name
+        if _hidden(name):
+            continue
+        if not path.is_file():
+            problems.append(f"{name}: it is a link that leads nowhere, or no file")
             continue
         found: list[Statement] = []
         with contextlib.ExitStack() as stack:
@@ -139,6 +145,16 @@ def read_folder(
             f"{folder} holds what cannot be read:\n  " + "\n  ".join(problems[:10])
         )
     return statements, files
+
+
+def _below(folder: Path) -> list[str]:
+    """Files of a folder, by their paths; it may not be there."""
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(files_below(folder), key=lambda name: PurePosixPath(name).parts)
+    except DataError as error:
+        raise LabelsError(str(error)) from error
 
 
 def _statements(
@@ -173,7 +189,7 @@ def _members(
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)  # it leads nowhere out of the folder
-    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
         problems.append(f"{name}: the archive is damaged, or locked: {error}")
         return
     for member in sorted(folder.rglob("*")):

@@ -161,7 +161,7 @@ def text_of(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnreadableError(
-            f"it is no UTF-8 ({error}): where it is a table, save it as \"CSV UTF-8\"; "
+            f'it is no UTF-8 ({error}): where it is a table, save it as "CSV UTF-8"; '
             "where it is no labels, take it out"
         ) from error
 

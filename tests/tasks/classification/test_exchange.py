@@ -73,7 +73,7 @@ def test_an_empty_check_box_rejects_nothing(table, no):
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_a_table_in_another_encoding_says_so(table, encoding):
     table.write_bytes(table.read_text().replace("drawn", "süß").encode(encoding))
-    with pytest.raises(UnreadableError, match='no UTF-8 .*save it as "CSV UTF-8"'):
+    with pytest.raises(UnreadableError, match=r'no UTF-8 .*save it as "CSV UTF-8"'):
         read(table)
 
 

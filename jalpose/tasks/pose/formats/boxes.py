@@ -12,6 +12,7 @@ import os
 
 import numpy as np
 
+from jalpose.data.files import images_below
 from jalpose.data.source import DataError
 from jalpose.tasks.exchange import separator
 from jalpose.tasks.pose.formats import poses
@@ -19,7 +20,6 @@ from jalpose.tasks.pose.formats.poses import Image, Instance, Poses, words
 from jalpose.tasks.pose.skeletons import ABSENT, Skeleton
 
 NAME = "a CSV of boxes"
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 _COLUMNS = ("file", "x", "y", "w", "h")
 
 
@@ -76,7 +76,8 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
             found.append((name, row[known].strip() if known is not None else "", box))
         except ValueError as error:
             raise DataError(
-                f"Line {number} of {path!r} ({mark.join(row)}) is no box: {words(error)}"
+                f"Line {number} of {path!r} ({mark.join(row)}) is no box: "
+                f"{words(error)}"
             ) from error
     return Poses(
         skeleton=skeleton,
@@ -104,29 +105,16 @@ def _numbered(found, skeleton: Skeleton, path: str) -> tuple[Instance, ...]:
 def folder(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
     """Every image file in a folder and those below it, by name, each as one person.
 
-    Their boxes are not known here: an image is taken whole. Hidden files and folders
-    are not looked at.
+    Their boxes are not known here: an image is taken whole.
 
     Args:
       path: of the folder.
       skeleton: that they are to be labelled with.
 
     Raises:
-      DataError: there is no such folder, or no image in it.
+      DataError: there is no image in it; see also `files.images_below`.
     """
-    path, files = os.fspath(path), []
-    if not os.path.isdir(path):
-        raise DataError(f"No folder of images {path!r}")
-    for above, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                file = os.path.relpath(os.path.join(above, name), path)
-                files.append(file.replace(os.sep, "/"))
-    if not files:
-        raise DataError(
-            f"No image in {path!r}: looked for files ending in {', '.join(ENDINGS)}"
-        )
+    files = images_below(path)
     return Poses(
         skeleton=skeleton,
         images=tuple(Image(file=file) for file in files),
