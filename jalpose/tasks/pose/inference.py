@@ -86,7 +86,7 @@ def named(outputs: Outputs) -> Dataset:
     """A data set of a skeleton and nobody."""
     skeleton = _skeleton(outputs)
     nobody = made.unlabelled_examples(_bare([], skeleton), "").annotations
-    looked = Looked("", (), np.zeros((0, 2), np.int32), (), (), {})
+    looked = Looked("", (), np.zeros((0, 2), np.int32), (), {})
     source = LoosePoses(skeleton, nobody, looked)
     return as_dataset(source, _truth(nobody), np.zeros((0, 3), np.float32))
 
@@ -250,9 +250,4 @@ def _notes(
         )
     elif whole.any():
         found.append(f"{int(whole.sum())} images are taken whole, each as one person")
-    if looked.rotated:
-        found.append(
-            f"{len(looked.rotated)} images have an EXIF orientation, e.g. "
-            f"{looked.rotated[0]}: it is ignored, places are of the pixels as stored"
-        )
-    return tuple(found)
+    return (*found, *looked.notes)
