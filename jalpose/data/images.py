@@ -12,6 +12,7 @@ EXIF orientation                    ignored: labels are of the pixels as stored
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -236,13 +237,24 @@ def _damaged(what: str, why, advice: str) -> DataError:
 
 
 def _near(path: str | os.PathLike) -> str:
-    """Words on a file beside `path` whose name differs in case or ending alone."""
+    """Words on a file beside `path` whose name differs in case or ending alone.
+
+    Or in how its letters are written: accents may be signs of their own.
+    """
     folder, name = os.path.split(os.fspath(path))
     try:
         there = sorted(os.listdir(folder or "."))
     except OSError:
         return ""
-    stem = os.path.splitext(name)[0].lower()
-    close = [other for other in there if other.lower() == name.lower()]
-    close += [other for other in there if os.path.splitext(other)[0].lower() == stem]
-    return f" (there is {close[0]!r}: rename it)" if close else ""
+    own, stem = name, _plain(os.path.splitext(name)[0])
+    close = [other for other in there if _plain(other) == _plain(own)]
+    close += [other for other in there if _plain(os.path.splitext(other)[0]) == stem]
+    if not close:
+        return ""
+    alike = unicodedata.normalize("NFC", close[0]) == unicodedata.normalize("NFC", own)
+    letters = ", with its accents as signs of their own, or not" if alike else ""
+    return f" (there is {close[0]!r}{letters}: rename it)"
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()

@@ -27,7 +27,7 @@ from jalpose.tasks.inference import (
 from jalpose.tasks.pose import examples as made
 from jalpose.tasks.pose import own
 from jalpose.tasks.pose.annotations import Annotations, skeleton_of
-from jalpose.tasks.pose.formats import boxes, coco, reading
+from jalpose.tasks.pose.formats import boxes, coco, poses, reading
 from jalpose.tasks.pose.formats.poses import Image, Poses
 from jalpose.tasks.pose.labels import PoseLabels
 from jalpose.tasks.pose.own_files import images_of
@@ -196,8 +196,7 @@ def _numbers(path: str, before: list[str], now: list[str]) -> Numbers:
     with open(path, encoding="utf-8-sig") as stream:
         content = json.load(stream)
     ids = {
-        entry["file_name"].replace("\\", "/"): entry["id"]
-        for entry in content["images"]
+        poses.check_file(entry["file_name"]): entry["id"] for entry in content["images"]
     }
     used = {entry["category_id"] for entry in content["annotations"]}
     having = [c for c in content["categories"] if c.get("keypoints")]

@@ -7,6 +7,7 @@ reader gives these, every writer takes them.
 
 import dataclasses
 import os
+import posixpath
 import re
 from collections.abc import Sequence
 
@@ -192,7 +193,7 @@ def check_file(file) -> str:
     found = file.replace("\\", "/")
     if os.path.isabs(found) or ".." in found.split("/") or found[1:3] == ":/":
         raise ValueError(f"its file_name {file!r} leads out of the images")
-    return found
+    return posixpath.normpath(found)  # ./a.jpg is a.jpg, or it would be two images
 
 
 def words(error: Exception) -> str:
