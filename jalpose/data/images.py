@@ -140,11 +140,12 @@ def facts(encoded: bytes, *, what: str, advice: str) -> Facts:
       DataError: `what` is no image; `advice` says what to do.
     """
     with _opened(encoded, what, advice) as image:
-        size = image.size
+        width, height = image.size
         if isinstance(image, TiffImagePlugin.TiffImageFile):
-            size = tuple(int(image.tag_v2[tag]) for tag in _TIFF_SIDES)
+            width, height = (int(image.tag_v2[tag]) for tag in _TIFF_SIDES)
         return Facts(
-            *size,
+            width,
+            height,
             rotated=_orientation(image) in _UNDONE,
             deep=_is_deep(image),
             several=_has_others(image),
