@@ -17,14 +17,12 @@ from jalpose.data.dataset import Dataset
 from jalpose.data.loose import Looked
 from jalpose.data.source import DataError
 from jalpose.tasks.inference import (
-    ENDINGS,
     Look,
     Opened,
     Outputs,
     Place,
     as_dataset,
     check_there,
-    files_below,
 )
 from jalpose.tasks.pose import examples as made
 from jalpose.tasks.pose import own
@@ -166,8 +164,8 @@ def open_images(
 def _found(path: str, place: Place, skeleton: Skeleton):
     """Folder of the images, who is on them, and ids of a COCO file."""
     if files.is_folder(path):
-        return path, _bare(files_below(path), skeleton), None
-    if path.lower().endswith(ENDINGS):
+        return path, _bare(files.images_below(path), skeleton), None
+    if path.lower().endswith(files.ENDINGS):
         return os.path.dirname(path), _bare([os.path.basename(path)], skeleton), None
     form = reading.format_of(path)
     found = reading.read(path, skeleton=skeleton)

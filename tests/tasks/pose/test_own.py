@@ -83,10 +83,11 @@ def test_labels_of_a_pool_are_not_read(root):
     assert (found.truth["status"][found.pool] == ABSENT).all()
 
 
-def test_a_csv_of_boxes(root):
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_a_csv_of_boxes(root, mark):
     own_photos.write_images(root, POOL, seed=1)
     text = "file,x,y,w,h\npool/a.png,10,10,20,8\npool/a.png,30,10,8,20\n"
-    (root / "boxes.csv").write_text(text)
+    (root / "boxes.csv").write_text(text.replace(",", mark))
     found = load(root, pool="boxes.csv")
     assert [found.keys[i] for i in found.pool] == ["pool/a.png#1", "pool/a.png#2"]
     np.testing.assert_allclose(found.windows[found.pool[0]], [19.5, 13.5, 25])
@@ -220,6 +221,8 @@ def test_the_same_image_twice(root, caplog):
         ("file,x,y,w,h\na.png,1,1,0,5\n", "Line 2 of .*its box is empty"),
         ("file,x,y,w,h\na.png,1,1,-4,5\n", "Line 2 of .*its bbox is"),
         ("file,x,y,w,h\na.png,1,1\n", "Line 2 of .*it has 3 cells, not 5"),
+        ("file,x,y,w,h\na.png,1,1,2,2,5\n", "Line 2 of .*it has 6 cells, not 5"),
+        ("file;x;y;w;h\na.png;1,5;1;2;2\n", "Line 2 of .*could not convert .*1,5"),
         ("file,x,y,w,h\n../a.png,1,1,2,2\n", "Line 2 .*leads out of the images"),
         ("file,x,y,w,h\nz.png,1,1,2,2\n", "None of the images that .* names is there"),
         ("name,left\n", "is in none of the formats that are read: COCO"),
