@@ -89,7 +89,7 @@ def attempt(work: Callable[[], None]) -> int:
       and all is saved; 130 where it was not waited for that.
     """
     from jalpose.data.source import DataError
-    from jalpose.loop.checkpoints import CheckpointError
+    from jalpose.loop.saved_models import CheckpointError
     from jalpose.oracles.oracle import LabelsAwaited, LabelsError
     from jalpose.runtime import hosts
     from jalpose.storage.records import WorkdirError, explain_full_disk

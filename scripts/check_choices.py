@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from jalpose.acquisition import registry
 from jalpose.acquisition.lcmd import Lcmd
 from jalpose.acquisition.method import Pool
-from jalpose.loop import checkpoints, configs, run
+from jalpose.loop import configs, run, saved_models
 from jalpose.loop.context import make_context
 from jalpose.loop.finished import cycle_of, state_of
 from jalpose.loop.programs import Programs
@@ -48,7 +48,7 @@ def main() -> None:
     context = make_context(config, dataset, programs)
     cycle = cycle_of(given.workdir, -1)
     variables = sharding.replicate(
-        programs.mesh, checkpoints.load_model(given.workdir, cycle)
+        programs.mesh, saved_models.load_model(given.workdir, cycle)
     )
     state = state_of(dataset, given.workdir, cycle)
     ids = context.unlabelled(state.taken, cycle, given.images)

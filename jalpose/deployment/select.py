@@ -13,7 +13,7 @@ from jalpose.acquisition.method import Selection as Chosen
 from jalpose.deployment.options import Model, Selection, refuse_taken
 from jalpose.deployment.pool import join
 from jalpose.deployment.trained import Trained, open_images, open_trained
-from jalpose.loop import budget, configs, run
+from jalpose.loop import budget, compatibility, configs, run
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.finished import asked_since, state_of
 from jalpose.loop.programs import Programs
@@ -74,7 +74,7 @@ def select(
     if options.place is not None:
         opened = open_images(trained, options.place, screen)
     old = run.load_dataset(config, screen)
-    run.refuse_model_of_other_data(model.workdir, old, "--model")
+    compatibility.refuse_model_of_other_data(model.workdir, old, "--model")
     dataset = dataclasses.replace(old, pool_labelled=False)
     state = state_of(old, model.workdir, trained.cycle)
     left_out: dict[str, tuple[str, ...]] = {}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jalpose.deployment.options import Model
-from jalpose.loop import checkpoints, configs
+from jalpose.loop import configs, saved_models
 from jalpose.loop.finished import cycle_of
 from jalpose.models.registry import options_of
 from jalpose.oracles import handout
@@ -97,7 +97,7 @@ def open_trained(model: Model, out: str, screen: Screen) -> Trained:
         workdir=model.workdir,
         config=config,
         cycle=cycle,
-        variables=checkpoints.load_model(model.workdir, cycle),
+        variables=saved_models.load_model(model.workdir, cycle),
         outputs=record.get("outputs") or task.find_outputs(config),
         task=task,
     )

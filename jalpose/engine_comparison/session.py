@@ -11,7 +11,7 @@ from jalpose.engine_comparison import summary
 from jalpose.engine_comparison.contestants import contestants, tensor_names
 from jalpose.engine_comparison.measure import measure
 from jalpose.engine_comparison.options import FOLDER, Options
-from jalpose.loop import checkpoints, configs, run
+from jalpose.loop import compatibility, configs, run, saved_models
 from jalpose.loop.context import RunContext, make_context, options_for
 from jalpose.loop.finished import (
     cycle_of,
@@ -75,10 +75,10 @@ def _compare_into(
 ) -> Path:
     """Compare engines on the model of `cycle`, by the config `ours`."""
     dataset = run.load_dataset(ours, screen)
-    run.refuse_model_of_other_data(workdir, dataset, "--workdir")
+    compatibility.refuse_model_of_other_data(workdir, dataset, "--workdir")
     programs = programs or Programs(sharding.make_mesh())
     context = make_context(ours, dataset, programs)
-    variables = checkpoints.load_model(workdir, cycle)
+    variables = saved_models.load_model(workdir, cycle)
     variables = sharding.replicate(programs.mesh, variables)
     state = state_of(dataset, workdir, cycle)
     ids = context.unlabelled(state.taken, cycle, options.images)

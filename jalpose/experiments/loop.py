@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jalpose.data.dataset import Dataset
 from jalpose.experiments import outlook
 from jalpose.experiments.plan import BASE, FULL, NEUTRAL, Plan, Shard, Unit, with_bases
-from jalpose.loop import checkpoints, configs, papers, run, transfer
+from jalpose.loop import compatibility, configs, papers, run, saved_models, transfer
 from jalpose.loop.conclusion import conclude_experiment
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
@@ -66,7 +66,9 @@ def _checked(config, workdir, shard) -> Plan:
     for unit in with_bases(plan.share(shard)):
         folder = plan.folder(unit)
         # Its base model is where it belongs: the whole experiment may be moved.
-        run.refuse_another_config(plan.config_of(unit), folder, ignore=("base",))
+        compatibility.refuse_another_config(
+            plan.config_of(unit), folder, ignore=("base",)
+        )
     return plan
 
 
@@ -141,8 +143,10 @@ class Worker:
         dataset = self._dataset_of(unit.seed)
         if unit.chooses:
             place = self._plan.folder(Unit(unit.seed, BASE))
-            run.refuse_model_of_other_data(place, dataset, "base of the experiment")
-            base = checkpoints.load_model(place, 0)
+            compatibility.refuse_model_of_other_data(
+                place, dataset, "base of the experiment"
+            )
+            base = saved_models.load_model(place, 0)
         if unit.name == FULL:
             dataset = run.load_dataset(config, self._screen)
         initial = transfer.initial_weights(config, self._plan.folder(unit))

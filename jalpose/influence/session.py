@@ -17,7 +17,7 @@ from jalpose.influence.chain import Scores
 from jalpose.influence.conjugate_gradients import CurvatureError, inner, norm, solve
 from jalpose.influence.options import FOLDER, Options
 from jalpose.influence.products import Block
-from jalpose.loop import checkpoints, configs, run
+from jalpose.loop import compatibility, configs, run, saved_models
 from jalpose.loop.context import RunContext, make_context, options_for
 from jalpose.loop.finished import free_folder, refuse_another_model, state_of
 from jalpose.loop.programs import Programs
@@ -89,7 +89,7 @@ def _bounds_into(
     """Take the bounds of the cycles `wanted`."""
     ours = _without_method(config)
     dataset = given.pop("dataset", None) or run.load_dataset(ours, screen)
-    run.refuse_model_of_other_data(workdir, dataset, "--workdir")
+    compatibility.refuse_model_of_other_data(workdir, dataset, "--workdir")
     programs = programs or Programs(sharding.make_mesh())
     context = make_context(ours, dataset, programs, **given)
     found: list[dict] = []
@@ -123,7 +123,7 @@ def cycles_of(workdir, asked: Sequence[int]) -> list[int]:
     Raises:
       ConfigError: there is none, or one asked for is not among them.
     """
-    there = set(checkpoints.saved_models(workdir))
+    there = set(saved_models.cycles(workdir))
     possible = sorted(cycle for cycle in there if cycle + 1 in there)
     if not possible:
         raise ConfigError(
@@ -165,7 +165,7 @@ def _of_cycle(
     """Record and arrays of the bounds of one cycle."""
     mesh, dataset = context.passes.mesh, context.dataset
     before, after = (
-        sharding.replicate(mesh, network_of(checkpoints.load_model(workdir, number)))
+        sharding.replicate(mesh, network_of(saved_models.load_model(workdir, number)))
         for number in (cycle, cycle + 1)
     )
     state, following = (state_of(dataset, workdir, c) for c in (cycle, cycle + 1))

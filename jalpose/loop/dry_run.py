@@ -7,7 +7,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from jalpose.loop import configs, papers, run, transfer
+from jalpose.loop import compatibility, configs, papers, run, transfer
 from jalpose.loop.cautions import cautions
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.programs import Programs
@@ -64,7 +64,7 @@ def show(config: ConfigDict, workdir: str) -> None:
 
 def _there(config: ConfigDict, workdir: str) -> str:
     """What is in the workdir; WorkdirError where a run would be refused there."""
-    run.refuse_another_config(config, workdir)
+    compatibility.refuse_another_config(config, workdir)
     finished = len(records.read_cycles(workdir))
     if records.read_config(workdir) is None:
         return f"workdir: {workdir}, a new run"

@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jalpose.data.dataset import Dataset
-from jalpose.loop import checkpoints, run
+from jalpose.loop import compatibility, saved_models
 from jalpose.loop.state import AwaitingLabels, CycleState
 from jalpose.oracles.folder import ANSWERS, read_answers, taken_in
 from jalpose.oracles.oracle import Answers
@@ -23,7 +23,7 @@ def refuse_another_model(config: ConfigDict, workdir) -> None:
             f"{records.CONFIG}. Run `python -m jalpose.main` with this --config and "
             "--workdir first"
         )
-    found = run.model_differences(
+    found = compatibility.model_differences(
         record["config"], config, more=("seed",), ignore=("model.convolution",)
     )
     if found:
@@ -36,7 +36,10 @@ def refuse_another_model(config: ConfigDict, workdir) -> None:
 
 def cycle_of(workdir, wanted: int) -> int:
     """The cycle whose model is asked for: of the newest where `wanted` is below 0."""
-    newest, there = checkpoints.newest_model(workdir), checkpoints.saved_models(workdir)
+    newest, there = (
+        saved_models.newest_model(workdir),
+        saved_models.cycles(workdir),
+    )
     if wanted >= 0 and wanted not in there:
         listed = ", ".join(map(str, there))
         raise ConfigError(f"--cycle={wanted}: {workdir} has models of cycles {listed}")

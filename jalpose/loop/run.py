@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import time
-from collections.abc import Collection
 from functools import partial
 
 import numpy as np
@@ -12,11 +11,13 @@ from ml_collections import ConfigDict
 from jalpose.data.dataset import Dataset
 from jalpose.loop import (
     advance,
-    checkpoints,
     clock,
+    compatibility,
     configs,
     duplicates,
     identity,
+    saved_models,
+    saved_states,
     transfer,
     wording,
 )
@@ -51,8 +52,8 @@ from jalpose.runtime import hosts, provenance, sharding, throughput
 from jalpose.runtime.profiler import Traces
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
-from jalpose.settings.differences import differences, leaves, plain
-from jalpose.settings.keys import HOST_KEYS, RUNTIME_KEYS, from_base, seed_of
+from jalpose.settings.differences import leaves, plain
+from jalpose.settings.keys import HOST_KEYS, from_base, seed_of
 from jalpose.settings.validation import refuse_experiment
 from jalpose.storage import records
 from jalpose.storage.locks import Lock
@@ -84,7 +85,7 @@ def run(config: ConfigDict, workdir: str, screen: Screen | None = None) -> None:
 
 
 def _run_all(config, workdir, screen: Screen, lock):
-    refuse_another_config(config, workdir)
+    compatibility.refuse_another_config(config, workdir)
     screen.line(wording.begins(config, workdir))
     with screen.doing("opening the data"):
         dataset = load_on_all_hosts(config, screen)
@@ -106,9 +107,9 @@ def _run_all(config, workdir, screen: Screen, lock):
     for method in config.loop.compare:
         other = from_base(config, method, workdir)
         runs[method] = os.path.join(workdir, "compare", method)
-        refuse_another_config(other, runs[method], ignore=("base",))
+        compatibility.refuse_another_config(other, runs[method], ignore=("base",))
         screen.line(f"{method}, from the same base model, into {runs[method]}")
-        base = checkpoints.load_model(workdir, 0)
+        base = saved_models.load_model(workdir, 0)
         compared = make_context(other, dataset, programs, base=base, initial=initial)
         with alone_in(runs[method], screen) as other_lock:
             run_one(compared, runs[method], screen, other_lock)
@@ -188,15 +189,15 @@ def run_one(
     """
     records.check_workdir(workdir)
     config, lead = context.config, hosts.lead()
-    context = context.with_journals(partial(checkpoints.open_journal, workdir))
-    store = checkpoints.StateStore(workdir)
+    context = context.with_journals(partial(saved_states.open_journal, workdir))
+    store = saved_states.StateStore(workdir)
     with screen.doing("preparing the network", throughput.compiling):
         number, state, account = _begin(context, store, workdir, screen)
     number, state = _with_corrections(number, state, account, context, store)
     scoring_on = not isinstance(state.phase, Training)
     if lead:
         records.truncate_cycles(workdir, state.cycle + scoring_on)
-        checkpoints.remove_journals(workdir, state.cycle)
+        saved_states.remove_journals(workdir, state.cycle)
     traces = Traces(
         os.path.join(workdir, "traces", f"host_{hosts.host()}"), config.output.trace
     )
@@ -219,7 +220,7 @@ def run_one(
             if lock is not None:
                 lock.check()
             if isinstance(event, Trained):
-                checkpoints.save_model(workdir, event.cycle, event.variables)
+                saved_models.save_model(workdir, event.cycle, event.variables)
             recorder.take(event, account)
             if clock.ends_with(event):
                 account = clock.new_clock()
@@ -232,7 +233,7 @@ def run_one(
                 store.save(number, state, account)
                 saved = time.monotonic()
             if lead and isinstance(event, LabelsCame):
-                checkpoints.remove_journals(workdir, state.cycle)
+                saved_states.remove_journals(workdir, state.cycle)
             if preempted:
                 store.close()
                 raise hosts.Preempted(
@@ -249,7 +250,7 @@ def run_one(
 def _begin(context, store, workdir, screen) -> tuple[int, CycleState, dict]:
     """Number of advances made, state and clock a run begins or goes on with."""
     if not store.empty:
-        _refuse_other_data(context.dataset, workdir)
+        compatibility.refuse_other_data(context.dataset, workdir)
         duplicates.refuse_older(context.config, context.dataset, workdir)
     restored = store.restore(context)
     if hosts.lead() and (restored is None or not identity.written(workdir)):
@@ -297,16 +298,6 @@ def _with_corrections(number, state: CycleState, account, context, store):
     return number + 1, state
 
 
-def _refuse_other_data(dataset: Dataset, workdir) -> None:
-    """Raise WorkdirError where the run in `workdir` began with other data."""
-    found = identity.difference(workdir, dataset)
-    if found:
-        raise records.WorkdirError(
-            f"{workdir} holds a run of other data: {found}. Bring the data back as "
-            "they were, or choose another --workdir"
-        )
-
-
 def _agree(event: Event) -> None:
     """Raise ClusterError where the hosts chose differently."""
     if isinstance(event, Selected):
@@ -329,74 +320,11 @@ def load_base(config: ConfigDict, dataset: Dataset):
             f"config.base={config.base!r} is not the workdir of a run: it holds no "
             f"{records.CONFIG}"
         )
-    found = model_differences(record["config"], config)
+    found = compatibility.model_differences(record["config"], config)
     if found:
         raise ConfigError(
             f"the base model in {config.base} was trained under another config "
             "(base -> this run):\n  " + "\n  ".join(found)
         )
-    refuse_model_of_other_data(config.base, dataset, "config.base")
-    return checkpoints.load_model(config.base, 0)
-
-
-def refuse_model_of_other_data(workdir, dataset: Dataset, key: str) -> None:
-    """Raise ConfigError where the models in `workdir` were trained on other data.
-
-    Args:
-      workdir: of a run.
-      dataset: of this one.
-      key: what named the workdir, for the error.
-    """
-    found = identity.difference(workdir, dataset)
-    if found:
-        raise ConfigError(
-            f"{key}={str(workdir)!r}: its models were trained on other data: {found}. "
-            "Bring the data back as they were, or train on these"
-        )
-
-
-def model_differences(
-    recorded: dict, config: ConfigDict, more: Collection[str] = (), ignore=()
-) -> list[str]:
-    """Differences in what makes a trained model what it is; see `differences`.
-
-    Args:
-      recorded: config of the run it was trained in.
-      config: of the run it is for.
-      more: sections or keys that have to be the same beside the usual.
-      ignore: keys beside the runtime's.
-    """
-    own = tasks.settings_of(config.task).MODEL_SECTIONS
-    sections = ("task", "data", "model", *own, *more)
-    there, ours = (
-        {name: side[name] for name in sections if name in side}
-        for side in (recorded, plain(config))
-    )
-    return differences(there, ours, ignore=(*RUNTIME_KEYS, *ignore))
-
-
-def refuse_another_config(
-    config: ConfigDict, workdir, ignore: Collection[str] = ()
-) -> None:
-    """Raise WorkdirError where a run of another config is in `workdir`.
-
-    `ignore` are keys beside the runtime's: `base`, where it follows from the workdir.
-    """
-    record = records.read_config(workdir)
-    if record is None:
-        return
-    found = differences(
-        record["config"], plain(config), ignore=(*RUNTIME_KEYS, *ignore)
-    )
-    began, cycles = record["config"]["loop"]["cycles"], config.loop.cycles
-    if not found and cycles < began:
-        raise records.WorkdirError(
-            f"{workdir} holds a run of loop.cycles={began}: it can be given more, not "
-            f"fewer ({cycles}). What it has finished is whole, whenever it is stopped"
-        )
-    if found:
-        raise records.WorkdirError(
-            f"{workdir} holds a run of another config; choose another --workdir, or "
-            "repeat that run's config. Differences (there -> now):\n  "
-            + "\n  ".join(found)
-        )
+    compatibility.refuse_model_of_other_data(config.base, dataset, "config.base")
+    return saved_models.load_model(config.base, 0)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jalpose.loop import checkpoints
+from jalpose.loop import saved_models
 from jalpose.models.registry import WEIGHTS, options_of
 from jalpose.runtime import hosts
 from jalpose.settings.checks import ConfigError
@@ -48,7 +48,7 @@ def initial_weights(config: ConfigDict, workdir) -> InitialWeights | None:
     """
     begun, found = records.read_config(workdir), None
     if begun is not None and RECORD in begun:
-        variables = checkpoints.load_initial_weights(workdir)
+        variables = saved_models.load_initial_weights(workdir)
         found = InitialWeights(variables, begun[RECORD])
     elif config.transfer:
         found = transferred(config)
@@ -87,8 +87,8 @@ def transferred(config: ConfigDict) -> InitialWeights:
             f"config.transfer={workdir!r}: networks of rows are not transferred, whose "
             "columns are others; train it from scratch"
         )
-    cycle = checkpoints.newest_model(workdir)
-    theirs = network_of(checkpoints.load_model(workdir, cycle))
+    cycle = saved_models.newest_model(workdir)
+    theirs = network_of(saved_models.load_model(workdir, cycle))
     wanted = shapes_of(config)
     names = {*layers_of(theirs), *layers_of(wanted)}
     layers = {n for n in names if not n.startswith(options.output_layers)}
@@ -124,4 +124,4 @@ def shapes_of(config: ConfigDict) -> dict:
 def keep(workdir, initial: InitialWeights) -> None:
     """Write a run's own copy; called by all hosts, before `config.json` is written."""
     variables = jax.tree.map(np.asarray, initial.variables)
-    checkpoints.save_initial_weights(workdir, variables)
+    saved_models.save_initial_weights(workdir, variables)

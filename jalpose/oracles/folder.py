@@ -191,7 +191,7 @@ class FolderOracle:
         for one in statements:
             example = names.find(one.name)
             if example is None:
-                problems.append(f"{one}: {one.name!r} was never asked for")
+                problems.append(f"{one}: {_unknown(one.name, names)}")
             elif one.label is None and not one.rejected:
                 pass
             elif example not in wanted:
@@ -310,7 +310,8 @@ class FolderOracle:
             for place in (TAKEN, FOLDER)
             for path in self._workdir.glob(f"{place}/cycle_*/{INDEX}")
         )
-        return Names([one for folder in folders for one in read_index(folder)])
+        requests = [one for folder in folders for one in read_index(folder)]
+        return Names(requests, self._dataset.files)
 
     def _keep(self, folder: Path, files: Sequence[Path], arrays: dict) -> None:
         """Keep copies of files of labels, what was asked for, and what was taken."""
@@ -374,6 +375,14 @@ def read_answers(path: Path) -> Answers:
         return Answers(arrays["ids"], labels, arrays["rejected"])
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise records.WorkdirError(f"{path} is damaged: {error}") from error
+
+
+def _unknown(name: str, names: Names) -> str:
+    """Why it is not known which picture a name is of."""
+    alike = names.alike(name)
+    if not alike:
+        return f"{name!r} was never asked for"
+    return f"{name!r} may be {' or '.join(alike)}: it is to have its folder before it"
 
 
 def _row(labels: Truth, row: int) -> Truth:

@@ -5,10 +5,13 @@ import hashlib
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from jalpose.data.files import files_below
+from jalpose.data.source import DataError
 from jalpose.oracles.oracle import LabelsError
 from jalpose.tasks.exchange import (
     Exchange,
@@ -51,32 +54,52 @@ class Names:
 
     Args:
       requests: of all cycles; of an example asked for twice, the later.
+      files: of all examples, whether handed out or not: with `oracle.copy=none` those
+        are their names.
     """
 
-    def __init__(self, requests: Sequence[Request]):
+    def __init__(self, requests: Sequence[Request], files: Collection[str] = ()):
         self.requests = {one.id: one for one in requests}
         self._whole = {one.name: one.id for one in requests}
-        ends: dict[str, set[int]] = {}
-        for one in requests:
-            ends.setdefault(PurePosixPath(one.name).name, set()).add(one.id)
-        self._ends = ends
+        self._ends: dict[str, list[str]] = {}
+        for name in self._whole:
+            self._ends.setdefault(PurePosixPath(name).name, []).append(name)
+        self._files = frozenset(files) - self._whole.keys()
 
     def find(self, name: str) -> int | None:
         """The example of a picture, whatever folder a tool puts before its name.
 
         None where there is none, or several.
         """
-        name = name.replace("\\", "/")
-        if name in self._whole:
-            return self._whole[name]
-        end = PurePosixPath(name.rpartition("?d=")[2]).name
-        for one in (end, _UPLOADED.sub("", end)):
-            found = self._ends.get(one, set())
-            if len(found) == 1:
-                return next(iter(found))
-        if name.isdigit() and int(name) in self.requests:
+        found = self.alike(name)
+        if len(found) == 1:
+            return self._whole[found[0]]
+        if name.isascii() and name.isdigit() and int(name) in self.requests:
             return int(name)
         return None
+
+    def alike(self, name: str) -> list[str]:
+        """Names that a tool may have put folders before, or taken them from.
+
+        Of `a/1.jpg` that is `photos/a/1.jpg` and `1.jpg`, and never `b/1.jpg`.
+        """
+        path = PurePosixPath(name.replace("\\", "/").rpartition("?d=")[2])
+        for start in range(len(path.parts)):
+            one = str(PurePosixPath(*path.parts[start:]))
+            if one in self._whole:
+                return [one]
+            if one in self._files:
+                return []  # of an image that was not handed out
+        if path.name in self._ends:
+            return [one for one in self._ends[path.name] if _agree(one, path)]
+        return self._ends.get(_UPLOADED.sub("", path.name), [])
+
+
+def _agree(name: str, path: PurePosixPath) -> bool:
+    """Are two paths the same from their ends on, as far as both go?"""
+    ours, theirs = PurePosixPath(name).parts, path.parts
+    least = min(len(ours), len(theirs))
+    return ours[-least:] == theirs[-least:]
 
 
 def read_folder(
@@ -100,9 +123,12 @@ def read_folder(
     statements: list[Statement] = []
     files: list[Path] = []
     problems: list[str] = []
-    for path in sorted(folder.rglob("*")):
-        name = PurePosixPath(path.relative_to(folder).as_posix())
-        if not path.is_file() or _hidden(name):
+    for name in map(PurePosixPath, _below(folder)):
+        path = folder / name
+        if _hidden(name):
+            continue
+        if not path.is_file():
+            problems.append(f"{name}: it is a link that leads nowhere, or no file")
             continue
         found: list[Statement] = []
         with contextlib.ExitStack() as stack:
@@ -119,6 +145,16 @@ def read_folder(
             f"{folder} holds what cannot be read:\n  " + "\n  ".join(problems[:10])
         )
     return statements, files
+
+
+def _below(folder: Path) -> list[str]:
+    """Files of a folder, by their paths; it may not be there."""
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(files_below(folder), key=lambda name: PurePosixPath(name).parts)
+    except DataError as error:
+        raise LabelsError(str(error)) from error
 
 
 def _statements(
@@ -153,7 +189,7 @@ def _members(
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)  # it leads nowhere out of the folder
-    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
         problems.append(f"{name}: the archive is damaged, or locked: {error}")
         return
     for member in sorted(folder.rglob("*")):

@@ -17,6 +17,7 @@ from jalpose.tasks.labels import Predicted, Truth
 
 # Beginnings of image files.
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # beginnings of texts in it
 REJECTED = "rejected"  # first line of a list of those that nobody can label
 
 
@@ -148,14 +149,21 @@ def is_image(path: Path) -> bool:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file; "" where it holds none."""
+    """The text of a file; "" where it holds none.
+
+    Raises:
+      UnreadableError: it is text in another encoding than UTF-8.
+    """
     data = path.read_bytes()
-    if b"\0" in data[:4096]:
+    if b"\0" in data[:4096] and not data.startswith(_UTF16):
         return ""
     try:
         return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return ""
+    except UnicodeDecodeError as error:
+        raise UnreadableError(
+            f'it is no UTF-8 ({error}): where it is a table, save it as "CSV UTF-8"; '
+            "where it is no labels, take it out"
+        ) from error
 
 
 def read_rejected(text: str) -> list[Returned] | None:
@@ -170,16 +178,26 @@ def read_rejected(text: str) -> list[Returned] | None:
     ]
 
 
+def separator(line: str) -> str:
+    """What stands between the cells of a table whose first line this is.
+
+    Spreadsheets of countries that write decimals with commas separate by semicolons.
+    """
+    return ";" if line.count(";") > line.count(",") else ","
+
+
 def read_table(text: str) -> tuple[list[str], list[dict[str, str]]] | None:
     """Columns and rows of a CSV, commas or semicolons between them; None: it is none.
 
     Columns are in small letters, without spaces round them. Rows that are too short
     have empty cells.
+
+    Raises:
+      UnreadableError: a row has more cells than there are columns.
     """
     if not text or text.lstrip()[:1] in ("{", "[", "<"):
         return None
-    first = text.partition("\n")[0]
-    mark = ";" if first.count(";") > first.count(",") else ","
+    mark = separator(text.partition("\n")[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     try:
         lines = [line for line in reader if any(cell.strip() for cell in line)]
@@ -188,6 +206,12 @@ def read_table(text: str) -> tuple[list[str], list[dict[str, str]]] | None:
     if not lines:
         return None
     names = [cell.strip().lower() for cell in lines[0]]
+    for line in lines[1:]:
+        if any(cell.strip() for cell in line[len(names) :]):
+            raise UnreadableError(
+                f"the row {mark.join(line)} has {len(line)} cells, and there are "
+                f"{len(names)} columns: put cells with a {mark!r} in them in quotes"
+            )
     rows = [
         {
             name: line[place].strip() if place < len(line) else ""

@@ -30,13 +30,7 @@ from jalpose.data.source import DataError
 Outputs = dict[str, Any]
 Look = Callable[[str, Sequence[str]], Looked]  # folder, files -> what was found
 
-# fmt: off
-ENDINGS = (
-    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
-    ".ppm", ".pgm",
-)
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
-# fmt: on
 
 
 class Place(NamedTuple):
@@ -86,28 +80,6 @@ def check_there(place: Place) -> str:
             f"--images={place.images}: there is no such folder or file ({path})"
         )
     return path
-
-
-def files_below(path: str) -> list[str]:
-    """Image files in a folder and below it, by name, relative to it.
-
-    Hidden files and folders are not looked at.
-
-    Raises:
-      DataError: there is none.
-    """
-    files = []
-    for above, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                file = os.path.relpath(os.path.join(above, name), path)
-                files.append(file.replace(os.sep, "/"))
-    if not files:
-        raise DataError(
-            f"No image in {path!r}: looked for files ending in {', '.join(ENDINGS)}"
-        )
-    return files
 
 
 def as_dataset(source, truth: Mapping[str, np.ndarray], windows: np.ndarray) -> Dataset:

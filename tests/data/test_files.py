@@ -18,7 +18,7 @@ def refuse(monkeypatch, name, where):
 
     def refusing(path, *arguments, **options):
         if os.fspath(path) == os.fspath(where):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", os.fspath(path))
         return usual(path, *arguments, **options)
 
     monkeypatch.setattr(os, name, refusing)
@@ -52,3 +52,39 @@ def test_a_data_folder_that_may_not_be_read(tmp_path, monkeypatch):
     for find in (lambda f: lsp.find_joints_file("lsp", f), mpii.find_annotation):
         with pytest.raises(DataError, match=REFUSED):
             find(str(tmp_path))
+
+
+def test_links_to_folders_are_followed_and_no_circle_is_walked(tmp_path):
+    photos, disk = tmp_path / "photos", tmp_path / "disk"
+    for path in (photos / "b/1.jpg", photos / ".no/1.jpg", disk / "2.JPG"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for name, target in (("a", disk), ("c", disk), ("d", photos / "b"), ("e", ".")):
+        (photos / name).symlink_to(target)
+    (disk / "up").symlink_to(tmp_path)
+    assert files.images_below(photos) == ["a/2.JPG", "b/1.jpg"]
+
+
+def test_a_folder_below_that_may_not_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / "below").mkdir()
+    refuse(monkeypatch, "scandir", tmp_path / "below")
+    with pytest.raises(DataError, match=rf"below' {REFUSED}"):
+        files.images_below(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path):
+    open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.jpg"), "wb").close()
+    with pytest.raises(DataError, match=r"'caf.udce9.jpg' .*not UTF-8: rename it"):
+        files.images_below(tmp_path)
+
+
+def test_pictures_of_other_kinds_are_told(tmp_path, caplog):
+    (tmp_path / "1.HEIC").touch()
+    with pytest.raises(DataError, match=r"there are 1 .heic: save them as JPEG"):
+        files.images_below(tmp_path)
+    (tmp_path / "2.jpg").touch()
+    assert files.images_below(tmp_path) == ["2.jpg"]
+    assert "1 images are taken, and other pictures are not read (1 .heic)" in (
+        caplog.text
+    )

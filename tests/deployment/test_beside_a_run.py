@@ -11,7 +11,7 @@ from jalpose.deployment.export import export
 from jalpose.deployment.options import Export, Model, Prediction, Selection
 from jalpose.deployment.predict import predict
 from jalpose.deployment.select import select
-from jalpose.loop import checkpoints
+from jalpose.loop import saved_models
 from jalpose.loop.run import load_dataset
 from jalpose.models.registry import MODELS
 from jalpose.oracles.handout import read_index
@@ -105,7 +105,7 @@ def test_a_run_that_has_no_model_yet_is_refused_by_name(
 ):
     shutil.rmtree(workdir / "checkpoints/models/00")
     match = f"no model is saved in {workdir} yet"
-    with locks.hold(workdir), pytest.raises(checkpoints.CheckpointError, match=match):
+    with locks.hold(workdir), pytest.raises(saved_models.CheckpointError, match=match):
         use(command, laid, workdir, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -162,7 +162,7 @@ def test_what_the_run_asks_people_for_is_not_asked_for_again(laid, workdir, tmp_
 def test_a_model_whose_choices_are_not_recorded_is_refused_by_name(
     laid, workdir, tmp_path
 ):
-    checkpoints.save_model(workdir, 1, trained.variables())
+    saved_models.save_model(workdir, 1, trained.variables())
     with pytest.raises(records.WorkdirError, match=r"choice of cycle 0 in .* is not"):
         use("select", laid, workdir, tmp_path / "out")
     choose(workdir, 0, load_dataset(trained.config_of(laid)).pool[:1])

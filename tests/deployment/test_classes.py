@@ -14,7 +14,7 @@ from jalpose.deployment import export as exporting
 from jalpose.deployment.options import Export, Model, Prediction, Selection
 from jalpose.deployment.predict import predict
 from jalpose.deployment.select import select
-from jalpose.loop import checkpoints, configs
+from jalpose.loop import configs, saved_models
 from jalpose.models.registry import MODELS
 from jalpose.models.resnet import ResNetOptions
 from jalpose.runtime import provenance
@@ -51,7 +51,7 @@ def root(tmp_path_factory):
     network = classes.Pixels(num_outputs=len(CLASSES))
     blank = jnp.zeros((1, 16, 16, 3))
     weights = jax.jit(network.init)(jax.random.key(1), blank)
-    checkpoints.save_model(folder / "run", 0, jax.tree.map(np.asarray, weights))
+    saved_models.save_model(folder / "run", 0, jax.tree.map(np.asarray, weights))
     own_photos.write_images(folder / "new", ["a.png", "b/c.png", "d.png", "e.png"])
     (folder / "new" / "empty.png").write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:

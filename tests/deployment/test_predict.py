@@ -13,7 +13,8 @@ from PIL import Image
 from jalpose.data.source import DataError
 from jalpose.deployment.options import Model, Prediction
 from jalpose.deployment.predict import predict
-from jalpose.loop.checkpoints import CheckpointError
+from jalpose.loop import saved_models
+from jalpose.loop.saved_models import CheckpointError
 from jalpose.models.registry import MODELS
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
@@ -212,9 +213,8 @@ def test_nothing_is_written_over(root, tmp_path):
 
 def test_a_network_that_has_diverged_is_told(root, tmp_path):
     shutil.copytree(root / "run", tmp_path / "run")
-    from jalpose.loop import checkpoints
 
     weights = trained.variables()
     weights["params"]["maps1"]["bias"] = np.full(4, np.nan, np.float32)
-    checkpoints.save_model(tmp_path / "run", 0, weights)
+    saved_models.save_model(tmp_path / "run", 0, weights)
     refused(root, tmp_path, FloatingPointError, "not finite", workdir=tmp_path / "run")

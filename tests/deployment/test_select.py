@@ -12,7 +12,7 @@ from PIL import Image
 from jalpose.acquisition import registry as methods
 from jalpose.deployment.options import Model, Selection
 from jalpose.deployment.select import select
-from jalpose.loop import checkpoints
+from jalpose.loop import saved_models
 from jalpose.loop.run import load_dataset, run_one
 from jalpose.models.registry import MODELS
 from jalpose.oracles.handout import read_index
@@ -193,7 +193,7 @@ def test_weights_that_another_method_needs_do_no_harm(root, tmp_path):
     """A run with a head chooses by a method without one."""
     shutil.copytree(root / "run", tmp_path / "run")
     weights = {**trained.variables(), "head": {"w": np.zeros(3, np.float32)}}
-    checkpoints.save_model(tmp_path / "run", 0, weights)
+    saved_models.save_model(tmp_path / "run", 0, weights)
     found = {"method": "coreset", "budget": 3, "workdir": tmp_path / "run"}
     perform(root, tmp_path / "out", root / "nëw images", **found)
     assert len(rows_of(tmp_path / "out")) == 3

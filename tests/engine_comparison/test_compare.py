@@ -26,7 +26,7 @@ from jalpose.engine_comparison import (
     session,
 )
 from jalpose.engine_comparison.options import Options
-from jalpose.loop import checkpoints, context
+from jalpose.loop import context, saved_models
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.models.registry import MODELS
 from jalpose.report import canvas, engine_plots
@@ -76,7 +76,7 @@ def lay_run(workdir, changes=None, cycles=(0,)):
     config = small.configure(changes)
     records.write_config(workdir, provenance.describe(plain(config)))
     for cycle in cycles:
-        checkpoints.save_model(workdir, cycle, small.flat_variables())
+        saved_models.save_model(workdir, cycle, small.flat_variables())
     return workdir
 
 
@@ -446,7 +446,7 @@ def test_what_does_not_change_the_model_may_differ(tmp_path):
 
 def test_a_run_without_a_model_is_refused(tmp_path):
     lay_run(tmp_path, cycles=())
-    with pytest.raises(checkpoints.CheckpointError, match=r"no model is saved .* yet"):
+    with pytest.raises(saved_models.CheckpointError, match=r"no model is saved .* yet"):
         compare(tmp_path)
 
 

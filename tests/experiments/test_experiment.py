@@ -27,7 +27,7 @@ from jalpose.experiments.plan import (
     parse_shard,
     with_bases,
 )
-from jalpose.loop import advance, checkpoints, configs, run
+from jalpose.loop import advance, configs, run, saved_models
 from jalpose.loop.context import make_context
 from jalpose.loop.programs import Programs
 from jalpose.report import printed
@@ -136,7 +136,7 @@ def results(found, unit):
                 (part or {}).pop(key, None)
         lines.append(line)
     models = [
-        jax.tree.map(lambda leaf: leaf.tobytes(), checkpoints.load_model(folder, n))
+        jax.tree.map(lambda leaf: leaf.tobytes(), saved_models.load_model(folder, n))
         for n in range(len(lines))
     ]
     return kept, lines, models
@@ -444,7 +444,7 @@ def test_finished_with_runs_on_all_labels_it_is_given_more_of_everything(
 def make_no_context(patch):
     """Nothing is loaded nor built for the runs, which `run_one` stands in for."""
     patch.setattr(loop, "make_context", lambda *_, **__: None)
-    patch.setattr(checkpoints, "load_model", lambda *_: None)
+    patch.setattr(saved_models, "load_model", lambda *_: None)
 
 
 def test_it_does_not_wait_for_a_base_model_nor_for_one_that_diverged(

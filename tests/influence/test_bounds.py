@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jalpose import bounds as command
 from jalpose.influence import session
 from jalpose.influence.options import Options
-from jalpose.loop import checkpoints, configs, run
+from jalpose.loop import configs, run, saved_models
 from jalpose.loop.context import make_context
 from jalpose.loop.finished import state_of
 from jalpose.report import bounds_plots, bounds_tables
@@ -98,7 +98,7 @@ def dense(workdir, cycle, damping):
     labels = data.truth["class"]
 
     def gradients(number, ids, loss):
-        variables = checkpoints.load_model(workdir, number)
+        variables = saved_models.load_model(workdir, number)
         wide = jax.tree.map(lambda v: np.asarray(v, np.float64), variables)
         flat, back = ravel_pytree(wide.pop("params"))
         images = np.asarray(classes.images(ids), np.float64)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from jalpose.loop import advance, checkpoints
+from jalpose.loop import advance, saved_models, saved_states
 from tests.support import small
 
 CLOCK = {"seconds": 1.0}
@@ -17,7 +17,7 @@ def saved(folder):
     """A context, and two states of it saved in `folder`: their steps."""
     context = small.flat_context()
     state, steps = advance.start(context), []
-    store = checkpoints.StateStore(folder)
+    store = saved_states.StateStore(folder)
     for number in (1, 2):
         state, _ = advance.advance(state, context)
         store.save(number, state, CLOCK)
@@ -27,7 +27,7 @@ def saved(folder):
 
 
 def restored(folder, context):
-    store = checkpoints.StateStore(folder)
+    store = saved_states.StateStore(folder)
     found = store.restore(context)
     store.close()
     return found
@@ -59,7 +59,7 @@ def test_of_a_damaged_state_the_one_before_is_used(harm, tmp_path):
     assert (number, int(state.phase.train.step)) == (1, steps[0])
     # Nothing is thrown away, and its number is free again.
     assert (tmp_path / "checkpoints/damaged_state_2").is_dir()
-    store = checkpoints.StateStore(tmp_path)
+    store = saved_states.StateStore(tmp_path)
     state, _ = advance.advance(state, context)
     store.save(2, state, CLOCK)
     store.close()
@@ -90,20 +90,20 @@ def weights(value):
 
 
 def test_a_model_written_anew_while_it_is_read_is_read_as_one_of_both(tmp_path):
-    checkpoints.save_model(tmp_path, 0, weights(0.0))
+    saved_models.save_model(tmp_path, 0, weights(0.0))
 
     def write():
         for value in range(1, 6):
-            checkpoints.save_model(tmp_path, 0, weights(float(value)))
+            saved_models.save_model(tmp_path, 0, weights(float(value)))
 
     writer, found = threading.Thread(target=write), []
     writer.start()
     while writer.is_alive() or not found:
-        model = checkpoints.load_model(tmp_path, 0)
+        model = saved_models.load_model(tmp_path, 0)
         found.append({*np.unique(model["a"]), *np.unique(model["b"]["c"])})
     writer.join()
     assert {len(values) for values in found} == {1}
-    assert checkpoints.load_model(tmp_path, 0)["a"][0, 0] == 5
+    assert saved_models.load_model(tmp_path, 0)["a"][0, 0] == 5
     assert [path.name for path in (tmp_path / "checkpoints/models").iterdir()] == ["00"]
 
 
@@ -111,38 +111,38 @@ def test_a_model_written_anew_while_it_is_read_is_read_as_one_of_both(tmp_path):
 def test_what_was_replaced_in_the_middle_of_reading_is_read_again(
     half, tmp_path, monkeypatch
 ):
-    checkpoints.save_model(tmp_path, 0, weights(0.0))
-    load, times = checkpoints._load, []
+    saved_models.save_model(tmp_path, 0, weights(0.0))
+    load, times = saved_models._load, []
 
     def slow(path):
         times.append(path)
         if len(times) > 1:
             return load(path)
-        checkpoints.save_model(tmp_path, 0, weights(1.0))
+        saved_models.save_model(tmp_path, 0, weights(1.0))
         if half == "raises":
             raise FileNotFoundError("a part that is gone")
         return {**weights(1.0), "a": weights(0.0)["a"]}
 
-    monkeypatch.setattr(checkpoints, "_load", slow)
-    assert np.unique(checkpoints.load_model(tmp_path, 0)["a"]) == [1.0]
+    monkeypatch.setattr(saved_models, "_load", slow)
+    assert np.unique(saved_models.load_model(tmp_path, 0)["a"]) == [1.0]
     assert len(times) == 2
 
 
 def test_a_model_that_is_not_finished_is_none(tmp_path):
-    checkpoints.save_model(tmp_path, 0, weights(0.0))
+    saved_models.save_model(tmp_path, 0, weights(0.0))
     models = tmp_path / "checkpoints/models"
     for name in ("01.orbax-checkpoint-tmp-7", "01.new", "00.old"):
         shutil.copytree(models / "00", models / name)
-    assert checkpoints.saved_models(tmp_path) == [0]
-    assert checkpoints.newest_model(tmp_path) == 0
-    with pytest.raises(checkpoints.CheckpointError, match="no model of cycle 1"):
-        checkpoints.load_model(tmp_path, 1)
+    assert saved_models.cycles(tmp_path) == [0]
+    assert saved_models.newest_model(tmp_path) == 0
+    with pytest.raises(saved_models.CheckpointError, match="no model of cycle 1"):
+        saved_models.load_model(tmp_path, 1)
 
 
 def test_a_damaged_model_is_named(tmp_path):
-    checkpoints.save_model(tmp_path, 0, weights(0.0))
+    saved_models.save_model(tmp_path, 0, weights(0.0))
     for path in (tmp_path / "checkpoints/models/00").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(checkpoints.CheckpointError, match=r"cycle 0 at .* is damaged"):
-        checkpoints.load_model(tmp_path, 0)
+    with pytest.raises(saved_models.CheckpointError, match=r"cycle 0 at .* is damaged"):
+        saved_models.load_model(tmp_path, 0)

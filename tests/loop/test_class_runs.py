@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jalpose.loop import advance, checkpoints, configs, run
+from jalpose.loop import advance, configs, run, saved_states
 from jalpose.loop.context import make_context
 from jalpose.loop.events import Finished, Passed, Selected
 from jalpose.loop.state import Training
@@ -80,7 +80,7 @@ def kept(state):
 
 
 def save(folder, number, state):
-    store = checkpoints.StateStore(folder)
+    store = saved_states.StateStore(folder)
     store.save(number, state, CLOCK)
     store.close()
 
@@ -89,7 +89,7 @@ def assert_resumes(method, tmp_path):
     states = {}
     context = context_of(method)
     context = context.with_journals(
-        functools.partial(checkpoints.open_journal, tmp_path / "journal")
+        functools.partial(saved_states.open_journal, tmp_path / "journal")
     )
     events = run_through(
         context, keep=lambda number, state: states.update({number: kept(state)})
@@ -101,10 +101,10 @@ def assert_resumes(method, tmp_path):
         where.append(kinds.index(Passed) + 1)
     for number in sorted(set(where)):  # a first pass may be the last
         again = context_of(method).with_journals(
-            functools.partial(checkpoints.open_journal, tmp_path / f"again{number}")
+            functools.partial(saved_states.open_journal, tmp_path / f"again{number}")
         )
         save(tmp_path / str(number), number, states[number])
-        store = checkpoints.StateStore(tmp_path / str(number))
+        store = saved_states.StateStore(tmp_path / str(number))
         _, state, _ = store.restore(again)
         store.close()
         found = [e for e in run_through(again, state) if not isinstance(e, Passed)]

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from jalpose.loop import advance, checkpoints
+from jalpose.loop import advance, saved_states
 from jalpose.loop.context import RunContext
 from jalpose.loop.events import (
     Finished,
@@ -63,9 +63,9 @@ class Trace:
         if (workdir / JOURNALS).exists():
             shutil.copytree(workdir / JOURNALS, again / JOURNALS)
         context = context.with_journals(
-            functools.partial(checkpoints.open_journal, again)
+            functools.partial(saved_states.open_journal, again)
         )
-        store = checkpoints.StateStore(workdir)
+        store = saved_states.StateStore(workdir)
         restored, state, clock = store.restore(context)
         store.close()
         assert restored == number and clock == CLOCK
@@ -97,14 +97,14 @@ def quick_restore():
 def trace(tmp_path_factory, quick_restore):
     workdir = tmp_path_factory.mktemp("run")
     context = small.flat_context(
-        journals=functools.partial(checkpoints.open_journal, workdir)
+        journals=functools.partial(saved_states.open_journal, workdir)
     )
     found = Trace(context, tmp_path_factory.mktemp("states"), [], [])
     state = advance.start(context)
     while not found.of(Finished):
         number = len(found.states)
         found.states.append(flat(state))
-        store = checkpoints.StateStore(found.folder / str(number))
+        store = saved_states.StateStore(found.folder / str(number))
         store.save(number, state, CLOCK)
         store.close()
         if (workdir / JOURNALS).exists():

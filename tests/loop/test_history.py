@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import pytest
 
-from jalpose.loop import advance, checkpoints, run
+from jalpose.loop import advance, compatibility, run, saved_models, saved_states
 from jalpose.loop.state import Measuring, Training
 from jalpose.oracles.simulated import SimulatedOracle
 from jalpose.runtime import sharding
@@ -156,7 +156,7 @@ def test_a_run_of_the_version_before_is_gone_on_with_to_the_same_end(
 @pytest.mark.parametrize("name", PHASES)
 def test_its_state_is_taken_over_with_labels_asked_for_anew(name, old):
     context = small.context(CHANGES)
-    store = checkpoints.StateStore(old(name))
+    store = saved_states.StateStore(old(name))
     number, state, clock = store.restore(context)
     store.close()
     assert number > 0 and clock["seconds"] > 0
@@ -175,9 +175,9 @@ def test_labels_that_are_not_to_be_had_again_are_an_error(old):
             return None
 
     context = small.context(CHANGES, oracle=Gone(small.dataset()))
-    store = checkpoints.StateStore(old("training"))
+    store = saved_states.StateStore(old("training"))
     with pytest.raises(
-        checkpoints.CheckpointError, match="no labels of the 8 examples"
+        saved_models.CheckpointError, match="no labels of the 8 examples"
     ):
         store.restore(context)
     store.close()
@@ -187,10 +187,14 @@ def test_a_finished_run_of_the_version_before_is_started_from(old, archive):
     """`config.base` names it: its network is of the same config."""
     workdir = old("whole")
     config = small.configure(CHANGES)
-    found = run.model_differences(records.read_config(workdir)["config"], config)
+    found = compatibility.model_differences(
+        records.read_config(workdir)["config"], config
+    )
     assert found == []
     other = small.configure({**CHANGES, "model.channels": 8, "heatmap.sigma": 2.0})
-    found = run.model_differences(records.read_config(workdir)["config"], other)
+    found = compatibility.model_differences(
+        records.read_config(workdir)["config"], other
+    )
     assert found == ["heatmap.sigma: 1.75 -> 2.0", "model.channels: 4 -> 8"]
 
 
@@ -237,10 +241,10 @@ def test_a_measure_is_known_by_its_old_name(old, then):
     for measure in now.values():
         config = small.configure({**CHANGES, "acquisition.ensemble.measure": measure})
         if measure == now[then]:
-            run.refuse_another_config(config, workdir)
+            compatibility.refuse_another_config(config, workdir)
         else:
             with pytest.raises(records.WorkdirError, match=r"ensemble\.measure"):
-                run.refuse_another_config(config, workdir)
+                compatibility.refuse_another_config(config, workdir)
 
 
 def test_options_of_methods_that_are_not_run_make_no_difference(old):
@@ -257,7 +261,7 @@ def test_options_of_methods_that_are_not_run_make_no_difference(old):
     changes = {"acquisition.learning_loss.margin": 2.0}
     config = small.configure({**CHANGES, **changes})
     assert "abandoned" not in json.dumps(plain(config))
-    run.refuse_another_config(config, workdir)
+    compatibility.refuse_another_config(config, workdir)
     # Of a method that is run, beside or instead, they do.
     for key in ("method", "compare"):
 
@@ -269,7 +273,7 @@ def test_options_of_methods_that_are_not_run_make_no_difference(old):
 
         rewrite(workdir, use)
         with pytest.raises(records.WorkdirError, match=r"eglpp\.neighbours: 77 -> 4"):
-            run.refuse_another_config(config, workdir)
+            compatibility.refuse_another_config(config, workdir)
         rewrite(workdir, lambda config: config["acquisition"].update(method="ensemble"))
 
 
@@ -277,4 +281,4 @@ def test_another_task_than_of_old_is_refused(old):
     config = small.configure(CHANGES)
     config.task = "classification"
     with pytest.raises(records.WorkdirError, match='task: "pose" -> "classification"'):
-        run.refuse_another_config(config, old("training"))
+        compatibility.refuse_another_config(config, old("training"))

@@ -174,7 +174,7 @@ def test_a_journal_of_other_weights_is_not_used(tmp_path, reference):
 
 def test_a_journal_left_behind_is_removed_in_the_next_cycle(tmp_path, reference):
     folder = tmp_path / "checkpoints" / "journal" / "cycle_00"
-    remove, left = run.checkpoints.remove_journals, []
+    remove, left = run.saved_states.remove_journals, []
 
     def killed(workdir, before):
         if before:
@@ -183,7 +183,7 @@ def test_a_journal_left_behind_is_removed_in_the_next_cycle(tmp_path, reference)
         remove(workdir, before)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.checkpoints, "remove_journals", killed)
+        patch.setattr(run.saved_states, "remove_journals", killed)
         with pytest.raises(Killed):
             perform(tmp_path)
     assert left == [True] and folder.exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jalpose.evaluation import measures
-from jalpose.loop import advance, checkpoints, run
+from jalpose.loop import advance, run, saved_states
 from jalpose.loop.events import Finished, LabelsCame, Measured, Selected, Trained
 from jalpose.loop.state import AwaitingLabels, CycleState, Scoring
 from jalpose.oracles.oracle import Answers
@@ -272,7 +272,7 @@ def test_a_method_is_given_the_answers():
 
 def test_answers_are_kept_in_checkpoints(tmp_path):
     state = after(People(shift=2.0))
-    store = checkpoints.StateStore(tmp_path)
+    store = saved_states.StateStore(tmp_path)
     store.save(1, state, CLOCK)
     # Restored, nobody is asked: whoever labels may have closed by then.
     closed = context(People())
@@ -304,7 +304,7 @@ def test_other_answers_are_another_fingerprint():
 
 
 def test_a_journal_of_other_answers_is_discarded(tmp_path):
-    open_journal = functools.partial(checkpoints.open_journal, tmp_path)
+    open_journal = functools.partial(saved_states.open_journal, tmp_path)
     variables, found = small.flat_variables(), context(People(), journals=open_journal)
     state = after(People())
     ours = found.journal(state, variables)
@@ -322,7 +322,7 @@ def test_nothing_bought_leaves_no_trace_in_the_fingerprint(tmp_path):
     found = small.flat_context(changes, base=small.flat_variables())
     state, _ = small.advance_until(advance.start(found), found, LabelsCame)
     assert state.answers == {} and len(state.labelled) == 40
-    store = checkpoints.StateStore(tmp_path)
+    store = saved_states.StateStore(tmp_path)
     store.save(1, state, CLOCK)
     _, again, _ = store.restore(found)
     store.close()
@@ -395,7 +395,7 @@ def test_the_run_ends_as_others_do(finished):
     workdir, _, people = finished
     again = perform(workdir, people)
     assert "already finished" in again and "waiting" not in again
-    store = checkpoints.StateStore(workdir)
+    store = saved_states.StateStore(workdir)
     _, state, _ = store.restore(context(people))
     store.close()
     assert isinstance(advance.advance(state, context(people))[1], Finished)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jalpose.loop import cautions, checkpoints, programs, run
+from jalpose.loop import cautions, programs, run, saved_models
 from jalpose.loop.conclusion import conclude
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.runtime import hosts, provenance, sharding
@@ -208,12 +208,12 @@ def test_the_model_of_every_cycle_is_kept_and_has_its_metrics(finished):
     workdir, _ = finished
     found, passes = small.context(), small.context().passes
     for line in records.read_cycles(workdir):
-        model = checkpoints.load_model(workdir, line["cycle"])
+        model = saved_models.load_model(workdir, line["cycle"])
         whole = sharding.replicate(passes.mesh, model)
         metrics, _ = found.evaluator.evaluate(passes, whole, Meter())
         assert metrics == line["metrics"]
-    with pytest.raises(checkpoints.CheckpointError, match="no model of cycle 3"):
-        checkpoints.load_model(workdir, 3)
+    with pytest.raises(saved_models.CheckpointError, match="no model of cycle 3"):
+        saved_models.load_model(workdir, 3)
 
 
 def tensorboard_tags(folder):
@@ -380,7 +380,7 @@ def test_a_base_that_is_no_run_is_refused(tmp_path):
 def test_a_base_without_a_finished_base_model_is_refused(finished, tmp_path):
     record = records.read_config(finished[0])
     records.write_config(tmp_path / "begun", record)
-    with pytest.raises(checkpoints.CheckpointError, match="no model of cycle 0"):
+    with pytest.raises(saved_models.CheckpointError, match="no model of cycle 0"):
         perform(tmp_path / "run", {"base": os.fspath(tmp_path / "begun")})
 
 
@@ -469,7 +469,7 @@ def results(workdir):
         for line in records.read_cycles(workdir)
     ]
     models = [
-        jax.tree.map(lambda leaf: leaf.tobytes(), checkpoints.load_model(workdir, n))
+        jax.tree.map(lambda leaf: leaf.tobytes(), saved_models.load_model(workdir, n))
         for n in range(3)
     ]
     assert len(kept) == 6  # two selections, three arrays, and what the data are

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from jalpose.loop import advance, checkpoints
+from jalpose.loop import advance, saved_states
 from jalpose.loop.events import (
     Finished,
     LabelsCame,
@@ -63,7 +63,7 @@ def test_from_every_saved_state_the_next_one_is_the_same_to_the_bit(
     context = make(name)
     state, event, told, stages = advance.start(context), None, [], set()
     while not isinstance(event, Finished):
-        store = checkpoints.StateStore(tmp_path / str(len(told)))
+        store = saved_states.StateStore(tmp_path / str(len(told)))
         store.save(len(told), state, CLOCK)
         before, kept = flat(state), getattr(state.phase, "journal", None)
         state, event = advance.advance(state, context)

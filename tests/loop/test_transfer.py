@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalpose.loop import checkpoints, dry_run, run, transfer
-from jalpose.loop.checkpoints import CheckpointError
+from jalpose.loop import dry_run, run, saved_models, transfer
+from jalpose.loop.saved_models import CheckpointError
 from jalpose.models.registry import MODELS
 from jalpose.runtime import sharding
 from jalpose.runtime.screen import Screen
@@ -74,7 +74,7 @@ def assert_equal(one, other):
 def test_a_run_begins_with_all_layers_but_the_last(donor):
     config = config_of(donor)
     initial = transfer.initial_weights(config, donor.parent / "none")
-    theirs = checkpoints.load_model(donor, 1)  # the newest
+    theirs = saved_models.load_model(donor, 1)  # the newest
     begun, anew = (
         small.context({**BRIEF, "transfer": os.fspath(donor)}, initial=given)
         for given in (initial, None)
@@ -136,7 +136,7 @@ def test_a_run_goes_on_without_the_other_workdir(donor, tmp_path):
             perform(tmp_path / "killed", changes)
     shutil.rmtree(gone)
     perform(tmp_path / "killed", changes)
-    models = [checkpoints.load_model(tmp_path / n, 1) for n in ("whole", "killed")]
+    models = [saved_models.load_model(tmp_path / n, 1) for n in ("whole", "killed")]
     assert_equal(*models)
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jalpose.loop import advance, checkpoints, run
+from jalpose.loop import advance, run, saved_states
 from jalpose.loop.events import Finished, StageBegun, Trained
 from jalpose.loop.state import Done, Scoring, Training
 from jalpose.runtime import hosts, sharding
@@ -109,7 +109,7 @@ def test_an_error_that_comes_of_the_deletion_says_so(tmp_path, monkeypatch):
         shutil.rmtree(workdir)
         raise ValueError("pages of a store's trace")
 
-    monkeypatch.setattr(checkpoints.StateStore, "save", save)
+    monkeypatch.setattr(saved_states.StateStore, "save", save)
     with pytest.raises(records.WorkdirError, match="run was removed, or taken over"):
         perform(workdir, 1)
 

@@ -76,8 +76,27 @@ def test_an_empty_file_and_a_damaged_archive_are_refused(asked):
     spoilt[60] ^= 255
     path.write_bytes(spoilt)
     asked.refuses("export.zip: the archive is damaged")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", annotator.as_coco(asked.labelled)[1])
+    spoilt = bytearray(path.read_bytes())
+    spoilt[40:60] = bytes(20)
+    path.write_bytes(spoilt)
+    asked.refuses("export.zip: the archive is damaged")
     path.write_bytes(whole)
     assert len(asked.answers().ids) == 2
+
+
+def test_links_are_followed_and_one_that_leads_nowhere_is_refused(asked, tmp_path):
+    name, text = annotator.as_coco(asked.labelled)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / name).write_text(text, encoding="utf-8")
+    labels = asked.workdir / "labels"
+    labels.mkdir()
+    (labels / "a").symlink_to(tmp_path / "elsewhere")
+    (labels / "b.json").symlink_to(tmp_path / "none.json")
+    asked.refuses("b.json: it is a link that leads nowhere")
+    (labels / "b.json").unlink()
+    assert asked.answers().ids.tolist() == IDS.tolist()
 
 
 @pytest.mark.parametrize("count", [13, 15])
@@ -112,6 +131,14 @@ def test_labels_of_another_folder_were_never_asked_for(asked):
         text = text.replace(one.name, f"holiday {one.rank}.jpg")
     asked.bring("coco.json", text)
     asked.refuses("'holiday 1.jpg' was never asked for", "holiday 2.jpg")
+
+
+def test_a_name_without_its_folder_is_refused_where_two_have_it(tmp_path):
+    files = dict.fromkeys(("a/x.png", "b/x.png"), encoded("PNG"))
+    asked = Asked(tmp_path, files, copy="none")
+    name, text = annotator.as_coco(asked.labelled)
+    asked.bring(name, text.replace("a/x.png", "x.png"))
+    asked.refuses("'x.png' may be a/x.png or b/x.png")
 
 
 @pytest.mark.parametrize("tool", ["coco", "cvat", "label_studio"])

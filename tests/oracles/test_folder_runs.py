@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jalpose import command
-from jalpose.loop import checkpoints, configs, run
+from jalpose.loop import configs, run, saved_states
 from jalpose.loop.context import make_context
 from jalpose.loop.events import Finished, Waiting
 from jalpose.loop.finished import state_of as state_when
@@ -64,7 +64,7 @@ def perform(workdir, **changes):
 
 
 def state_of(workdir):
-    store = checkpoints.StateStore(workdir)
+    store = saved_states.StateStore(workdir)
     _, state, _ = store.restore(context_of(workdir))
     store.close()
     return state
@@ -353,7 +353,7 @@ def test_killed_between_taking_labels_and_saving_it_takes_them_again(
         def dies(*_):
             raise KeyboardInterrupt
 
-        patch.setattr(checkpoints.StateStore, "save", dies)
+        patch.setattr(saved_states.StateStore, "save", dies)
         with pytest.raises(KeyboardInterrupt):
             perform(waiting)
     assert (waiting / "labels_taken/cycle_00/answers.npz").is_file()

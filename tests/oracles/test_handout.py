@@ -227,8 +227,18 @@ def test_names_are_found_whatever_tools_put_before_them():
         "000012",
     ):
         assert names.find(name) == 12, name
-    for name in ("000012_other.png", "000014_a.png", "14", ""):
+    for name in ("000012_other.png", "000014_a.png", "14", "\N{SUPERSCRIPT TWO}", ""):
         assert names.find(name) is None
+
+
+def test_an_image_of_the_same_name_in_another_folder_is_not_taken_for_it():
+    asked = [read_request("a/1.jpg", 12), read_request("2.jpg", 13)]
+    names = Names(asked, ["a/1.jpg", "b/1.jpg", "2.jpg", "b/2.jpg"])
+    for name in ("a/1.jpg", "photos/a/1.jpg", "1.jpg", "up/0123abcd-1.jpg"):
+        assert names.find(name) == 12, name
+    assert names.find("photos/2.jpg") == 13
+    for name in ("b/1.jpg", "c/1.jpg", "photos\\b\\1.jpg", "b/2.jpg", "x/b/2.jpg"):
+        assert names.find(name) is None and not names.alike(name), name
 
 
 def read_request(name, example):

@@ -6,7 +6,6 @@ they were recorded before tasks had names; `task` gives them one.
 
 import json
 import pathlib
-from unittest import mock
 
 import numpy as np
 
@@ -20,8 +19,6 @@ def config():
     return json.loads(path.read_text("utf-8"))
 
 
-# As slow as the disk, and a hundred files are written.
-@mock.patch("os.fsync", new=lambda descriptor: None)
 def write_run(
     folder,
     method,

@@ -14,7 +14,7 @@ import numpy as np
 
 from jalpose.acquisition.method import Pool
 from jalpose.data.dataset import Labelled
-from jalpose.loop import advance, checkpoints, configs
+from jalpose.loop import advance, configs, saved_states
 from jalpose.loop import state as states
 from jalpose.loop.context import RunContext, make_context
 from jalpose.loop.events import Trained
@@ -387,7 +387,7 @@ def lay_ambush(patch, place, die):
         around(passes_module, "execute", before=lambda fn, *_: pass_name(fn) == what)
     elif kind == "save":
         around(
-            checkpoints.StateStore,
+            saved_states.StateStore,
             "save",
             before=lambda self, number, state, clock: isinstance(state.phase, what),
         )

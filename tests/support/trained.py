@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalpose.loop import checkpoints, configs
+from jalpose.loop import configs, saved_models
 from jalpose.models.hourglass import HourglassOptions
 from jalpose.runtime import provenance
 from jalpose.settings.differences import plain
@@ -56,7 +56,7 @@ def lay_mice(root, outputs=True, cycles=(0,), **changes):
         about["outputs"] = inference.outputs_of(load_dataset(config))
     records.write_config(root / "run", about)
     for cycle in cycles:
-        checkpoints.save_model(root / "run", cycle, variables())
+        saved_models.save_model(root / "run", cycle, variables())
     return root / "run", config
 
 

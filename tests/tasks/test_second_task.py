@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jalpose.acquisition.registry import METHODS, method_of
-from jalpose.loop import advance, checkpoints, configs, run
+from jalpose.loop import advance, configs, run, saved_states
 from jalpose.loop.context import make_context
 from jalpose.loop.events import LabelsCame, StepsTaken
 from jalpose.loop.programs import Programs
@@ -141,12 +141,12 @@ def test_it_resumes_to_the_bit_from_every_saved_state(squares, tmp_path):
         events.append(event)
         if isinstance(event, LabelsCame):  # in scoring the journal goes with it
             folder = tmp_path / f"{len(events)}"
-            store = checkpoints.StateStore(folder)
+            store = saved_states.StateStore(folder)
             store.save(len(events), state, {})
             store.close()
             whole.append((folder, len(events)))
     for folder, number in whole:
-        store = checkpoints.StateStore(folder)
+        store = saved_states.StateStore(folder)
         found, again, _ = store.restore(context_of(config))
         store.close()
         assert found == number

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jalpose.data.source import DataError
-from jalpose.loop import advance, checkpoints
+from jalpose.loop import advance, saved_states
 from jalpose.loop.configs import default
 from jalpose.loop.events import Finished, Selected, StepsTaken, Trained
 from jalpose.runtime import sharding
@@ -446,11 +446,11 @@ def test_too_few_to_hold_some_out_are_enough_where_none_is():
 def test_a_training_by_sgd_that_was_saved_goes_on_to_the_bit(tmp_path):
     context = small.flat_context({**ALL, "acquisition.method": "random"})
     state, _ = advance.advance(advance.start(context), context)
-    store = checkpoints.StateStore(tmp_path)
+    store = saved_states.StateStore(tmp_path)
     store.save(1, state, {"seconds": 1.0})
     store.close()
     whole, _ = small.advance_until(state, context, Trained)
-    store = checkpoints.StateStore(tmp_path)
+    store = saved_states.StateStore(tmp_path)
     _, found, _ = store.restore(context)
     store.close()
     trace = optax.tree_utils.tree_get(found.phase.train.opt_state, "trace")

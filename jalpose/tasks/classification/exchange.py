@@ -2,6 +2,7 @@
 
 <folder>/classes.csv   rank, id, name, class, rejected, guess, probability, file, score,
                        why: `class` is to be filled in, or `rejected` with any mark
+                       that is not 0, no or false
 
 What comes back is known by the name of the picture, in the column `name` (or `file`, or
 the number in `id`), or as that of an image file in a folder that is called as its class
@@ -45,6 +46,9 @@ _COLUMNS = (
     "score",
     "why",
 )
+
+
+_NO = ("", "0", "false", "no")  # in `rejected`: check boxes of spreadsheets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +138,12 @@ class ClassExchange:
 
     def _read_row(self, row: dict[str, str], name: str, number: int) -> Returned:
         where = f"line {number}"
-        if row.get(REJECTED):
+        if row.get(REJECTED, "").lower() not in _NO:
+            if row["class"]:
+                raise UnreadableError(
+                    f"{where}: {name!r} has the class {row['class']!r} and is rejected "
+                    f"({row[REJECTED]!r}): empty one of the two"
+                )
             return Returned(name, None, where, rejected=True)
         if not row["class"]:
             return Returned(name, None, where)

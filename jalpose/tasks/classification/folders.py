@@ -18,17 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jalpose.data import images
-from jalpose.data.files import is_file, is_folder
+from jalpose.data.files import ENDINGS, is_file, is_folder
 from jalpose.data.source import DataError
 from jalpose.runtime.seeds import stream_seed
 from jalpose.tasks.classification.annotations import Annotations, Shipped
 
-# fmt: off
-ENDINGS = (
-    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
-    ".ppm", ".pgm",
-)
-# fmt: on
 TRAIN, TESTS = "train", ("val", "valid", "validation", "test")
 WORDS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 # The last is in Caltech-101's BACKGROUND_Google.

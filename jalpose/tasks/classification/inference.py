@@ -29,14 +29,12 @@ from jalpose.tasks.classification.shapes import CLASSES as SHAPES
 from jalpose.tasks.classification.shipped import SHIPPED, middle_windows
 from jalpose.tasks.exchange import write_table
 from jalpose.tasks.inference import (
-    ENDINGS,
     Look,
     Opened,
     Outputs,
     Place,
     as_dataset,
     check_there,
-    files_below,
 )
 from jalpose.tasks.labels import Predicted
 
@@ -85,8 +83,8 @@ def open_images(
     """
     path = check_there(place)
     if files.is_folder(path):
-        folder, names = path, files_below(path)
-    elif path.lower().endswith(ENDINGS):
+        folder, names = path, files.images_below(path)
+    elif path.lower().endswith(files.ENDINGS):
         folder, names = os.path.dirname(path), [os.path.basename(path)]
     else:
         raise DataError(
@@ -103,12 +101,13 @@ def open_images(
         folder=folder,
         whole=np.ones(len(looked.files), bool),
         damaged=looked.damaged,
+        notes=looked.notes,
     )
 
 
 def named(outputs: Outputs) -> Dataset:
     """A data set of classes and no image."""
-    nothing = Looked("", (), np.zeros((0, 2), np.int32), (), (), {})
+    nothing = Looked("", (), np.zeros((0, 2), np.int32), (), {})
     return _dataset(nothing, outputs, 1.0)
 
 

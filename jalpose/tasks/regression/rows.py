@@ -9,6 +9,7 @@ import numpy as np
 
 from jalpose.data.source import DataError
 from jalpose.settings.checks import one_of
+from jalpose.tasks.exchange import separator
 
 _TOLD = 5  # problems of a file that are told one by one
 
@@ -49,7 +50,9 @@ def read_csv(
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file, strict=True)]
+            mark = separator(file.readline())
+            file.seek(0)
+            lines = list(csv.reader(file, delimiter=mark, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     if len(lines) < 2:

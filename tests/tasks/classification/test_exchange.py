@@ -58,11 +58,37 @@ def test_what_is_filled_in_is_read(table):
     assert other.rejected and other.label is None
 
 
+@pytest.mark.parametrize("no", ["0", "FALSE", "no", ""])
+def test_an_empty_check_box_rejects_nothing(table, no):
+    text = table.read_text()
+    text = text.replace("1.jpg,,,", f"1.jpg,dog,{no},")
+    table.write_text(text.replace("2.jpg,,,", "2.jpg,,TRUE,"))
+    one, other = read(table)
+    assert not one.rejected and one.label["class"] == 1 and other.rejected
+    table.write_text(text.replace("2.jpg,,,", "2.jpg,cat,TRUE,"))
+    with pytest.raises(UnreadableError, match=r"line 3: .*'cat' and is rejected"):
+        read(table)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_table_in_another_encoding_says_so(table, encoding):
+    table.write_bytes(table.read_text().replace("drawn", "süß").encode(encoding))
+    with pytest.raises(UnreadableError, match=r'no UTF-8 .*save it as "CSV UTF-8"'):
+        read(table)
+
+
 def test_a_spreadsheets_semicolons_and_capitals_are_read(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_bytes("\ufeffID;Class\r\n11;guinea pig\r\n".encode())
     (one,) = read(path)
     assert one.name == "11" and one.label["class"] == 2
+
+
+def test_a_row_of_more_cells_than_columns_is_refused(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("name,class\na, b.jpg,cat\n")
+    with pytest.raises(UnreadableError, match=r"a, b.jpg,cat has 3 cells.*2 columns"):
+        read(path)
 
 
 def test_an_unknown_class_is_named_with_its_line(table):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from jalpose.data.crops import crop_image
+from jalpose.data.files import ENDINGS
 from jalpose.data.source import DataError
 from jalpose.tasks.classification import folders
 from jalpose.tasks.classification.annotations import classes_of
@@ -62,7 +63,7 @@ def test_images_are_those_of_the_files(home):
         np.testing.assert_array_equal(dataset.image(example), expected)
 
 
-@pytest.mark.parametrize("ending", [*folders.ENDINGS, ".JPEG", ".PNG"])
+@pytest.mark.parametrize("ending", [*ENDINGS, ".JPEG", ".PNG"])
 def test_endings_of_images(home, ending):
     write_image(home / "ant" / f"other{ending}", 5)
     assert len(find(home)) == sum(COUNTS.values()) + 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jalpose.acquisition.registry import METHODS
-from jalpose.loop import advance, checkpoints, configs, data_check, run
+from jalpose.loop import advance, configs, data_check, run, saved_states
 from jalpose.loop.context import make_context
 from jalpose.loop.events import LabelsCame, StepsTaken
 from jalpose.loop.programs import Programs
@@ -158,12 +158,12 @@ def test_it_resumes_to_the_bit_from_every_saved_state(shapes, tmp_path):
         state, event = advance.advance(state, context)
         events.append(event)
         if isinstance(event, LabelsCame):  # in scoring the journal goes with it
-            store = checkpoints.StateStore(tmp_path / f"{len(events)}")
+            store = saved_states.StateStore(tmp_path / f"{len(events)}")
             store.save(len(events), state, {})
             store.close()
             whole.append(len(events))
     for number in whole:
-        store = checkpoints.StateStore(tmp_path / f"{number}")
+        store = saved_states.StateStore(tmp_path / f"{number}")
         found, again, _ = store.restore(context_of(config))
         store.close()
         assert found == number

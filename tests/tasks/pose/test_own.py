@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -83,10 +84,11 @@ def test_labels_of_a_pool_are_not_read(root):
     assert (found.truth["status"][found.pool] == ABSENT).all()
 
 
-def test_a_csv_of_boxes(root):
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_a_csv_of_boxes(root, mark):
     own_photos.write_images(root, POOL, seed=1)
     text = "file,x,y,w,h\npool/a.png,10,10,20,8\npool/a.png,30,10,8,20\n"
-    (root / "boxes.csv").write_text(text)
+    (root / "boxes.csv").write_text(text.replace(",", mark))
     found = load(root, pool="boxes.csv")
     assert [found.keys[i] for i in found.pool] == ["pool/a.png#1", "pool/a.png#2"]
     np.testing.assert_allclose(found.windows[found.pool[0]], [19.5, 13.5, 25])
@@ -140,6 +142,24 @@ def test_a_group_that_is_not_found_and_only_one(root):
         load(root, groups=r"video\d")
     with pytest.raises(DataError, match=r"8 labelled.*1 group|10 labelled.*1 group"):
         load(root, groups="day")
+
+
+def test_a_name_that_is_written_in_another_way_is_the_same_image(root):
+    labels = json.loads((root / "labels.json").read_text())
+    for one in labels["images"]:
+        one["file_name"] = f"./images//{one['file_name']}"
+    (root / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(DataError, match="nobody in it is left to label"):
+        load(root, pool="images")
+
+
+def test_accents_that_are_written_in_another_way_are_told(root):
+    labels = json.loads((root / "labels.json").read_text())
+    for one in labels["images"][:1]:
+        one["file_name"] = unicodedata.normalize("NFD", one["file_name"])
+    (root / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(DataError, match=r"there is 'ä00.png', with its accents"):
+        load(root, damaged="refuse")
 
 
 def test_skeletons_from_a_config(root):
@@ -220,6 +240,8 @@ def test_the_same_image_twice(root, caplog):
         ("file,x,y,w,h\na.png,1,1,0,5\n", "Line 2 of .*its box is empty"),
         ("file,x,y,w,h\na.png,1,1,-4,5\n", "Line 2 of .*its bbox is"),
         ("file,x,y,w,h\na.png,1,1\n", "Line 2 of .*it has 3 cells, not 5"),
+        ("file,x,y,w,h\na.png,1,1,2,2,5\n", "Line 2 of .*it has 6 cells, not 5"),
+        ("file;x;y;w;h\na.png;1,5;1;2;2\n", "Line 2 of .*could not convert .*1,5"),
         ("file,x,y,w,h\n../a.png,1,1,2,2\n", "Line 2 .*leads out of the images"),
         ("file,x,y,w,h\nz.png,1,1,2,2\n", "None of the images that .* names is there"),
         ("name,left\n", "is in none of the formats that are read: COCO"),

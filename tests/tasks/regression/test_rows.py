@@ -47,6 +47,8 @@ def test_a_csv_is_read_by_its_headings(tmp_path):
     other = rows.read_csv(path, target="area", inputs=("price",))
     np.testing.assert_allclose(other.targets, found[:, 0], rtol=1e-4)
     assert other.headings == ("price",)
+    path.write_text(path.read_text().replace(",", ";"))
+    np.testing.assert_array_equal(rows.read_csv(path).inputs, read.inputs)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def test_a_csv_is_read_by_its_headings(tmp_path):
         ("a,b\n1,2\n,4\n", "line 3 has nothing as a"),
         ("a,b\n1,nan\n", "line 2 has 'nan' as b"),
         ("a,b\n1,2\n3\n", "line 3 has 1 cells"),
+        ("a;b\n1;2,5\n", "line 2 has '2,5' as b"),
         ("a,b\n", "needs a line of headings and rows"),
         ("a,a\n1,2\n", "must have different names: a, a"),
         ("1,2\n3,4\n", "first line is numbers"),

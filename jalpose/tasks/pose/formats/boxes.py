@@ -4,6 +4,7 @@
     day 1/007.jpg,12,30,80,200
 
 x and y are the upper left corner, all four pixels, measured from the image's corner.
+Semicolons may stand for the commas, but decimals have points.
 """
 
 import csv
@@ -11,19 +12,21 @@ import os
 
 import numpy as np
 
+from jalpose.data.files import images_below
 from jalpose.data.source import DataError
+from jalpose.tasks.exchange import separator
 from jalpose.tasks.pose.formats import poses
 from jalpose.tasks.pose.formats.poses import Image, Instance, Poses, words
 from jalpose.tasks.pose.skeletons import ABSENT, Skeleton
 
 NAME = "a CSV of boxes"
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 _COLUMNS = ("file", "x", "y", "w", "h")
 
 
 def is_it(line: str) -> bool:
     """Is this the first line of such a file?"""
-    names = [name.strip().lower() for name in line.lstrip("\ufeff").split(",")]
+    cells = line.lstrip("\ufeff").split(separator(line))
+    names = [name.strip().strip('"').lower() for name in cells]
     return set(_COLUMNS) <= set(names)
 
 
@@ -44,7 +47,9 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
     path = os.fspath(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
+            mark = separator(file.readline())
+            file.seek(0)
+            rows = list(csv.reader(file, delimiter=mark))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"Cannot read {path!r} as CSV: {error}") from error
     names = [name.strip().lower() for name in rows[0]] if rows else []
@@ -61,7 +66,7 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
         if not any(cell.strip() for cell in row):
             continue
         try:
-            if len(row) < len(names):
+            if len(row) < len(names) or any(row[len(names) :]):
                 raise ValueError(f"it has {len(row)} cells, not {len(names)}")
             name = poses.check_file(row[places[0]].strip())
             box = poses.box_of(*(float(row[place]) for place in places[1:]))
@@ -71,7 +76,8 @@ def read(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
             found.append((name, row[known].strip() if known is not None else "", box))
         except ValueError as error:
             raise DataError(
-                f"Line {number} of {path!r} ({','.join(row)}) is no box: {words(error)}"
+                f"Line {number} of {path!r} ({mark.join(row)}) is no box: "
+                f"{words(error)}"
             ) from error
     return Poses(
         skeleton=skeleton,
@@ -99,29 +105,16 @@ def _numbered(found, skeleton: Skeleton, path: str) -> tuple[Instance, ...]:
 def folder(path: str | os.PathLike, *, skeleton: Skeleton) -> Poses:
     """Every image file in a folder and those below it, by name, each as one person.
 
-    Their boxes are not known here: an image is taken whole. Hidden files and folders
-    are not looked at.
+    Their boxes are not known here: an image is taken whole.
 
     Args:
       path: of the folder.
       skeleton: that they are to be labelled with.
 
     Raises:
-      DataError: there is no such folder, or no image in it.
+      DataError: there is no image in it; see also `files.images_below`.
     """
-    path, files = os.fspath(path), []
-    if not os.path.isdir(path):
-        raise DataError(f"No folder of images {path!r}")
-    for above, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                file = os.path.relpath(os.path.join(above, name), path)
-                files.append(file.replace(os.sep, "/"))
-    if not files:
-        raise DataError(
-            f"No image in {path!r}: looked for files ending in {', '.join(ENDINGS)}"
-        )
+    files = images_below(path)
     return Poses(
         skeleton=skeleton,
         images=tuple(Image(file=file) for file in files),

@@ -27,6 +27,7 @@ import numpy as np
 import yaml
 
 from jalpose.data.source import DataError
+from jalpose.tasks.exchange import separator
 from jalpose.tasks.pose.formats import poses
 from jalpose.tasks.pose.formats.poses import Image, Instance, Poses, words
 from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE, Skeleton
@@ -41,7 +42,8 @@ _logger = logging.getLogger(__name__)
 
 def is_it(line: str) -> bool:
     """Is this the first line of such a table?"""
-    return line.lstrip("\ufeff").split(",")[0].strip() == "scorer"
+    first = line.lstrip("\ufeff").split(separator(line))[0]
+    return first.strip().strip('"') == "scorer"
 
 
 def read(path: str | os.PathLike, *, name: str = "animal") -> Poses:
@@ -208,7 +210,9 @@ def _named(instances: Sequence[Instance]) -> dict[Instance, str]:
 def _rows_of_csv(path: str) -> list[list[Any]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            return [row for row in csv.reader(file) if row]
+            mark = separator(file.readline())
+            file.seek(0)
+            return [row for row in csv.reader(file, delimiter=mark) if row]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"Cannot read {path!r} as CSV: {error}. Copy or export it again."

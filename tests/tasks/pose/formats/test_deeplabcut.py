@@ -43,7 +43,7 @@ def read(path, text):
     return deeplabcut.read(path, name="mouse")
 
 
-@pytest.mark.parametrize("text", [ONE, OLD, "\ufeff" + ONE])
+@pytest.mark.parametrize("text", [ONE, OLD, "\ufeff" + ONE, ONE.replace(",", ";")])
 def test_one_animal(path, text):
     assert deeplabcut.is_it(text.splitlines()[0])
     found = read(path, text)
