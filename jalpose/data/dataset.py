@@ -279,7 +279,7 @@ def _videos(annotations) -> tuple[str, ...] | None:
 
 
 # Of how images are decoded (`images`) and cut (`crops`): where that changes, this does.
-PACKED_VERSION = 2
+PACKED_VERSION = 3
 
 
 def keep_crops(dataset: Dataset, images: Sequence[str], cache_dir, size: int):

@@ -27,16 +27,16 @@ class Looked(NamedTuple):
       files: of those that are whole, in the order they were given in.
       sizes: int32 [n, 2], their widths and heights, pixels as stored.
       digests: of their bytes, 32 hexadecimal digits each.
-      rotated: those whose EXIF orientation is ignored.
       damaged: file -> why it is left out.
+      notes: what is not as a user may think, see `images.notes`.
     """
 
     folder: str
     files: tuple[str, ...]
     sizes: np.ndarray
     digests: tuple[str, ...]
-    rotated: tuple[str, ...]
     damaged: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def look_through(
@@ -79,8 +79,14 @@ def look_through(
             -1, 2
         ),
         digests=tuple(digest.hex() for _, _, digest in found),
-        rotated=tuple(file for file, about, _ in found if about.rotated),
         damaged=damaged,
+        notes=images.notes(
+            {
+                name: [file for file, about, _ in found if getattr(about, name)]
+                for name in images.TOLD
+            },
+            len(found),
+        ),
     )
 
 

@@ -184,7 +184,7 @@ def _write_records(recipe: Recipe, data_dir: str, folder: str, damaged: str) -> 
         "name": recipe.name,
         "version": BUILDER_VERSION,
         "data_dir": os.path.abspath(data_dir),
-        **{key: [] for key in ("files", "sizes", "digests", "rotated", "deep")},
+        **{key: [] for key in ("files", "sizes", "digests", *images.TOLD)},
         "damaged": {},
     }
     path = os.path.join(folder, RECORDS)
@@ -205,10 +205,9 @@ def _write_records(recipe: Recipe, data_dir: str, folder: str, damaged: str) -> 
             index["files"].append(file)
             index["sizes"].append([about.width, about.height])
             index["digests"].append(digest.hex())
-            if about.rotated:
-                index["rotated"].append(file)
-            if about.deep:
-                index["deep"].append(file)
+            for told in images.TOLD:
+                if getattr(about, told):
+                    index[told].append(file)
     finally:
         writer.close()
     if index["damaged"] and (damaged == "refuse" or not index["files"]):

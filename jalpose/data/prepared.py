@@ -31,6 +31,7 @@ class Prepared(NamedTuple):
       digests: of the images' bytes, 32 hexadecimal digits each.
       rotated: files whose EXIF orientation is ignored.
       deep: files of 16 bits, of which 8 are left.
+      several: files of which the first picture is taken.
       damaged: file -> what is wrong with it, of those that were left out.
     """
 
@@ -40,6 +41,7 @@ class Prepared(NamedTuple):
     digests: tuple[str, ...]
     rotated: tuple[str, ...]
     deep: tuple[str, ...]
+    several: tuple[str, ...]
     damaged: dict[str, str]
 
     @property
@@ -51,22 +53,8 @@ class Prepared(NamedTuple):
     @property
     def notes(self) -> tuple[str, ...]:
         """What is not as a user may think, in sentences that go on from the set."""
-        return tuple(
-            f"{len(found)} of {len(self.files)} images {words.format(found[0])}"
-            for found, words in (
-                (
-                    self.rotated,
-                    "have an EXIF orientation, e.g. {}: it is ignored, labels are of "
-                    "the pixels as stored",
-                ),
-                (
-                    self.deep,
-                    "are grey of 16 bits, e.g. {}: 65,535 is taken as white, and one "
-                    "whose values end at 4,095 is nearly black",
-                ),
-            )
-            if found
-        )
+        told = {name: getattr(self, name) for name in images.TOLD}
+        return images.notes(told, len(self.files))
 
 
 class PreparedSource:
@@ -154,8 +142,11 @@ def read_index(folder: str) -> Prepared:
             digests=tuple(index["digests"]),
             rotated=tuple(index["rotated"]),
             deep=tuple(index.get("deep", ())),  # older ones say nothing of it
+            several=tuple(index.get("several", ())),
             damaged=dict(index["damaged"]),
         )
+        if "several" not in index and any(map(_is_tiff, found.rotated)):
+            raise ValueError("it is of a version that turned TIFF files")
         if not len(found.files) == len(found.sizes) == len(found.digests):
             raise ValueError("its lists have different lengths")
         return found
@@ -166,6 +157,10 @@ def read_index(folder: str) -> Prepared:
             f"Cannot open the prepared folder {folder!r}: {type(error).__name__}: "
             f"{error}. {_delete_advice(folder)}"
         ) from error
+
+
+def _is_tiff(file: str) -> bool:
+    return file.lower().endswith((".tif", ".tiff"))
 
 
 def _open_records(folder: str) -> Any:

@@ -28,7 +28,7 @@ def noise(size=(64, 48)):
 
 
 class TestDecoding:
-    @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
     def test_16_bit_grey_is_scaled(self, kind):
         values = np.array([[0, 128, 129, 257], [1000, 32768, 65406, 65535]], np.uint16)
         found = decode(saved(Image.fromarray(values), kind))
@@ -68,6 +68,35 @@ class TestDecoding:
         assert decode(encoded).shape == (48, 64, 3)
         about = images.facts(encoded, what="a", advice="")
         assert about == images.Facts(64, 48, rotated=True)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_tiff_stays_as_stored_too(self, orientation):
+        exif, pixels = Image.Exif(), noise()
+        exif[0x0112] = orientation
+        for options in ({}, {"compression": "tiff_lzw"}):
+            encoded = saved(Image.fromarray(pixels), "TIFF", exif=exif, **options)
+            np.testing.assert_array_equal(decode(encoded), pixels)
+            about = images.facts(encoded, what="a", advice="")
+            assert about == images.Facts(64, 48, rotated=orientation > 1)
+
+    @pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP", "MPO"])
+    def test_the_first_of_several_pictures_is_taken_and_told(self, kind):
+        first, other = Image.fromarray(noise()), Image.new("RGB", (64, 48))
+        quality = {"lossless": True} if kind == "WEBP" else {}
+        one, two = (
+            saved(first, kind, save_all=True, append_images=more, **quality)
+            for more in ([], [other])
+        )
+        np.testing.assert_array_equal(decode(two), decode(one))
+        # Views beside a photograph are nothing that anybody would miss.
+        about = images.facts(two, what="a", advice="")
+        assert about == images.Facts(64, 48, rotated=False, several=kind != "MPO")
+        assert not images.facts(one, what="a", advice="").several
+        told = {"several": ["a", "b"]}
+        assert (
+            "2 of 9 images hold several pictures, e.g. a: the"
+            in (images.notes(told, 9)[0])
+        )
 
     def test_an_image_of_too_many_pixels_is_told_as_that(self, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)

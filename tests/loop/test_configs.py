@@ -287,6 +287,12 @@ OTHERS = [
         "acquisition.eglpp.perplexity=0.5 and acquisition.eglpp.neighbours=30 must be",
     ),
     ("acquisition.eglpp.neighbours", 0, "acquisition.eglpp.neighbours=0 must be at"),
+    (
+        "data.photos.mirror",
+        (("nose", "tail"), ("ear", "nose")),
+        "data.photos.mirror: 'nose' is there 2 times",
+    ),
+    ("data.photos.mirror", (("a", "a"),), "data.photos.mirror: 'a' is there 2 times"),
     ("model.channels", 30, "model.channels=30 must be a multiple of 4"),
     ("model.dropout", 1.0, "model.dropout=1.0 must be 0 or more, and below 1"),
     (

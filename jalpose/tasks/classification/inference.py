@@ -101,12 +101,13 @@ def open_images(
         folder=folder,
         whole=np.ones(len(looked.files), bool),
         damaged=looked.damaged,
+        notes=looked.notes,
     )
 
 
 def named(outputs: Outputs) -> Dataset:
     """A data set of classes and no image."""
-    nothing = Looked("", (), np.zeros((0, 2), np.int32), (), (), {})
+    nothing = Looked("", (), np.zeros((0, 2), np.int32), (), {})
     return _dataset(nothing, outputs, 1.0)
 
 

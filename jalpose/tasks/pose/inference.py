@@ -27,7 +27,7 @@ from jalpose.tasks.inference import (
 from jalpose.tasks.pose import examples as made
 from jalpose.tasks.pose import own
 from jalpose.tasks.pose.annotations import Annotations, skeleton_of
-from jalpose.tasks.pose.formats import boxes, coco, reading
+from jalpose.tasks.pose.formats import boxes, coco, poses, reading
 from jalpose.tasks.pose.formats.poses import Image, Poses
 from jalpose.tasks.pose.labels import PoseLabels
 from jalpose.tasks.pose.own_files import images_of
@@ -86,7 +86,7 @@ def named(outputs: Outputs) -> Dataset:
     """A data set of a skeleton and nobody."""
     skeleton = _skeleton(outputs)
     nobody = made.unlabelled_examples(_bare([], skeleton), "").annotations
-    looked = Looked("", (), np.zeros((0, 2), np.int32), (), (), {})
+    looked = Looked("", (), np.zeros((0, 2), np.int32), (), {})
     source = LoosePoses(skeleton, nobody, looked)
     return as_dataset(source, _truth(nobody), np.zeros((0, 3), np.float32))
 
@@ -196,8 +196,7 @@ def _numbers(path: str, before: list[str], now: list[str]) -> Numbers:
     with open(path, encoding="utf-8-sig") as stream:
         content = json.load(stream)
     ids = {
-        entry["file_name"].replace("\\", "/"): entry["id"]
-        for entry in content["images"]
+        poses.check_file(entry["file_name"]): entry["id"] for entry in content["images"]
     }
     used = {entry["category_id"] for entry in content["annotations"]}
     having = [c for c in content["categories"] if c.get("keypoints")]
@@ -250,9 +249,4 @@ def _notes(
         )
     elif whole.any():
         found.append(f"{int(whole.sum())} images are taken whole, each as one person")
-    if looked.rotated:
-        found.append(
-            f"{len(looked.rotated)} images have an EXIF orientation, e.g. "
-            f"{looked.rotated[0]}: it is ignored, places are of the pixels as stored"
-        )
-    return tuple(found)
+    return (*found, *looked.notes)

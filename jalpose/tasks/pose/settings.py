@@ -331,3 +331,10 @@ def _check_photos(data: ConfigDict) -> None:
                 raise ConfigError(
                     f"data.photos.{key}: {pair!r} must be the names of two joints"
                 )
+    paired = [name for pair in photos.mirror for name in pair]
+    for name in paired:
+        if paired.count(name) > 1:
+            raise ConfigError(
+                f"data.photos.mirror: {name!r} is there {paired.count(name)} times, "
+                "and changes places with one other joint alone"
+            )

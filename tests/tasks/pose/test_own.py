@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -141,6 +142,24 @@ def test_a_group_that_is_not_found_and_only_one(root):
         load(root, groups=r"video\d")
     with pytest.raises(DataError, match=r"8 labelled.*1 group|10 labelled.*1 group"):
         load(root, groups="day")
+
+
+def test_a_name_that_is_written_in_another_way_is_the_same_image(root):
+    labels = json.loads((root / "labels.json").read_text())
+    for one in labels["images"]:
+        one["file_name"] = f"./images//{one['file_name']}"
+    (root / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(DataError, match="nobody in it is left to label"):
+        load(root, pool="images")
+
+
+def test_accents_that_are_written_in_another_way_are_told(root):
+    labels = json.loads((root / "labels.json").read_text())
+    for one in labels["images"][:1]:
+        one["file_name"] = unicodedata.normalize("NFD", one["file_name"])
+    (root / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(DataError, match=r"there is 'ä00.png', with its accents"):
+        load(root, damaged="refuse")
 
 
 def test_skeletons_from_a_config(root):

@@ -54,9 +54,15 @@ def read(
     content = _load(path)
     number, skeleton = _category(content["categories"], path, category, skeleton)
     images = _images(content["images"], path)
+    numbers = [_get(one, "id") for one in content["categories"]]
     instances, seen = [], set()
     for position, entry in enumerate(content["annotations"]):
         try:
+            if entry["category_id"] not in numbers:
+                raise ValueError(
+                    f"its category_id is {entry['category_id']!r}, and the categories "
+                    f"have {', '.join(map(repr, numbers))}"
+                )
             if entry["category_id"] != number:
                 continue
             if entry["id"] in seen:

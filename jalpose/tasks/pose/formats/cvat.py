@@ -243,13 +243,25 @@ def _boxes_of(people: list, boxes: list) -> dict[int, Any]:
 
 def _in(person: Any, box: Any) -> bool:
     """Do all joints of a skeleton lie in a box?"""
-    x, y, far, low = (float(box.attrib[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
+    x, y, width, height = _rectangle(box)
     places = [
         [float(value) for value in point.attrib["points"].split(",")]
         for point in person.findall("points")
         if point.get("outside") != "1"
     ]
-    return bool(places) and all(x <= u <= far and y <= v <= low for u, v in places)
+    return bool(places) and all(
+        x <= u <= x + width and y <= v <= y + height for u, v in places
+    )
+
+
+def _rectangle(box: Any) -> tuple[float, float, float, float]:
+    """(x, y, width, height) of a box, which may be turned about its middle."""
+    x, y, far, low = (float(box.attrib[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
+    found = x, y, far - x, low - y
+    degrees = float(box.get("rotation") or 0)
+    if not degrees:
+        return found
+    return poses.turned(found, degrees, ((x + far) / 2, (y + low) / 2))
 
 
 def _person(points, box, file: str, id: str, skeleton: Skeleton) -> Instance:
@@ -274,11 +286,11 @@ def _person(points, box, file: str, id: str, skeleton: Skeleton) -> Instance:
         if len(places) != 1:
             raise ValueError(f"{joint} has {len(places)} places")
         row = skeleton.joints.index(joint)
-        joints[row] = [float(value) for value in places[0].split(",")]
+        x, y = places[0].split(",")
+        joints[row] = float(x), float(y)
         status[row] = OCCLUDED if point.get("occluded") == "1" else VISIBLE
     poses.check_joints(joints, status, skeleton.joints)
     corners = None
     if box is not None:
-        x, y, far, low = (float(box.attrib[k]) for k in ("xtl", "ytl", "xbr", "ybr"))
-        corners = poses.box_of(x, y, far - x, low - y)
+        corners = poses.box_of(*_rectangle(box))
     return Instance(file=file, id=id, joints=joints, status=status, box=corners)

@@ -255,10 +255,7 @@ def _person(name, box, marks, file: str, skeleton: Skeleton) -> Instance:
     poses.check_joints(joints, status, skeleton.joints)
     corners = None
     if box is not None:
-        value = box["value"]
-        low = _pixels(value["x"], value["y"], box)
-        far = value["x"] + value["width"], value["y"] + value["height"]
-        corners = np.concatenate([low, _pixels(*far, box)])
+        corners = _corners(box)
     return Instance(
         file=file,
         id="" if name is None else str(name),
@@ -266,6 +263,18 @@ def _person(name, box, marks, file: str, skeleton: Skeleton) -> Instance:
         status=status,
         box=corners,
     )
+
+
+def _corners(box: dict) -> np.ndarray | None:
+    """Of a rectangle, which may be turned about its upper left corner."""
+    value = box["value"]
+    far = value["x"] + value["width"], value["y"] + value["height"]
+    x, y = (_pixels(value["x"], value["y"], box) + 0.5).tolist()
+    right, low = (_pixels(*far, box) + 0.5).tolist()
+    found = x, y, right - x, low - y
+    if value.get("rotation"):
+        found = poses.turned(found, value["rotation"], (x, y))
+    return poses.box_of(*found)
 
 
 def _pixels(x, y, region: dict) -> np.ndarray:

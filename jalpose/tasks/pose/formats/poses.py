@@ -7,6 +7,7 @@ reader gives these, every writer takes them.
 
 import dataclasses
 import os
+import posixpath
 import re
 from collections.abc import Sequence
 
@@ -175,6 +176,30 @@ def box_of(x, y, width, height) -> np.ndarray | None:
     return np.array([left, top, left + wide, top + high]) - 0.5
 
 
+def turned(
+    box: Sequence[float], degrees: float, about: Sequence[float]
+) -> tuple[float, float, float, float]:
+    """The box round a rectangle that a tool has turned: (x, y, width, height).
+
+    Args:
+      box: (x, y, width, height) before it was.
+      degrees: clockwise.
+      about: the point (x, y) that stayed where it was.
+    """
+    x, y, width, height = (float(value) for value in box)
+    angle = np.deg2rad(float(degrees))
+    across = np.array([x, x + width, x, x + width]) - about[0]
+    down = np.array([y, y, y + height, y + height]) - about[1]
+    found = np.stack(
+        [
+            across * np.cos(angle) - down * np.sin(angle),
+            across * np.sin(angle) + down * np.cos(angle),
+        ]
+    )
+    low, extent = found.min(axis=1) + about, np.ptp(found, axis=1)
+    return float(low[0]), float(low[1]), float(extent[0]), float(extent[1])
+
+
 def box_written(box: np.ndarray) -> tuple[float, float, float, float]:
     """The other way: (x, y, width, height) measured from the image's corner."""
     left, top, right, bottom = (float(value) for value in box)
@@ -192,7 +217,7 @@ def check_file(file) -> str:
     found = file.replace("\\", "/")
     if os.path.isabs(found) or ".." in found.split("/") or found[1:3] == ":/":
         raise ValueError(f"its file_name {file!r} leads out of the images")
-    return found
+    return posixpath.normpath(found)  # ./a.jpg is a.jpg, or it would be two images
 
 
 def words(error: Exception) -> str:

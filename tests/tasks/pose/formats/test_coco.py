@@ -160,6 +160,7 @@ NAN, FAR = float("nan"), 65535
         ({"keypoints": [1, 2, 1] * 3 + [FAR, 2, 2]}, "tail .*beyond 32,768 pixels"),
         ({"keypoints": [1, 2, 2] * 3 + [0, 0, 2]}, "tail .*is a placeholder"),
         ({"image_id": 9}, "no image of that id"),
+        ({"category_id": "7"}, "its category_id is '7', and the categories have 7"),
         ({"bbox": [0, 0, -3, 5]}, "its bbox is"),
         ({"bbox": [0, 0, 1e6, 5]}, "its bbox .*beyond 32,768 pixels"),
         ({"bbox": [0, 0, 5]}, "its bbox has 3 numbers, not 4"),

@@ -62,6 +62,12 @@ def box(x, y, far, low, **more):
     return f'<box label="b"{more} xtl="{x}" ytl="{y}" xbr="{far}" ybr="{low}"/>'
 
 
+def test_a_box_that_was_turned_is_the_box_round_it(tmp_path):
+    # 40 x 10 pixels round (30, 20), turned about that.
+    (one,) = read(tmp_path, document(NOSE, box(10, 15, 50, 25, rotation=90))).instances
+    np.testing.assert_allclose(one.box, [24.5, -0.5, 34.5, 39.5])
+
+
 def grouped(number, *points):
     return skeleton(*points).replace("<skeleton", f'<skeleton group_id="{number}"')
 
@@ -113,6 +119,7 @@ def test_a_box_round_two_people_is_neithers(tmp_path, caplog):
         (document(skeleton(NOSE.replace("nose", "eye"))), "no joint 'eye'"),
         (document(NOSE.replace("10.00,20.50", "1,2;3,4")), "nose has 2 places"),
         (document(NOSE.replace("10.00", "99999")), "beyond 32,768"),
+        (document(NOSE.replace("10.00,", "")), "not enough values to unpack"),
         (document(NOSE.replace("10.00", "x")), "could not convert"),
         (document(NOSE, name="../a.png"), "leads out of the images"),
         ("<annotations><track/></annotations>", "CVAT for video"),

@@ -20,8 +20,8 @@ def point(joint, x, y, name, **changes):
     return {**about, "original_width": 200, "original_height": 100, **changes}
 
 
-def rectangle(name):
-    value = {"x": 10, "y": 10, "width": 50, "height": 80}
+def rectangle(name, **changes):
+    value = {"x": 10, "y": 10, "width": 50, "height": 80, **changes}
     about = {"id": name, "type": "rectanglelabels", "value": value}
     return {**about, "original_width": 200, "original_height": 100}
 
@@ -71,6 +71,14 @@ def test_people_by_their_rectangles(tmp_path):
         read(tmp_path, task(regions[:-1]))
 
 
+def test_a_rectangle_that_was_turned_is_the_box_round_it(tmp_path):
+    # 100 x 80 pixels from (20, 10) on, turned about that corner.
+    (one,) = read(tmp_path, task([rectangle("a", rotation=90)])).instances
+    np.testing.assert_allclose(one.box, [-60.5, 9.5, 19.5, 109.5])
+    (one,) = read(tmp_path, task([rectangle("a", rotation=0)])).instances
+    np.testing.assert_allclose(one.box, [19.5, 9.5, 119.5, 89.5])
+
+
 def test_tasks_that_were_skipped_or_are_not_done(tmp_path):
     skipped = task([point("nose", 1, 1, "a")], url="a.png")
     skipped["annotations"][0]["was_cancelled"] = True
@@ -90,6 +98,7 @@ def test_uploads_have_their_own_names_again():
     [
         ([point("snout", 1, 1, "a")], "no joint 'snout' among nose"),
         ([point("nose", 1, 1, "a"), point("nose", 2, 2, "b")], "need a rectangle each"),
+        ([rectangle("a", width=-5)], "its bbox is"),
         ([point("nose", 640, 1, "a")], "not percent of the image"),
         ([point("nose", 1, 1, "a", image_rotation=90)], "rotated by 90"),
         ([point("nose", 1, 1, "a", original_width=None)], "is not as Label Studio"),
