@@ -96,7 +96,7 @@ def weighted_gradient(
         sums = list(map(jnp.zeros_like, leaves))
         for number, gradient in zip(numbers, found, strict=True):
             sums[number] = gradient
-        return (), jax.tree.unflatten(structure, sums)
+        return (), jax.tree.unflatten(structure, _of_counted(sums, weights))
 
     _, gradient = examples.sums(
         microbatch,
@@ -190,7 +190,8 @@ def norms_and_gradient(
         squares, sums = summing.norms_and_sum(
             plan, leaves, jax.tree.leaves(other), loss, rows, flat
         )
-        return squares.reshape(-1, num), jax.tree.unflatten(structure, sums)
+        sums = jax.tree.unflatten(structure, _of_counted(sums, weights))
+        return squares.reshape(-1, num), sums
 
     norms, total = examples.sums(
         math.ceil(engine.microbatch / num),
@@ -210,10 +211,17 @@ def _over(total, terms):
     return (total / terms.astype(dtypes.wide(total))).astype(total.dtype)
 
 
+def _of_counted(sums, weights):
+    """Sums of some examples, zeros where none has a weight: they may be NaN."""
+    some = jnp.any(weights != 0)
+    return jax.tree.map(lambda x: jnp.where(some, x, jnp.zeros_like(x)), sums)
+
+
 def without_zeros(arguments):
     """Arguments of examples with what has no weight replaced by what has some.
 
     A NaN times zero is NaN: where there is no weight, nothing may be computed with.
+    Where nothing has a weight, what is computed is for `_of_counted` to leave out.
     """
     inputs, (targets, weights) = arguments
     counts = weights != 0
