@@ -24,8 +24,8 @@ from jalpose.tasks.inference import (
     as_dataset,
     check_there,
 )
-from jalpose.tasks.pose import examples as made
 from jalpose.tasks.pose import checks, own
+from jalpose.tasks.pose import examples as made
 from jalpose.tasks.pose.annotations import Annotations, skeleton_of
 from jalpose.tasks.pose.formats import boxes, coco, poses, reading
 from jalpose.tasks.pose.formats.poses import Image, Poses
