@@ -181,16 +181,16 @@ def costs(found: Gathered, reference: str) -> list[Plot]:
     points: dict[str, tuple[list[float], list[float]]] = {}
     for run in found.runs:
         gains = _gains(grid, scoring, run.method, reference)
-        gain = float(gains[grid.seeds.index(run.seed), last])
+        ours = float(gains[grid.seeds.index(run.seed), last])
         seconds = sum(
             cycle_records.choosing_seconds(record) or 0.0
             for record in run.cycles
             if record["cycle"] < last
         )
-        if seconds > 0 and math.isfinite(gain) and run.method != reference:
+        if seconds > 0 and math.isfinite(ours) and run.method != reference:
             of_method = points.setdefault(run.method, ([], []))
             of_method[0].append(seconds)
-            of_method[1].append(gain)
+            of_method[1].append(ours)
     if len(points) < 2:  # a dot alone compares nothing
         return []
     gain = scoring.gain(reference)
