@@ -271,7 +271,8 @@ def _columns(rows: list[list[Any]], path: str) -> tuple[int, int, dict[str, list
         raise DataError(f"{path!r}: its header rows have different lengths")
     wrong = set(columns["coords"]) - {"x", "y", "likelihood"}
     if wrong:
-        raise DataError(f"{path!r}: it has the coords {', '.join(sorted(wrong))}")
+        named = ", ".join(sorted(one or "without a name" for one in wrong))
+        raise DataError(f"{path!r}: it has the coords {named}")
     return len(found), start, columns
 
 
@@ -316,6 +317,13 @@ def _animals(cells, columns, whose, skeleton: Skeleton, file: str) -> list[Insta
         if half.any():
             part = skeleton.joints[int(np.argmax(half))]
             raise ValueError(f"its {part} has x or y alone")
+        nowhere = (joints == 0).all(axis=1)
+        if nowhere.any():
+            part = skeleton.joints[int(np.argmax(nowhere))]
+            raise ValueError(
+                f"its {part} has the place [0, 0], which is a placeholder: the cells "
+                "of a joint that nobody has marked are to be empty"
+            )
         status = np.where(np.isnan(joints[:, 0]), ABSENT, VISIBLE).astype(np.int8)
         poses.check_joints(joints, status, skeleton.joints)
         if animal and not (status != ABSENT).any():
