@@ -34,6 +34,7 @@ from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE, Skeleton
 
 NAME = "DeepLabCut"
 H5_KEY = "df_with_missing"
+HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 _HEADS = ("scorer", "individuals", "bodyparts", "coords")
 _FOLDER = "labeled-data"
 _PROJECT = "config.yaml"
@@ -61,7 +62,7 @@ def read(path: str | os.PathLike, *, name: str = "animal") -> Poses:
         can be nowhere; or it is an H5 and what reads it is not installed.
     """
     path = os.fspath(path)
-    rows = _rows_of_h5(path) if path.lower().endswith(".h5") else _rows_of_csv(path)
+    rows = _rows_of_h5(path) if _is_h5(path) else _rows_of_csv(path)
     heads, start, columns = _columns(rows, path)
     animals = dict.fromkeys(columns["individuals"])
     joints = {
@@ -217,6 +218,15 @@ def _rows_of_csv(path: str) -> list[list[Any]]:
         raise DataError(
             f"Cannot read {path!r} as CSV: {error}. Copy or export it again."
         ) from error
+
+
+def _is_h5(path: str) -> bool:
+    """Is a file an H5, by its content, or by its name where it cannot be read?"""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(HDF5)) == HDF5
+    except OSError:
+        return path.lower().endswith(".h5")
 
 
 def _rows_of_h5(path: str) -> list[list[Any]]:
