@@ -164,10 +164,9 @@ def penalty_table(
         stop = penalties.stop_words(lowest_best)
         which = f"BADGE's budgets: doubling until {reference} is {stop}"
     matrix = penalties.penalty_matrix(scoring.sign * grid.values, cycles)
-    cells = np.where(np.isfinite(matrix), matrix, None)
-    rows = [
-        {"method": name, **dict(zip(grid.methods, row.tolist(), strict=True))}
-        for name, row in zip(grid.methods, cells, strict=True)
+    rows: list[dict] = [
+        {"method": name, **dict(zip(grid.methods, map(_known, row), strict=True))}
+        for name, row in zip(grid.methods, matrix.tolist(), strict=True)
     ]
     # A method's own 0 alone is no result.
     means = {
@@ -328,6 +327,10 @@ def _better(rows: list[dict], key: str) -> frozenset[tuple[int, str]]:
         for place, row in enumerate(rows)
         if row.get("holm") is not None and row["holm"] < LEVEL and row["difference"] > 0
     )
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _numbers(values: np.ndarray) -> str:
