@@ -147,13 +147,14 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
         means[np.isfinite(means)], lowest_best=scoring.sign < 0
     )
     values = penalties.penalty_matrix(scoring.sign * grid.values, cycles)
-    if not values.any():
+    beaten = bool((values > 0).any())  # NaN is not
+    if not beaten:
         p_caption += (
             " At BADGE's budgets no method beats another with p < 0.05: there are no "
             "penalties."
         )
     drawn = [Plot("p_values", p_figure, "p-values", p_caption)]
-    if not values.any():
+    if not beaten:
         return drawn
     figure = plots.matrix(
         values,
@@ -167,7 +168,8 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
     )
     caption = (
         "Share of the budgets, by BADGE's rule, at which the row's method beats the "
-        "column's significantly (two-tailed paired t-test, p < 0.05, not corrected)."
+        "column's significantly (two-tailed paired t-test, p < 0.05, not corrected); "
+        "nothing stands where the two were not tested."
     )
     return [*drawn, Plot("penalties", figure, "Penalties", caption)]
 
