@@ -126,8 +126,9 @@ def _pool(root: str, photos, skeleton: Skeleton, before: Sequence[made.Examples]
     path = os.path.join(root, photos["pool"])
     known = {key for examples in before for key in examples.annotations.keys}
     if is_folder(path):
-        found, folder = boxes.folder(path, skeleton=skeleton), photos["pool"].strip("/")
-        folder = "" if folder == "." else os.path.normpath(folder)
+        found = boxes.folder(path, skeleton=skeleton)
+        folder = os.path.relpath(path, root).replace(os.sep, "/")
+        folder = "" if folder == "." else folder
         # Of an image that is labelled already nobody is known to be left.
         known |= {file for examples in before for file in examples.annotations.files}
     elif is_file(path):

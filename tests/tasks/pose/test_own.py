@@ -68,6 +68,20 @@ def test_a_bare_folder_is_a_pool_of_whole_images_without_labels(root, caplog):
     assert "the images of 3 of 3 pool examples are taken whole" in caplog.text
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_folders_may_be_named_from_the_root_of_the_disk(root, inside):
+    (root / "data").mkdir()
+    for name in ("images", "labels.json"):
+        (root / name).rename(root / "data" / name)
+    own_photos.write_images(root / "data" if inside else root, POOL, seed=1)
+    pool = root / "data" / "pool" if inside else root / "pool"
+    images = str(root / "data" / "images")
+    found = load(root / "data", pool=str(pool), images=images)
+    start = "pool" if inside else "../pool"
+    assert found.keys[found.pool[0]] == f"{start}/a.png"
+    assert len(found.pool) == 3 and found.keys[0] == "images/day 1/ä00.png#1"
+
+
 def test_labels_of_a_pool_are_not_read(root):
     images = [mini.image(1, file_name=POOL[0]), mini.image(2, file_name=POOL[1])]
     mice = [own_photos.mouse(n, 1 + n % 2) for n in (1, 2, 3)]
