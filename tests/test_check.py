@@ -16,6 +16,7 @@ from jalpose.data import inventory
 from jalpose.loop import configs, data_check
 from jalpose.models.registry import MODELS
 from jalpose.runtime.screen import Screen
+from jalpose.storage.records import WorkdirError
 from jalpose.tasks import registry
 from jalpose.tasks.pose import overview
 from tests.support import commands
@@ -218,6 +219,15 @@ def test_a_page_without_pictures(miniature_data, tmp_path):
     page = (tmp_path / "index.html").read_text()
     assert pictures(page) == 0 and "left wrist" in page
     assert "drawing" not in stream.getvalue()
+
+
+def test_a_page_of_somebody_elses_is_not_written_over(miniature_data, tmp_path):
+    config = config_of(miniature_data.dir, miniature_data.cache_dir)
+    page = tmp_path / "index.html"
+    page.write_text("<!doctype html>\n<title>My holidays</title>\n")
+    with pytest.raises(WorkdirError, match=r"index.html is there, and is no page of"):
+        data_check.check(config, str(tmp_path), pictures=False)
+    assert "holidays" in page.read_text()
 
 
 def run_main(monkeypatch, config, out):

@@ -86,9 +86,13 @@ class Export(NamedTuple):
 
 
 def refuse_taken(out: str) -> None:
-    """Raise ConfigError where something is at `out` already."""
+    """Raise ConfigError where something is at `out` already, or it is no place."""
     if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise ConfigError(
             f"--out={out}: something is there already, and nothing is written over: "
             "name another folder, or move it away"
+        )
+    if os.path.realpath(out) == os.path.realpath(os.curdir):
+        raise ConfigError(
+            f"--out={out} is the folder that this command runs in: name one below it"
         )

@@ -132,7 +132,9 @@ def _draw(folder, trained: Trained, opened: Opened, predicted, most: int, screen
     for number, (file, picture) in enumerate(drawn, start=1):
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "JPEG", quality=90)
-        name = f"{number:05d}_{Path(file).stem}.jpg"
+        # A name has room for 255 bytes.
+        stem = Path(file).stem.encode()[:240].decode(errors="ignore")
+        name = f"{number:05d}_{stem}.jpg"
         (folder / PICTURES / name).write_bytes(buffer.getvalue())
         screen.progress("drawing", number, total)
     screen.end()

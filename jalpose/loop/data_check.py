@@ -13,6 +13,7 @@ from jalpose.data.source import DataError
 from jalpose.loop import configs, run
 from jalpose.report import data_page
 from jalpose.report.data_page import Drawn, Gallery
+from jalpose.report.page import refuse_others
 from jalpose.runtime.screen import Screen
 from jalpose.settings.checks import ConfigError
 from jalpose.storage import records
@@ -51,6 +52,7 @@ def check(
     screen = screen or Screen()
     configs.check(config)
     records.check_workdir(out)
+    refuse_others(Path(out) / PAGE)
     opened = _open(config, screen)
     dataset, found = opened.dataset, list(opened.refusals)
     summaries: list[Summary] = []

@@ -98,7 +98,7 @@ class Handout:
         """Write the folder of a cycle; where it is there already, do nothing.
 
         Raises:
-          WorkdirError: other examples are handed out there.
+          WorkdirError: other examples are handed out there, or it holds other files.
           ConfigError: images are neither files nor copied; or two examples of one file
             could not be told apart.
         """
@@ -111,6 +111,11 @@ class Handout:
                     "away, and start the same command again"
                 )
             return
+        if folder.is_dir() and any(folder.iterdir()):
+            raise records.WorkdirError(
+                f"{folder} is there without its {INDEX}: what else is in it is not "
+                "written over. Move it away, and start the same command again"
+            )
         arrays = records.read_arrays(self._workdir, cycle)
         method = records.read_cycles(self._workdir)[cycle]["acquisition"]["method"]
         with atomic_folder(folder) as temporary:

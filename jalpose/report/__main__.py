@@ -11,6 +11,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jalpose.runtime.screen import quiet
 from jalpose.storage import records
@@ -23,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported late: --help need not wait for the plots.
     from jalpose.report import watch
     from jalpose.report.gather import gather
+    from jalpose.report.page import refuse_others
     from jalpose.report.text_formats import counted
-    from jalpose.report.write import Options, Report
+    from jalpose.report.write import PAGE, Options, Report
 
     options = Options(
         reference=given.reference,
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told: list[str] = []
     try:
         records.check_workdir(given.out)
+        refuse_others(Path(given.out) / PAGE)
         if given.watch:
             watch.watch(given.folders, write, functools.partial(print, flush=True))
             return 0

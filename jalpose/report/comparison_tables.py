@@ -164,15 +164,23 @@ def penalty_table(
         stop = penalties.stop_words(lowest_best)
         which = f"BADGE's budgets: doubling until {reference} is {stop}"
     matrix = penalties.penalty_matrix(scoring.sign * grid.values, cycles)
-    rows = [
-        {"method": name, **dict(zip(grid.methods, row.tolist(), strict=True))}
-        for name, row in zip(grid.methods, matrix, strict=True)
+    rows: list[dict] = [
+        {"method": name, **dict(zip(grid.methods, map(_known, row), strict=True))}
+        for name, row in zip(grid.methods, matrix.tolist(), strict=True)
     ]
-    means = dict(zip(grid.methods, matrix.mean(axis=0).tolist(), strict=True))
+    # A method's own 0 alone is no result.
+    means = {
+        name: float(np.nanmean(column)) if np.isfinite(column).sum() > 1 else None
+        for name, column in zip(grid.methods, matrix.T, strict=True)
+    }
     rows.append({"method": "mean of the column", **means})
     last = len(rows) - 1
-    lowest = min(means.values())
-    bold = {(last, name) for name, mean in means.items() if mean == lowest}
+    known = {mean for mean in means.values() if mean is not None}
+    bold = {
+        (last, name)
+        for name, mean in means.items()
+        if len(known) > 1 and mean == min(known)
+    }
     better = "higher" if scoring.sign > 0 else "lower"
     notes = [
         "A cell is the share of the budgets at which the row's method beats the "
@@ -182,8 +190,12 @@ def penalty_table(
         f"Compared at {which}: {_numbers(grid.labelled[cycles])} labelled images. The "
         "start, which all methods share, is left out.",
     ]
-    if len(set(means.values())) > 1:
+    if bold:
         notes.append("Bold: the lowest mean of a column.")
+    if cycles and not np.isfinite(matrix).all():
+        notes.append(
+            "A missing number: at none of these budgets can the two be tested."
+        )
     if not cycles:
         notes.append("Nothing has been chosen yet: there is nothing to compare.")
     if len(grid.seeds) < statistics.FEWEST:
@@ -197,7 +209,7 @@ def penalty_table(
         (Column("method"), *(Column(name, ".2f") for name in grid.methods)),
         tuple(rows),
         tuple(notes),
-        bold=frozenset(bold) if len(set(means.values())) > 1 else frozenset(),
+        bold=frozenset(bold),
     )
 
 
@@ -315,6 +327,10 @@ def _better(rows: list[dict], key: str) -> frozenset[tuple[int, str]]:
         for place, row in enumerate(rows)
         if row.get("holm") is not None and row["holm"] < LEVEL and row["difference"] > 0
     )
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _numbers(values: np.ndarray) -> str:

@@ -27,8 +27,8 @@ class Diversity:
 
     Attributes:
       methods: labels, the first axis.
-      covered: percent, mean over the choices of a run: [methods, seeds]; NaN where
-        no embeddings are recorded.
+      covered: percent, mean over the choices of a run that the heights are of:
+        [methods, seeds]; NaN where no embeddings are recorded or no height is known.
       by_chance: the same in expectation of a choice at random from these pools.
       heights: mean height of the learning curves, [methods, seeds].
       over: the numbers labelled that it is over.
@@ -44,11 +44,20 @@ class Diversity:
 def measure(found: Gathered, arrays_of: ArraysOf, reference: str) -> Diversity | None:
     """Cluster what each choice was made from; None where that is nowhere recorded."""
     grid = score_grid(found)
+    last = verdict.last_shared(grid, reference)
+    if last is None:
+        return None
+    heights = verdict.heights(grid, last)
     covered = np.full(grid.values.shape[:2], np.nan)
     by_chance = covered.copy()
     for run in found.runs:
+        place = grid.methods.index(run.method), grid.seeds.index(run.seed)
+        # The same choices of all: clusters change with the networks and the pool.
+        whole = np.isfinite(heights[place])
         ours, chance = [], []
         for cycle in scored_cycles(run):
+            if cycle >= last or not whole:
+                break
             arrays = arrays_of(run, cycle)
             if not {EMBEDDINGS, IDS, SELECTED} <= arrays.keys():
                 continue
@@ -58,14 +67,11 @@ def measure(found: Gathered, arrays_of: ArraysOf, reference: str) -> Diversity |
                 ours.append(clusters.share_covered(numbers, chosen))
                 chance.append(clusters.share_by_chance(numbers, int(chosen.sum())))
         if ours:
-            place = grid.methods.index(run.method), grid.seeds.index(run.seed)
             covered[place] = 100 * np.mean(ours)
             by_chance[place] = 100 * np.mean(chance)
-    last = verdict.last_shared(grid, reference)
-    if not np.isfinite(covered).any() or last is None:
+    if not np.isfinite(covered).any():
         return None
     over = f"{grid.labelled[0]} to {grid.labelled[last]}"
-    heights = verdict.heights(grid, last)
     return Diversity(grid.methods, covered, by_chance, heights, over)
 
 
@@ -117,8 +123,9 @@ def table(found: Gathered, of: Diversity, reference: str) -> Table:
         (
             "Clusters: k-means of the embeddings of what was scored, by the network "
             f"that chose, as many as were chosen and no more than {clusters.MOST}; the "
-            "share of them with an example chosen, mean over the choices of a run. By "
-            "chance: what a draw at random from the same clusters covers.",
+            "share of them with an example chosen, mean over the choices up to "
+            f"{of.over.split()[-1]} labelled images. By chance: what a draw "
+            "at random from the same clusters covers.",
             *(
                 [f"Bold: significantly more than {reference} after Holm's correction."]
                 if bold

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from jalpose.report import (
     plots,
     statistics,
     tables,
+    verdict,
 )
 from jalpose.report.curves import Axis
 from jalpose.report.gather import Gathered, Run
@@ -145,13 +147,14 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
         means[np.isfinite(means)], lowest_best=scoring.sign < 0
     )
     values = penalties.penalty_matrix(scoring.sign * grid.values, cycles)
-    if not values.any():
+    beaten = bool((values > 0).any())  # NaN is not
+    if not beaten:
         p_caption += (
             " At BADGE's budgets no method beats another with p < 0.05: there are no "
             "penalties."
         )
     drawn = [Plot("p_values", p_figure, "p-values", p_caption)]
-    if not values.any():
+    if not beaten:
         return drawn
     figure = plots.matrix(
         values,
@@ -165,36 +168,38 @@ def matrices(found: Gathered, reference: str) -> list[Plot]:
     )
     caption = (
         "Share of the budgets, by BADGE's rule, at which the row's method beats the "
-        "column's significantly (two-tailed paired t-test, p < 0.05, not corrected)."
+        "column's significantly (two-tailed paired t-test, p < 0.05, not corrected); "
+        "nothing stands where the two were not tested."
     )
     return [*drawn, Plot("penalties", figure, "Penalties", caption)]
 
 
 def costs(found: Gathered, reference: str) -> list[Plot]:
-    """Seconds of acquisition against points above the reference."""
+    """Seconds of acquisition against points above the reference, at one budget."""
     grid, scoring = score_grid(found), found.scoring
+    last = verdict.last_shared(grid, reference)
+    if last is None:
+        return []
     points: dict[str, tuple[list[float], list[float]]] = {}
     for run in found.runs:
-        pair = _last_pair(grid, scoring, run.method, reference, run.seed)
-        if pair is None or run.method == reference:
-            continue
-        cycle, gain = pair
+        gains = _gains(grid, scoring, run.method, reference)
+        ours = float(gains[grid.seeds.index(run.seed), last])
         seconds = sum(
             cycle_records.choosing_seconds(record) or 0.0
             for record in run.cycles
-            if record["cycle"] < cycle
+            if record["cycle"] < last
         )
-        if seconds > 0:
+        if seconds > 0 and math.isfinite(ours) and run.method != reference:
             of_method = points.setdefault(run.method, ([], []))
             of_method[0].append(seconds)
-            of_method[1].append(gain)
+            of_method[1].append(ours)
     if len(points) < 2:  # a dot alone compares nothing
         return []
     gain = scoring.gain(reference)
     against = f"the {gain}" if scoring.keys.percent else f"the {scoring.name} {gain}"
     caption = (
         "Seconds of scoring and choosing, all cycles of a run together, training left "
-        f"out, against {against} at the last cycle both have. Bars: "
+        f"out, against {against}, both up to {grid.labelled[last]} labels. Bars: "
         "95 % t intervals of the mean gain. Seconds can be compared only between runs "
         "on one machine with nothing else to do."
     )
@@ -310,12 +315,15 @@ def _panel_name(run, cycle: int) -> str:
 
 
 def _points(grid: Grid, values: np.ndarray) -> list[curves.Point]:
-    """Means and intervals of [seeds, cycles] at the numbers labelled."""
-    seeds = int(np.isfinite(values).any(axis=1).sum())
+    """Means and intervals of [seeds, cycles] at the numbers labelled.
+
+    A mean over fewer seeds than any other method has is not complete: what it is apart
+    from theirs may be the seeds' alone.
+    """
     by_budget: dict[float, list[float]] = {}
     for labelled, column in zip(grid.labelled.tolist(), values.T, strict=True):
         by_budget.setdefault(labelled, []).extend(column.tolist())
-    return curves.intervals(by_budget, seeds)
+    return curves.intervals(by_budget, len(grid.seeds))
 
 
 def _gains(grid: Grid, scoring: Scoring, method: str, reference: str) -> np.ndarray:
@@ -346,14 +354,6 @@ def _p_values(values: np.ndarray) -> tuple[int, np.ndarray | None]:
     return best
 
 
-def _last_pair(grid: Grid, scoring: Scoring, method: str, reference: str, seed: int):
-    """The last cycle after a choice that both have, and the gain there; or None."""
-    row = grid.seeds.index(seed)
-    gains = _gains(grid, scoring, method, reference)[row]
-    known = np.flatnonzero(np.isfinite(gains[1:])) + 1
-    return (int(known[-1]), float(gains[known[-1]])) if len(known) else None
-
-
 def _axis(scoring: Scoring) -> Axis:
     """The axis of scores."""
     percent = scoring.keys.percent
@@ -378,7 +378,7 @@ def _how_drawn(found: Gathered, grid: Grid) -> str:
     else:
         how = "Means over seeds with 95 % t intervals."
     if found.missing:
-        how += " A hollow marker: a mean that not all seeds have reached."
+        how += " A hollow marker: a mean without some of the seeds."
     return how
 
 

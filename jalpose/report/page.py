@@ -11,11 +11,19 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
+
+from jalpose.storage.records import WorkdirError
 
 _PACKAGE = "jalpose.report"
 _WIDE = 620  # pixels of a plot from which on a phone scrolls rather than shrinks it
 _LONG = 40  # rows of a table from which on it opens on a press
+# How a page begins, whatever its version.
+_START = (
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    '<meta http-equiv="Content-Security-Policy" content="'
+)
 # No script or picture from anywhere but this file, whatever a record smuggles in.
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -245,8 +253,7 @@ def render(
     if reloads is not None:
         again = f'<meta http-equiv="refresh" content="{reloads}">\n'
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'{_START}{policy}">\n'
         f"{again}"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
@@ -255,6 +262,20 @@ def render(
         f"{element('header', element('h1', title), lead, top)}\n{contents}\n"
         f"{element('main', *parts)}\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
+
+
+def refuse_others(path: Path) -> None:
+    """Raise WorkdirError where a page that is none of these would be written over."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            ours = file.read(len(_START)) == _START
+    except FileNotFoundError:
+        return
+    if not ours:
+        raise WorkdirError(
+            f"{path} is there, and is no page of this command: nothing is written over "
+            "it. Name another folder with --out, or move it away"
+        )
 
 
 def resource(name: str) -> str:

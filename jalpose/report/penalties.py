@@ -56,7 +56,8 @@ def penalty_matrix(scores: np.ndarray, cycles: Sequence[int]) -> np.ndarray:
     Entry [i, j] grows by 1 / len(cycles) at each cycle where i's mean is above j's
     and a two-tailed t-test of the differences, paired by seed, has p < 0.05: where the
     statistic is beyond the critical value. It is j's penalty: the lower the mean of a
-    column (over all rows, its own 0 among them), the better the method.
+    column (over all rows, its own 0 among them), the better the method. NaN where the
+    two can be tested at none of the cycles: who was never tested has lost nothing.
 
     We differ: all seeds two methods share are used, the script takes five at most; and
     pairs under three have no p-value and no penalty, the script takes two.
@@ -65,13 +66,15 @@ def penalty_matrix(scores: np.ndarray, cycles: Sequence[int]) -> np.ndarray:
       scores: [methods, seeds, cycles], the higher the better; NaN where there is none.
       cycles: what to compare at, as `checkpoints` gives them.
     """
-    count = len(scores)
-    penalties = np.zeros((count, count))
-    for i in range(count):
-        for j in range(count):
-            for cycle in cycles if i != j else ():
-                found = statistics.compare(scores[i, :, cycle], scores[j, :, cycle])
-                p = found.two_tailed
-                if p is not None and p < statistics.LEVEL and (found.t or 0) > 0:
-                    penalties[i, j] += 1 / len(cycles)
+    penalties = np.zeros((len(scores),) * 2)
+    for i, j in np.ndindex(penalties.shape):
+        if i == j:
+            continue
+        found = [statistics.compare(scores[i, :, c], scores[j, :, c]) for c in cycles]
+        tested = [one for one in found if one.two_tailed is not None]
+        won = [
+            (one.two_tailed or 0.0) < statistics.LEVEL and (one.t or 0.0) > 0
+            for one in tested
+        ]
+        penalties[i, j] = sum(won) / len(cycles) if tested else np.nan
     return penalties

@@ -28,6 +28,8 @@ from jalpose.report.scoring import Scoring
 from jalpose.report.statistics import FEW, FEWEST, LEVEL, Comparison
 from jalpose.report.text_formats import PValue, counted, listed
 
+_NOTHING_YET = "There is nothing to compare with {reference} yet."
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -85,8 +87,7 @@ def judge(gathered: Gathered, reference: str | None = None) -> Verdict:
     if not others:
         return Verdict(_alone(grid, scoring), warnings=warnings)
     if last is None:
-        sentence = f"There is nothing to compare with {reference} yet."
-        return Verdict(sentence, warnings=warnings)
+        return Verdict(_NOTHING_YET.format(reference=reference), warnings=warnings)
     found = _compare(grid, scoring, reference, others, last)
     judged = _Judged(
         scoring,
@@ -98,13 +99,22 @@ def judge(gathered: Gathered, reference: str | None = None) -> Verdict:
     )
     method = judged.method
     if method is None:
-        return Verdict(f"Only {reference} buys labels.", warnings=warnings)
+        buying = set(others) - set(judged.controls)
+        sentence = f"Only {reference} buys labels." if not buying else _NOTHING_YET
+        return Verdict(sentence.format(reference=reference), warnings=warnings)
     pairs = found[method].num_pairs
     if FEWEST <= pairs < FEW:
         warnings = (*warnings, f"p-values of {pairs} seeds are fragile.")
     return Verdict(
         judged.sentence(),
-        _saved(grid, scoring, reference, method, last),
+        _saved(
+            grid,
+            scoring,
+            reference,
+            method,
+            last,
+            final=all(run.last_cycle <= last for run in gathered.runs),
+        ),
         warnings,
         judged.notes(),
         method,
@@ -124,10 +134,14 @@ class _Judged:
 
     @property
     def method(self) -> str | None:
-        """The best of those that are significantly better, else the best of all."""
+        """The best of those significantly better, else of those tested, else of all.
+
+        A lead of a seed or two, which no test can judge, says less than many seeds.
+        """
         known = [m for m in self._falling() if m not in self.controls]
         better = [m for m in known if self._shown(m, 1)]
-        return next(iter([*better, *known]), None)
+        tested = [m for m in known if self.holm[m] is not None]
+        return next(iter([*better, *tested, *known]), None)
 
     def sentence(self) -> str:
         """The sentence of the verdict."""
@@ -139,16 +153,20 @@ class _Judged:
             return self._untested(method)
         claim = f"{self._how_far(method)} ({self._evidence(method)})"
         mean = f"mean {self.scoring.name} over {self.over}"
+        untested = [m for m in self.found if self.holm[m] is None]
+        none = "No tested method" if untested else "No method"
+        if self.controls:
+            none += " that buys labels"
         if self._shown(method, 1):
             text = f"{method} is significantly better than {self.reference}: its {mean}"
         elif several and difference > 0:
             text = (
-                f"No method is shown to be better than {self.reference}: the best is "
+                f"{none} is shown to be better than {self.reference}: the best is "
                 f"{method}, whose {mean}"
             )
         elif several:
             text = (
-                f"No method is ahead of {self.reference}: the nearest is {method}, "
+                f"{none} is ahead of {self.reference}: the nearest is {method}, "
                 f"whose {mean}"
             )
         elif self._shown(method, -1):
@@ -159,9 +177,12 @@ class _Judged:
         more = [m for m in self._falling() if m != method and self._shown(m, 1)]
         worse = [m for m in self._falling() if self._shown(m, -1) and several]
         if more:
-            text += f"; significantly better too: {listed(more)}"
+            too = " too" if self._shown(method, 1) else ""
+            text += f"; significantly better{too}: {listed(more)}"
         if worse:
             text += f"; significantly worse: {listed(worse)}"
+        if untested:
+            text += f"; not tested: {listed([self._how_many(m) for m in untested])}"
         return f"{text}."
 
     def notes(self) -> tuple[str, ...]:
@@ -210,6 +231,9 @@ class _Judged:
         higher = difference * self.scoring.sign >= 0
         side = "above" if higher else "below"
         return f"{self._number(abs(difference))} {side} {self.reference}'s"
+
+    def _how_many(self, method: str) -> str:
+        return f"{method} ({counted(self.found[method].num_pairs, 'paired seed')})"
 
     def _number(self, difference: float) -> str:
         unit = " points" if self.scoring.keys.percent else ""
@@ -261,9 +285,10 @@ def _alone(grid: Grid, scoring: Scoring) -> str:
 
 
 def last_shared(grid: Grid, reference: str) -> int | None:
-    """The last cycle of those up to which most pairs of runs are whole; or None.
+    """The last cycle up to which more than half of the pairs are whole; or None.
 
-    Of unfinished runs the last cycle would show the few that are ahead.
+    Of pairs of runs that have chosen once. Of unfinished runs the last cycle would show
+    the few that are ahead; the first would let one that has just begun cut off all.
     """
     whole = np.cumprod(np.isfinite(grid.values), axis=2).astype(bool)
     theirs = whole[grid.methods.index(reference)]
@@ -271,7 +296,7 @@ def last_shared(grid: Grid, reference: str) -> int | None:
     counts = (ours & theirs).sum(axis=(0, 1))[1:]
     if not counts.size or counts.max() == 0:
         return None
-    return 1 + int(np.flatnonzero(counts == counts.max())[-1])
+    return 1 + int(np.flatnonzero(2 * counts > counts.max())[-1])
 
 
 def _compare(
@@ -297,8 +322,19 @@ def _holm(found: Iterable[Comparison]) -> list[float | None]:
     return statistics.holm([comparison.two_tailed for comparison in found])
 
 
-def _saved(grid: Grid, scoring: Scoring, reference: str, method: str, last: int) -> str:
-    """Labels saved at the reference's final score, as a sentence."""
+def _saved(
+    grid: Grid,
+    scoring: Scoring,
+    reference: str,
+    method: str,
+    last: int,
+    *,
+    final: bool,
+) -> str:
+    """Labels saved at the reference's score at cycle `last`, as a sentence.
+
+    Of the pairs alone: with fewer of them the score is not the one of all its runs.
+    """
     labelled = grid.labelled[: last + 1]
     if not (np.diff(labelled) > 0).all():
         return ""
@@ -314,7 +350,10 @@ def _saved(grid: Grid, scoring: Scoring, reference: str, method: str, last: int)
     held = f"{target} with {labelled[-1]} labels"
     if found.reference is not None and labelled[0] < found.reference < labelled[-2]:
         held += f", which it first has with {_whole(found.reference)}"
-    where = f"{reference}'s final {scoring.name} ({held})"
+    theirs = grid.of(reference)[:, : last + 1]
+    if found.num_pairs < np.isfinite(theirs).all(axis=1).sum():
+        held += f", over the {counted(found.num_pairs, 'paired seed')}"
+    where = f"{reference}'s {'final' if final else 'latest'} {scoring.name} ({held})"
     if found.method is None:
         return f"{method} does not reach {where}: no labels are saved."
     if found.reference == labelled[0]:

@@ -19,7 +19,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     it is removed, not what another process is writing. Raises WorkdirError where the
     disk is full.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link to a folder stays one
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         if locks.holder(left) is None:
             shutil.rmtree(left, ignore_errors=True)

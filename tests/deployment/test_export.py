@@ -96,3 +96,10 @@ def test_what_cannot_be_is_refused(exported, tmp_path):
         exporting.export(model, Export(str(tmp_path / "x"), ("abacus",)))
     with pytest.raises(ConfigError, match="no such folder"):
         exporting.export(Model(str(tmp_path / "no")), Export(str(tmp_path / "x")))
+
+
+def test_the_folder_it_runs_in_is_no_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in (".", str(tmp_path)):
+        with pytest.raises(ConfigError, match="is the folder that this command runs"):
+            Export(out).check()

@@ -161,7 +161,9 @@ def test_names_are_found_in_the_data_where_they_are_not_recorded(root, tmp_path)
     record = json.loads(path.read_bytes())
     del record["outputs"]
     path.write_text(json.dumps(record))
-    image = root / "nëw images" / "c.png"
+    # Of as long a name as there may be.
+    image = tmp_path / f"{'ä' * 125}.png"
+    shutil.copy(root / "nëw images" / "c.png", image)
     perform(root, tmp_path / "a", image, workdir=tmp_path / "run")
     perform(root, tmp_path / "b", image)
     one, two = (tmp_path / n / "predictions.csv" for n in "ab")
@@ -201,6 +203,19 @@ def test_another_skeleton_and_images_of_other_sizes_are_refused(root, tmp_path):
     content["images"][0]["width"] = 61
     path.write_text(json.dumps(content))
     refused(root, tmp_path, DataError, r"has 60 x 40 pixels.*61 x 40", path)
+
+
+@pytest.mark.parametrize(
+    "place, words",
+    [
+        ("100,1,20,20", "The boxes of 1 people of --images lie outside their images"),
+        ("0.1,0.1,0.5,0.5", "pixels, not shares of the image"),
+    ],
+)
+def test_boxes_that_cannot_be_are_refused(root, tmp_path, place, words):
+    (tmp_path / "boxes.csv").write_text(f"file,x,y,w,h\na.png,{place}\n")
+    shutil.copy(root / "images" / "day 1" / "ä00.png", tmp_path / "a.png")
+    refused(root, tmp_path, DataError, words, tmp_path / "boxes.csv")
 
 
 def test_nothing_is_written_over(root, tmp_path):

@@ -132,6 +132,12 @@ def test_another_choice_is_never_written_over_one_that_is_handed_out(tmp_path):
     with pytest.raises(records.WorkdirError, match="hands out other examples"):
         given.write(0, IDS[::-1])
     assert [one.id for one in read_index(folder)] == IDS.tolist()
+    # Nor are files of somebody's where nothing is handed out any more.
+    (folder / "requests.json").unlink()
+    (folder / "mine.json").touch()
+    with pytest.raises(records.WorkdirError, match=r"there without its requests.json"):
+        given.write(0, IDS)
+    assert (folder / "mine.json").is_file()
 
 
 class Page(html.parser.HTMLParser):
@@ -298,6 +304,15 @@ def test_a_folder_takes_the_place_of_another_whole(tmp_path):
         raise ZeroDivisionError
     assert (tmp_path / "a" / "x").read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "large disk")
+    with atomic_folder(tmp_path / "a") as folder:
+        (folder / "x").touch()
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "large disk" / "x").is_file()
 
 
 def test_what_another_is_writing_is_left_to_it_and_what_a_kill_left_is_removed(

@@ -115,3 +115,17 @@ def test_without_embeddings_nothing_is_said(tmp_path):
     for method in ("random", "eglpp"):
         write_run(tmp_path / method, method, 0, (0.5, 0.6))
     assert diversity.measure(gather([tmp_path]), arrays_of, "random") is None
+
+
+def test_clusters_are_of_the_choices_that_the_scores_are_of(tmp_path):
+    every, one = IDS[[0, 12, 20, 26]], IDS[[1, 2, 3, 4]]
+    ids = [every.tolist(), one.tolist()]
+    for method, scores in (("random", (0.5, 0.6, 0.7)), ("ahead", (0.5, 0.6))):
+        write_run(tmp_path / method, method, 0, scores, cycles=2, selections=ids)
+        for cycle, chosen in enumerate((every, one)[: len(scores)]):
+            arrays = {"ids": IDS, "selected": chosen, "embeddings": embeddings()}
+            records.write_arrays(tmp_path / method, cycle, **arrays)
+    measured = diversity.measure(gather([tmp_path]), arrays_of, "random")
+    assert measured.over == "1000 to 1100"
+    # Random's second choice, of one cluster, is not told by the scores up to here.
+    np.testing.assert_array_equal(measured.covered, [[100.0], [100.0]])

@@ -240,6 +240,14 @@ def test_a_report_of_nothing_says_so(folder, tmp_path, capsys, arguments, messag
     assert not (tmp_path / "out" / "index.html").exists()
 
 
+def test_a_page_of_somebody_elses_is_not_written_over(folder, tmp_path, capsys):
+    page = tmp_path / "index.html"
+    page.write_text("<h1>My holidays</h1>")
+    assert command.main([str(folder), f"--out={tmp_path}"]) == 2
+    assert "nothing is written over" in capsys.readouterr().err
+    assert page.read_text() == "<h1>My holidays</h1>"
+
+
 def test_a_whole_report_is_written_without_jax(folder, tmp_path):
     code = (
         "import sys\n"

@@ -285,6 +285,18 @@ def test_penalties(tmp_path):
     assert any(": 1100 labelled" in note for note in by_rule.notes)
 
 
+def test_a_method_never_tested_does_not_win_the_matrix_of_penalties(tmp_path):
+    paired(tmp_path, 5)
+    write_run(tmp_path / "coreset", "coreset", 0, (0.5, 0.9, 0.9))
+    table = comparison_tables.penalty_table(gather([tmp_path]), every_budget=True)
+    matrix = {row["method"]: row for row in table.rows}
+    assert matrix["random"]["coreset"] is matrix["coreset"]["random"] is None
+    means = {"coreset": None, "eglpp": 0.0, "random": 0.5}
+    assert matrix["mean of the column"] == {"method": "mean of the column", **means}
+    assert table.bold == {(3, "eglpp")}
+    assert "A missing number: at none of these budgets can" in " ".join(table.notes)
+
+
 def test_a_control_stands_at_its_cycle(tmp_path):
     paired(tmp_path, 3)
     for seed in range(3):

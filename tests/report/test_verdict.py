@@ -133,11 +133,79 @@ def test_unfinished_runs_are_compared_where_most_pairs_are(tmp_path):
     assert "over 1000 to 1100 labels" in said.sentence
     assert said.sentence.startswith("2 seeds: no test is possible.")
     assert any("this is how it stands at 1100 labels" in w for w in said.warnings)
+    assert "at random's latest PCK@0.2 (55.0 % with 1100 labels): " in said.saved
     first = {"random": [(0.5,)], "eglpp": [(0.5,)]}
     said = verdict.judge(
         gather([write_experiment(tmp_path / "first", first, cycles=2)])
     )
     assert said.sentence == "There is nothing to compare with random yet."
+
+
+def test_a_run_that_has_just_begun_cuts_no_verdict_short(tmp_path):
+    curve = np.array([0.5, 0.55, 0.6, 0.62])
+    seeds = 0.01 * np.arange(5)[:, None]
+    noise = np.random.default_rng(0).normal(0, 0.002, (5, 1)) * (curve > 0.5)
+    scores = {
+        "random": (curve + seeds).tolist(),
+        "eglpp": (curve + seeds + noise + 0.02 * (curve > 0.5)).tolist(),
+        # One seed, far ahead with the first labels.
+        "coreset": [[0.5, 0.75]],
+    }
+    found = gather([write_experiment(tmp_path, scores, cycles=3)])
+    said = verdict.judge(found)
+    assert said.sentence.startswith(
+        "eglpp is significantly better than random: its mean PCK@0.2 over 1000 to 1300"
+    )
+    assert said.sentence.endswith("; not tested: coreset (0 paired seeds).")
+    assert "this is how it stands at 1300 labels" in said.warnings[0]
+    area = comparison_tables.area_table(found).rows
+    ours = next(row for row in area if row["method"] == "eglpp")
+    assert f" {ours['difference']:.2f} points above" in said.sentence
+    assert "at random's final PCK@0.2 (64.0 % with 1300 labels): " in said.saved
+
+
+def test_a_target_of_fewer_seeds_than_the_reference_has_is_said_to_be(tmp_path):
+    scores = {
+        "random": [(0.5, 0.55), (0.5, 0.55), (0.6, 0.65)],
+        "eglpp": [(0.5, 0.6), (0.5, 0.6)],
+    }
+    said = verdict.judge(gather([write_experiment(tmp_path, scores)])).saved
+    # 5 points of the 10 that eglpp has with a hundred labels more.
+    assert said == (
+        "Labels saved at random's final PCK@0.2 (55.0 % with 1100 labels, over the 2 "
+        "paired seeds): 50."
+    )
+
+
+def test_a_lead_of_one_seed_hides_no_test_of_many(tmp_path):
+    found = paired(tmp_path, 5, {"eglpp": 0.004, "lcmd": -0.04}, noise=0.02)
+    write_run(tmp_path / "coreset", "coreset", 0, (0.5, 0.7, 0.9))
+    said = verdict.judge(gather([tmp_path]))
+    assert said.method == verdict.judge(found).method == "eglpp"
+    assert said.sentence.startswith("No tested method is ahead of random: the nearest ")
+    assert said.sentence.endswith("; not tested: coreset (1 paired seed).")
+
+
+def test_a_control_that_is_ahead_is_said_to_be(tmp_path):
+    paired(tmp_path, 4, {"eglpp": -0.01})
+    still = {"labelled": [1000] * 3, "selections": [[]] * 2}
+    for run in gather([tmp_path]).by("random"):
+        scores = [r["metrics"]["pck"] + 0.03 * (r["cycle"] > 0) for r in run.cycles]
+        scores[-1] += 0.001 * run.seed
+        write_run(tmp_path / f"c{run.seed}", "control", run.seed, scores, **still)
+    sentence = verdict.judge(gather([tmp_path])).sentence
+    assert sentence.startswith("No method that buys labels is ahead of random: the ")
+    assert "; significantly better: control; significantly worse: eglpp." in sentence
+
+
+def test_methods_that_have_just_begun_are_not_said_to_buy_no_labels(tmp_path):
+    write_run(tmp_path / "random", "random", 0, (0.5, 0.6, 0.7))
+    write_run(tmp_path / "eglpp", "eglpp", 0, (0.5,), cycles=2)
+    still = {"labelled": [1000] * 3, "selections": [[]] * 2}
+    write_run(tmp_path / "control", "control", 0, (0.5, 0.5, 0.5), **still)
+    said = verdict.judge(gather([tmp_path]))
+    assert said.sentence == "There is nothing to compare with random yet."
+    assert said.method is None
 
 
 def test_a_lead_that_never_reaches_the_target_has_no_number(tmp_path):

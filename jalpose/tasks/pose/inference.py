@@ -24,8 +24,8 @@ from jalpose.tasks.inference import (
     as_dataset,
     check_there,
 )
+from jalpose.tasks.pose import checks, own
 from jalpose.tasks.pose import examples as made
-from jalpose.tasks.pose import own
 from jalpose.tasks.pose.annotations import Annotations, skeleton_of
 from jalpose.tasks.pose.formats import boxes, coco, poses, reading
 from jalpose.tasks.pose.formats.poses import Image, Poses
@@ -151,12 +151,20 @@ def open_images(
     windows = own.windows_of(
         source.annotations, whole, source.sizes, "box", config.data.window
     )
+    notes = _notes(config, looked, whole, len(found.images) - len(named))
+    for finding in (
+        *checks.of_boxes("--images", source.annotations, source.sizes),
+        *checks.of_windows("--images", source.annotations.keys, windows, source.sizes),
+    ):
+        if finding.impossible:
+            raise DataError(finding.words)
+        notes += (finding.words,)
     return Opened(
         dataset=as_dataset(source, _truth(source.annotations), windows),
         folder=folder,
         whole=whole,
         damaged=looked.damaged,
-        notes=_notes(config, looked, whole, len(found.images) - len(named)),
+        notes=notes,
         about=numbers,
     )
 
