@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from jalpose.acquisition.method import Pool, Selection
 from jalpose.acquisition.parts import linear_model, spaces
-from jalpose.settings.checks import ConfigError
+from jalpose.settings.checks import ConfigError, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Bait(spaces.Spatial):
     section: ClassVar = "acquisition.bait"
 
     def __post_init__(self):
-        """Refuse a model without noise, and fewer picks than the budget."""
+        """Refuse a model of too little noise, and fewer picks than the budget."""
         super().__post_init__()
-        spaces.positive(self.section, noise=self.noise)
+        at_least(linear_model.LEAST_NOISE, **{f"{self.section}.noise": self.noise})
         if not self.oversample >= 1:
             raise ConfigError(
                 f"{self.section}.oversample={self.oversample} must be at least 1"

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from jalpose.acquisition.method import Pool, Selection
 from jalpose.acquisition.parts import linear_model, spaces
+from jalpose.settings.checks import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +26,9 @@ class MaxDet(spaces.Spatial):
     section: ClassVar = "acquisition.maxdet"
 
     def __post_init__(self):
-        """Refuse a model without noise."""
+        """Refuse a model of too little noise."""
         super().__post_init__()
-        spaces.positive(self.section, noise=self.noise)
+        at_least(linear_model.LEAST_NOISE, **{f"{self.section}.noise": self.noise})
 
     def acquire(self, key, probe, pool: Pool, budget) -> Selection:
         """Choose `budget` examples; nothing is drawn, ties go by id.

@@ -58,11 +58,13 @@ def solve(
 
     Raises:
       CurvatureError: A is not positive definite along a direction that was searched.
-      FloatingPointError: a product is not finite.
+      FloatingPointError: the right-hand side or a product is not finite.
     """
     x = jax.tree.map(jnp.zeros_like, b)
     residual, direction = b, b
     first = square = float(_dot(b, b))
+    if not math.isfinite(first):
+        raise FloatingPointError("the right-hand side, or its length, is not finite")
     if first == 0:
         return Solution(x, 0, 0.0)
     step = 0

@@ -1,5 +1,6 @@
 """Bounds of a finished run from end to end: load, solve, score, write, show."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -194,6 +195,11 @@ def _of_cycle(
         right = _summed(context, loss, name, products.gradient)(
             after, None, _blocks(context, test)
         )
+        if not math.isfinite(norm(right)):
+            raise FloatingPointError(
+                f"the gradient of the {name} loss, summed over the {len(test)} images "
+                f"of the test set, is not finite in cycle {cycle + 1}"
+            )
         solution, bent = _solve(context, after, kept, len(trained), right, options)(
             lambda step, residual, label=label: screen.progress(
                 f"{label} solving", step, options.steps, f"residual {residual:.2g}"

@@ -88,6 +88,13 @@ def test_a_product_that_is_not_finite_is_an_error():
         )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e25])
+def test_a_right_hand_side_without_a_length_is_an_error(value):
+    b = as_tree(jnp.ones(12).at[3].set(value))
+    with pytest.raises(FloatingPointError, match="right-hand side"):
+        solve(lambda tree: tree, b, tolerance=0.1, steps=2)
+
+
 def test_norms_and_inner_products_are_of_all_arrays_together():
     one, other = (np.random.default_rng(n).normal(size=12) for n in (0, 1))
     trees = as_tree(jnp.float32(one)), as_tree(jnp.float32(other))

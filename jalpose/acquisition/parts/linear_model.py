@@ -23,6 +23,9 @@ import numpy as np
 
 from jalpose.acquisition.parts import points
 
+# What is smaller is lost beside labelled examples, whose squares are added to its own.
+LEAST_NOISE = 1e-5
+
 
 class Batch(NamedTuple):
     """Rows chosen for a linear model.
@@ -52,10 +55,11 @@ def largest_determinant(
       budget: from 1 to M.
       ids: int [M], distinct.
       labelled_ids: int [L], for messages.
-      noise: standard deviation of an observation, above 0.
+      noise: standard deviation of an observation, `LEAST_NOISE` or more.
 
     Raises:
-      ValueError: shapes that do not fit, ids twice, a budget beyond M, no noise.
+      ValueError: shapes that do not fit, ids twice, a budget beyond M, too little
+        noise.
       FloatingPointError: a feature is NaN or infinite; names the ids.
     """
     pool, seen, by_id = _prepared(features, labelled, budget, ids, labelled_ids, noise)
@@ -96,13 +100,13 @@ def fisher_reduction(
       budget: from 1 to M.
       ids: int [M], distinct.
       labelled_ids: int [L], for messages.
-      noise: square root of what is added to the diagonal, above 0.
+      noise: square root of what is added to the diagonal, `LEAST_NOISE` or more.
       oversample: forward picks in budgets, 1 or more; those above 1 are taken back,
         each time the one that costs least.
 
     Raises:
-      ValueError: shapes that do not fit, ids twice, a budget beyond M, no noise, an
-        oversampling below 1.
+      ValueError: shapes that do not fit, ids twice, a budget beyond M, too little
+        noise, an oversampling below 1.
       FloatingPointError: a feature is NaN or infinite; names the ids.
     """
     if not oversample >= 1:
@@ -159,8 +163,8 @@ def _prepared(features, labelled, budget, ids, labelled_ids, noise):
     """Features by id and of the labelled, float64, scaled; rows of the pool by id."""
     pool, seen = np.asarray(features), np.asarray(labelled)
     points.check_points(pool, seen, budget, np.asarray(ids), 1)
-    if not noise > 0:
-        raise ValueError(f"{noise=} must be above 0")
+    if not noise >= LEAST_NOISE:
+        raise ValueError(f"{noise=} must be at least {LEAST_NOISE:g}")
     labelled_ids = np.arange(len(seen)) if labelled_ids is None else labelled_ids
     largest = max(
         points.check_finite(pool, ids, "pool"),

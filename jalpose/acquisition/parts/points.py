@@ -25,8 +25,8 @@ class Points(NamedTuple):
 
     Attributes:
       blocks: float32 [T, C, chunk], rows by id, split over the devices, scaled by a
-        power of two that brings all numbers to at most 1: no square overflows, nothing
-        is rounded, and equal distances stay equal.
+        power of two, as large as lets no sum of squares overflow: nothing is rounded,
+        equal distances stay equal, and beside one huge number small ones are not lost.
       padding: bool [T, chunk], which of their columns are no rows; split too.
       by_id: int64 [M], rows of the pool by id.
       exponent: of that power of two.
@@ -83,7 +83,10 @@ def lay_out(pool, ids, *, largest: float, mesh=None, chunk: int = CHUNK) -> Poin
       chunk: rows in a block; padding is up to one block a device.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
-    exponent, by_id = int(np.frexp(largest)[1]), np.argsort(ids)
+    # Of differences twice as large, of all features and rows, the squares' sum is below
+    # 2^127; those of what is 2^80 times smaller still have their digits.
+    room = (124 - pool.size.bit_length()) // 2
+    exponent, by_id = int(np.frexp(largest)[1]) - room, np.argsort(ids)
     num_blocks = -(-len(pool) // (chunk * mesh.size)) * mesh.size
 
     def blocks(numbers):

@@ -170,6 +170,16 @@ def test_numbers_whose_squares_leave_float32_do_no_harm(scale):
     np.testing.assert_allclose(scaled.distances / scale, plain.distances, rtol=1e-5)
 
 
+def test_one_huge_number_hides_no_distances_of_others():
+    pool, centres, ids = example()
+    pool = pool.copy()
+    pool[7] = 1e25
+    found = greedy(pool, centres, 12, ids)
+    order, distances, _ = slow_greedy(pool, centres, 12, ids)
+    assert order[0] == 7 and found.order.tolist() == order
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
+
+
 def test_the_loop_is_compiled_once_a_budget_and_holds_no_matrix_of_distances():
     mesh = small.mesh(1)
     assert kcenter.choice(mesh, 30) is kcenter.choice(mesh, 30)

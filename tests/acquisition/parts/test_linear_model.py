@@ -107,7 +107,7 @@ def test_equal_features_are_chosen_by_id_each_once(name):
 
 
 BAD = {
-    "noise": (dict(noise=0.0), "noise=0.0 must be above 0"),
+    "noise": (dict(noise=1e-8), "noise=1e-08 must be at least 1e-05"),
     "too much": (dict(budget=5), r"budget=5 must be from 1 to the pool's 4"),
     "shapes": (dict(labelled=np.zeros((2, 3))), r"\(4, 2\) and \(2, 3\)"),
 }
