@@ -250,13 +250,14 @@ def _shares(
         return None
     if sizes.min() < _SHARED:
         return None
-    named = names(annotations.keys, there.any(axis=1))
+    people = np.any(there, axis=1)
+    named = names(annotations.keys, people)
     return Finding(
         f"No joint of the {len(annotations)} people of {name} is more than a pixel "
         f"from its image's corner: {named}. They are to be pixels, not shares of the "
         "image.",
         impossible=True,
-        examples=sample(there.any(axis=1)),
+        examples=sample(people),
         rule="joint shares",
     )
 
