@@ -243,6 +243,15 @@ def test_a_report_of_nothing_says_so(folder, tmp_path, capsys, arguments, messag
     assert not (tmp_path / "out" / "index.html").exists()
 
 
+def test_a_folder_in_a_files_place_is_named(folder, tmp_path, capsys):
+    (tmp_path / "index.html").mkdir()
+    assert command.main([str(folder), f"--out={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"error: {tmp_path / 'index.html'} cannot be read or written"
+    )
+
+
 def test_a_page_of_somebody_elses_is_not_written_over(folder, tmp_path, capsys):
     page = tmp_path / "index.html"
     page.write_text("<h1>My holidays</h1>")
