@@ -27,7 +27,7 @@ from jalpose.runtime.seeds import stream_seed
 from jalpose.tasks.pose import examples as made
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.formats import boxes, reading
-from jalpose.tasks.pose.formats.poses import skeleton_named
+from jalpose.tasks.pose.formats.poses import one_sided, skeleton_named
 from jalpose.tasks.pose.own_files import annotation_files, images_of
 from jalpose.tasks.pose.skeletons import Skeleton
 from jalpose.tasks.pose.windows import crop_windows
@@ -182,13 +182,22 @@ def _as_told(skeleton: Skeleton, photos) -> Skeleton:
 def _mirrored(skeleton: Skeleton, photos) -> str:
     joints = skeleton.joints
     pairs = [f"{joints[a]} and {joints[b]}" for a, b in skeleton.flip_pairs]
+    alone = one_sided(joints, skeleton.flip_pairs)
     how = "as data.photos.mirror says" if photos["mirror"] else "by their names"
-    return (
+    found = (
         f"in a mirror these change places, {how}: {', '.join(pairs)}"
         if pairs
-        else "no joints change places in a mirror: none is called left or right "
-        "(data.photos.mirror names pairs)"
+        else "no joints change places in a mirror"
+        + ("" if alone else ": none is called left or right")
+        + " (data.photos.mirror names pairs)"
     )
+    if alone:
+        found += (
+            f"; {', '.join(alone)} would be of the wrong side there, as no other "
+            "changes places with it: augment.flip=0.0 takes no mirror images"
+        )
+        _logger.warning("%s", found)
+    return found
 
 
 def _group(file: str, rule: str) -> str:

@@ -181,6 +181,10 @@ def test_skeletons_from_a_config(root):
     skeleton = found.sources[0].skeleton
     assert skeleton.flip_pairs == ((0, 3),) and skeleton.limbs == ((3, 1),)
     assert "snout and tail" in " ".join(found.sources[0].notes)
+    assert "wrong side" not in " ".join(load(root).sources[0].notes)
+    assert "; left_ear, right_ear would be of the wrong side there" in (
+        " ".join(found.sources[0].notes)
+    )
     assert "left_ear and right_ear" in " ".join(load(root).sources[0].notes)
     with pytest.raises(DataError, match=r"data.photos.links: there is no joint 'nose'"):
         load(root, links=(("nose", "tail"),))
