@@ -108,6 +108,22 @@ def test_a_csv_of_boxes(root, mark):
     np.testing.assert_allclose(found.windows[found.pool[0]], [19.5, 13.5, 25])
 
 
+def test_a_picture_that_annotators_rejected_is_no_label(tmp_path):
+    names = [f"{n}.png" for n in range(6)]
+    own_photos.write_images(tmp_path, names)
+    point = '<points label="snout" occluded="0" outside="0" points="{0},{0}"/>'
+    text = "".join(
+        f'<image id="{n}" name="{name}" width="60" height="40">'
+        + point.format(10 + n)
+        + ('<tag label="rejected"/>' if n == 2 else "")
+        + "</image>"
+        for n, name in enumerate(names)
+    )
+    (tmp_path / "labels.xml").write_text(f"<annotations>{text}</annotations>")
+    found = load(tmp_path)
+    assert sorted(found.keys) == [name for name in names if name != "2.png"]
+
+
 def test_who_is_labelled_is_not_in_the_pool(root, caplog):
     shutil.copytree(root / "images", root / "every")
     own_photos.write_images(root, ["images/new.png"], seed=2)
