@@ -243,7 +243,7 @@ def _near(path: str | os.PathLike) -> str:
     Or in how its letters are written: accents may be signs of their own.
     """
     if os.path.islink(path):
-        return f" (it is a link to {os.readlink(path)!r})"
+        return f" (it is a link to {os.readlink(os.fspath(path))!r})"
     folder, name = os.path.split(os.fspath(path))
     try:
         there = sorted({*os.listdir(folder or ".")} - {name})
