@@ -19,6 +19,7 @@ def example(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_approximate_norms_are_compared_on_a_network_of_ones_own(example, capsys):
     found = example("are_approximate_norms_good_enough").main()
     # All of this network are linear maps and biases: conv_linear leaves nothing out.
@@ -29,6 +30,7 @@ def test_approximate_norms_are_compared_on_a_network_of_ones_own(example, capsys
     assert "rank correlation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_wrong_labels_come_first(example, capsys):
     share = example("which_labels_are_wrong").main()
     assert share > 0.5  # 0.1 by chance

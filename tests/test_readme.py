@@ -88,6 +88,7 @@ def test_the_config_it_shows_is_one():
         configs.check(module["get_config"](f"scale={scale}"))
 
 
+@pytest.mark.slow
 def test_the_norms_it_shows_are_those_of_the_gradients(capsys):
     shown: dict = {}
     exec(compile(code_after("norms"), "norms.py", "exec"), shown)

@@ -62,6 +62,7 @@ def perform(script, arguments, folder, **environ):
     )
 
 
+@pytest.mark.slow
 def test_a_job_of_an_array_takes_its_part(tmp_path):
     done = perform(
         "slurm_array.sh",

@@ -7,7 +7,7 @@ import collections
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from jalpose.data.source import DataError
 
@@ -21,6 +21,9 @@ _NOT_READ = (  # pictures too
     ".orf", ".rw2", ".raf",
 )
 # fmt: on
+# Files by which folders are known that runs and commands have written: pictures in
+# them are of images that lie elsewhere.
+_WRITTEN = ("cycles.jsonl", "requests.json", "prediction.json")
 _logger = logging.getLogger(__name__)
 
 
@@ -59,13 +62,14 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
 def images_below(path: str | os.PathLike[str]) -> list[str]:
     """Image files in a folder and below it, by name, relative to it; see `files_below`.
 
-    Pictures of kinds that are not read are warned of.
+    Pictures of kinds that are not read are warned of. Folders below that a run,
+    `jalpose.select` or `jalpose.predict` has written are not looked into.
 
     Raises:
       DataError: there is none.
     """
     found, others = [], collections.Counter[str]()
-    for file in files_below(path):
+    for file in files_below(path, without=_WRITTEN):
         ending = os.path.splitext(file)[1].lower()
         if ending in ENDINGS:
             found.append(file)
@@ -89,11 +93,18 @@ def images_below(path: str | os.PathLike[str]) -> list[str]:
     return found
 
 
-def files_below(path: str | os.PathLike[str]) -> Iterator[str]:
+def files_below(
+    path: str | os.PathLike[str], without: Collection[str] = ()
+) -> Iterator[str]:
     """Files in a folder and below it, by name, relative to it, with forward slashes.
 
     Hidden files and folders are not looked at. Links to folders are followed, but not
     into what is walked through already.
+
+    Args:
+      path: of the folder.
+      without: folders below it that have a file of one of these names are not looked
+        into, which is told.
 
     Raises:
       DataError: a folder may not be read, or a name is no text.
@@ -109,6 +120,12 @@ def files_below(path: str | os.PathLike[str]) -> Iterator[str]:
     path = os.fspath(path)
     walked = [os.path.realpath(path)]
     for above, folders, names in os.walk(path, onerror=refuse, followlinks=True):
+        if above != path and not {*names}.isdisjoint(without):
+            _logger.warning(
+                "%s is written by jalpose: its pictures are not new images", above
+            )
+            folders.clear()
+            continue
         kept = []
         for name in sorted(folders):
             if name.startswith("."):

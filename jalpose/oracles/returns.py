@@ -137,6 +137,8 @@ def read_folder(
                     found += _statements(exchange, place, member, own)
                 except UnreadableError as error:
                     problems.append(f"{member}: {error}")
+                except OSError as error:
+                    problems.append(f"{member}: cannot be read: {error.strerror}")
         statements += found
         if found:
             files.append(path)

@@ -56,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except records.WorkdirError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        where = f"{error.filename} cannot be read or written ({error.strerror})"
+        print(f"error: {where}", file=sys.stderr)
+        return 2
     for line in found.missing:
         print(f"note: {line}", file=sys.stderr)
     print(f"{counted(len(found.runs), 'run')}; the report is {path}")

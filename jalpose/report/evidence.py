@@ -377,7 +377,7 @@ def _how_drawn(found: Gathered, grid: Grid) -> str:
         how = "One seed: no intervals."
     else:
         how = "Means over seeds with 95 % t intervals."
-    if found.missing:
+    if not np.isfinite(grid.values).all():
         how += " A hollow marker: a mean without some of the seeds."
     return how
 

@@ -4,6 +4,7 @@ Configs and records as plain objects in; keys, labels and sentences out.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -143,6 +144,8 @@ def _word(value: Any) -> str:
 def cautions(runs: Sequence[Any]) -> list[str]:
     """What may differ but should be known: devices, versions, revisions, base models.
 
+    And numbers of labels, and scores that are not there.
+
     A GPU's model alone can change which method is best (Ji et al., WACV 2023).
 
     Args:
@@ -162,7 +165,7 @@ def cautions(runs: Sequence[Any]) -> list[str]:
         if len(holders) > 1:
             parts = [f"{value} ({_few(names)})" for value, names in holders.items()]
             found.append(f"{what} differ: " + "; ".join(parts))
-    return found + _unlike_bases(runs)
+    return found + _unlike_bases(runs) + _unlike_numbers(runs) + _without_score(runs)
 
 
 def _unlike_bases(runs: Sequence[Any]) -> list[str]:
@@ -183,6 +186,46 @@ def _unlike_bases(runs: Sequence[Any]) -> list[str]:
         "one base model: scores of cycle 0 differ, and methods differ in more than "
         "their choices"
     ]
+
+
+def _unlike_numbers(runs: Sequence[Any]) -> list[str]:
+    """Runs that have bought more labels than others at the same cycle, if any.
+
+    A budget of clicks buys what it pays for, and people reject examples. A control's
+    are not meant.
+    """
+    apart: dict[int, tuple[int, str]] = {}
+    found: dict[int, dict[int, str]] = {}
+    for run in runs:
+        numbers = {record["cycle"]: record["num_labelled"] for record in run.cycles}
+        if len(numbers) > 1 and len(set(numbers.values())) == 1:
+            continue
+        for cycle, number in numbers.items():
+            name = f"{run.method} seed {run.seed}"
+            found.setdefault(cycle, {}).setdefault(number, name)
+    for cycle, holders in found.items():
+        least, most = min(holders), max(holders)
+        said = f"from {least} ({holders[least]}) to {most} ({holders[most]})"
+        apart[cycle] = most - least, f"{said} at cycle {cycle}"
+    widest, said = max(apart.values(), default=(0, ""))
+    if not widest:
+        return []
+    return [
+        f"numbers of labels differ, {said}: each cycle stands at the number of the run "
+        "with most, in tables, curves, areas and labels saved"
+    ]
+
+
+def _without_score(runs: Sequence[Any]) -> list[str]:
+    """Cycles that are there and have no score, which comparisons leave out."""
+    found = []
+    for run in runs:
+        for record in run.cycles:
+            metrics = cycles.metrics(record)
+            score = metrics.get(scores.keys_of(run.task, metrics).key)
+            if score is None or not math.isfinite(score):
+                found.append(f"{run.method} seed {run.seed} cycle {record['cycle']}")
+    return [f"there is no score of {_few(found)}"] if found else []
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:

@@ -116,8 +116,8 @@ def read_whole(workdir: records.PathLike) -> tuple[list[dict], list[str]]:
         try:
             record = json.loads(line)
             cycle, scored = record["cycle"], record["metrics"]
-            if not isinstance(cycle, int) or not isinstance(scored, dict):
-                raise ValueError("cycle or metrics are of another type")
+            if type(cycle) is not int or cycle < 0 or not isinstance(scored, dict):
+                raise ValueError("no number of a cycle, or no metrics")
             int(record["num_labelled"])
         except (ValueError, TypeError, KeyError) as error:
             warnings.append(

@@ -111,9 +111,8 @@ def check_workdir(workdir: PathLike) -> None:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise WorkdirError(
-            f"workdir {workdir} cannot be written to ({error.strerror}): make room, "
-            "choose another --workdir, change its permissions or move away a file in "
-            "its place"
+            f"{workdir} cannot be written to ({error.strerror}): make room, choose "
+            "another folder, change its permissions or move away a file in its place"
         ) from error
 
 

@@ -136,6 +136,7 @@ def slow_egl(variables, peaks, posterior="normalised", temperature=1.0):
     return np.array(scores), np.array(numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("peaks", "posterior", "temperature"),
     [

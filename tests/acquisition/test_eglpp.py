@@ -309,6 +309,7 @@ def hourglass(devices):
     return small.context(devices=devices).passes, small.base_variables()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
@@ -352,6 +353,7 @@ def counted_passes(threads=1):
     return passes, counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 3])
 @pytest.mark.parametrize("labels", ["annotated", "predicted"])
 def test_pausing_and_resuming_is_exact_and_computes_each_block_once(labels, pieces):
@@ -382,6 +384,7 @@ def test_pausing_and_resuming_is_exact_and_computes_each_block_once(labels, piec
         assert found.explanation[name].tobytes() == value.tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_threads_on_the_host_change_nothing(threads):
     passes, _ = counted_passes(threads)

@@ -80,6 +80,7 @@ def test_detached_its_gradient_is_nothing(posterior, temperature):
         assert np.abs(gradient).max() < 1e-4 * size
 
 
+@pytest.mark.slow
 @POSTERIORS
 def test_both_methods_score_alike(posterior, temperature):
     options = {"posterior": posterior, "temperature": temperature}

@@ -88,6 +88,7 @@ def test_options_that_cannot_work_are_refused(changes, message):
         LearningLoss(**changes)
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_on_classes_goes_all_the_way():
     # SGD for network and head, a drop, all labels trained on; attached, then not.
     delta = {

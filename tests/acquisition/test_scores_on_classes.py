@@ -149,6 +149,7 @@ def members():
     return found
 
 
+@pytest.mark.slow
 @MEASURES
 def test_members_disagree_as_measured(measure):
     each = [classes.softmax(classes.logits(weights=w)) for w in members().values()]
@@ -175,6 +176,7 @@ def sampled():
     return classes.softmax(found["prediction"])
 
 
+@pytest.mark.slow
 @MEASURES
 def test_samples_disagree_as_measured(measure):
     wanted = [slow_measures(one)[measure] for one in sampled()]
@@ -265,6 +267,7 @@ def squares_of_classes():
     return np.array(columns).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["exact", "ghost"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_egl_is_the_expectation_over_all_classes(engine, temperature):
@@ -363,6 +366,7 @@ def slow_neighbours(perplexity, number):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["exact", "ghost", "sketch"])
 def test_eglpp_takes_the_classes_of_the_neighbours(engine):
     squares = squares_of_classes()

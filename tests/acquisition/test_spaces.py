@@ -86,6 +86,7 @@ def inner(placed):
     return every @ every.T
 
 
+@pytest.mark.slow
 def test_inner_products_are_those_of_gradients_under_the_answer():
     exact = gradients(of_answer)
     exact = exact @ exact.T
@@ -99,6 +100,7 @@ def test_inner_products_are_those_of_gradients_under_the_answer():
     assert (np.abs(found - exact) / scale).mean() < 3 * np.sqrt(2 / 3072)
 
 
+@pytest.mark.slow
 def test_random_directions_estimate_the_tangent_kernel():
     def jacobian(image):
         variables = small.flat_variables()
@@ -125,6 +127,7 @@ def test_random_directions_estimate_the_tangent_kernel():
     assert (error < 0.2 * np.abs(exact[:2]).max()).all()
 
 
+@pytest.mark.slow
 def test_squared_lengths_of_neighbours_gradients_estimate_the_score_of_eglpp():
     scoring = EglPlusPlus(perplexity=1.0, neighbours=3)
     score = scoring.acquire(KEY, probe(), pool(), 1).scores
@@ -157,6 +160,7 @@ def test_a_task_without_points_is_refused_before_anything_compiles():
         Lcmd(space="prediction").check(bare(), num_trained=8, budget=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cotangents", ["random", "predicted", "neighbours"])
 def test_places_do_not_depend_on_the_other_examples(cotangents):
     method = Lcmd(
@@ -187,6 +191,7 @@ def test_badge_begins_with_the_longest_gradient_whatever_is_labelled():
     assert lengths[POOL.tolist().index(found[0][0])] > 0.9 * lengths.max()
 
 
+@pytest.mark.slow
 def test_badge_takes_the_last_layer_alone_as_the_paper_does():
     made = Badge(size=256, layers="last")
     found = [made.place(jax.random.key(n), probe(), pool()) for n in range(12)]

@@ -65,6 +65,17 @@ def test_links_to_folders_are_followed_and_no_circle_is_walked(tmp_path):
     assert files.images_below(photos) == ["a/2.JPG", "b/1.jpg"]
 
 
+def test_pictures_that_commands_have_written_are_no_new_images(tmp_path, caplog):
+    names = ("a.jpg", "out/prediction.json", "out/pictures/00001_a.jpg")
+    for name in (*names, "ours/cycles.jsonl", "ours/to_label/cycle_00/images/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert files.images_below(tmp_path) == ["a.jpg"]
+    assert f"{tmp_path / 'out'} is written by jalpose" in caplog.text
+    # Whoever names such a folder means it.
+    assert files.images_below(tmp_path / "out") == ["pictures/00001_a.jpg"]
+
+
 def test_a_folder_below_that_may_not_be_read_is_no_empty_one(tmp_path, monkeypatch):
     (tmp_path / "1.jpg").touch()
     (tmp_path / "below").mkdir()

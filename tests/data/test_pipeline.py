@@ -118,6 +118,7 @@ def test_the_seed_decides_the_order(figures):
     assert again == orders[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [0, 1, 3, 7])
 def test_a_restart_goes_on_where_the_other_stopped(figures, position):
     ids = figures.pool[:10]
@@ -166,6 +167,7 @@ def test_batches_of_any_size_go_through_the_same_order(figures, batch):
     assert order(batch, 12 // batch) == order(4, 3)
 
 
+@pytest.mark.slow
 def test_grain_has_nothing_to_warn_of(figures, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
     source = pipeline.CropSource(figures, figures.pool[:5], 16)
@@ -201,6 +203,7 @@ def rows_of_set(limit):
     return dataclasses.replace(data, packed=rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("rows", [None, (1, 3), (6, 3)])
 def test_rows_in_memory_come_as_those_read_one_by_one(labelled, rows):

@@ -34,6 +34,7 @@ def exported(tmp_path_factory):
     return out, stream.getvalue()
 
 
+@pytest.mark.slow
 def test_read_back_it_says_the_same_of_a_batch_of_any_size(exported):
     out, printed = exported
     assert "it differs by at most 0 on the example" in printed
@@ -65,6 +66,7 @@ def test_what_is_beside_it_says_how_it_is_used(exported):
     assert (out / "model.stablehlo").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_jax_alone_reads_it(exported):
     out, _ = exported
     script = f"""

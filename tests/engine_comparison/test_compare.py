@@ -142,6 +142,7 @@ def row_of(record, label):
 # What is measured.
 
 
+@pytest.mark.slow
 def test_the_images_are_those_of_a_run_with_that_subset(compared, slow):
     np.testing.assert_array_equal(compared[3]["ids"], slow[0])
     found = small.flat_context({"acquisition.pool_subset": COUNT})

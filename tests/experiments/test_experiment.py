@@ -292,6 +292,7 @@ def test_a_base_model_is_trained_once_a_seed_and_all_methods_start_from_it(finis
     assert scores[0][0]["metrics"]["test_loss"] != scores[1][0]["metrics"]["test_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [BASE, "coreset", "learning_loss"])
 def test_a_unit_is_what_a_run_of_its_own_is(finished, tmp_path, name):
     """Sharing what is compiled, over methods and seeds, changes nothing."""
@@ -388,6 +389,7 @@ def test_it_takes_as_many_steps_as_the_last_network_of_a_method(changes, steps):
     assert (training.base_epochs, training.base_steps) == (0, steps)
 
 
+@pytest.mark.slow
 def test_it_is_added_to_a_finished_experiment_and_is_a_run_of_its_own(
     finished, tmp_path
 ):
@@ -413,6 +415,7 @@ def test_it_is_added_to_a_finished_experiment_and_is_a_run_of_its_own(
     assert "4 of 4 runs are finished" in perform(tmp_path / "more", changes)
 
 
+@pytest.mark.slow
 def test_finished_with_runs_on_all_labels_it_is_given_more_of_everything(
     finished, tmp_path
 ):

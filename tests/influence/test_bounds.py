@@ -142,6 +142,7 @@ def dense(workdir, cycle, damping):
     return pool, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cycle", [0, 1])
 def test_scores_are_those_of_dense_matrices(workdir, taken, cycle):
     pool, wanted = dense(workdir, cycle, OPTIONS.damping)
@@ -208,6 +209,7 @@ def test_a_mean_target_below_zero_has_no_point(taken, tmp_path):
     assert (tmp_path / "bounds.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_eight_devices_find_the_same(workdir, taken, tmp_path):
     options = Options(**{**OPTIONS.asdict(), "cycles": (1,)})
     found = record_of(take(workdir, options, devices=8, out=tmp_path / "eight"))

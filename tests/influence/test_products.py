@@ -82,6 +82,7 @@ def direction(seed=0):
     return drawn, back(jnp.asarray(drawn))
 
 
+@pytest.mark.slow
 @DEVICES
 def test_the_summed_gradient_is_the_sum_of_each(devices):
     with jax.enable_x64(True):
@@ -113,6 +114,7 @@ def test_derivatives_along_a_direction_are_inner_products_of_gradients():
     np.testing.assert_allclose(found, wanted, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "place", "damping"), [("gauss_newton", 2, 1e-2), ("hessian", 1, 10.0)]
 )

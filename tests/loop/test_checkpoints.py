@@ -44,6 +44,7 @@ def flip(path):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["flipped", "cut", "lost"])
 def test_of_a_damaged_state_the_one_before_is_used(harm, tmp_path):
     context, steps = saved(tmp_path)

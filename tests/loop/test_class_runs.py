@@ -118,6 +118,7 @@ def assert_resumes(method, tmp_path):
 FIRST = ("ensemble", "learning_loss")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FIRST)
 def test_it_resumes_to_the_bit(method, tmp_path):
     assert_resumes(method, tmp_path)

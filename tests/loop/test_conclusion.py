@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from ml_collections import ConfigDict
 
 from jalpose.loop.conclusion import conclude_experiment
@@ -15,6 +16,7 @@ def concluded(workdir, report):
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_an_experiment_ends_with_a_table_and_its_report(tmp_path):
     for seed in (0, 1):
         for method in ("coreset", "random"):

@@ -394,6 +394,7 @@ def test_training_reaches_the_labels_that_were_bought(awaiting):
     assert seen & set(context.dataset.pool[3:11].tolist())
 
 
+@pytest.mark.slow
 def test_first_steps_on_one_and_eight_devices_lose_alike():
     histories = {}
     for devices in (1, 8):

@@ -55,6 +55,7 @@ def test_a_workdir_of_another_run_is_refused_and_of_this_one_said(show, tmp_path
         show(tmp_path, **{"training.base_steps": 9})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("oracle", ["folder", "auto"])
 def test_a_run_that_will_ask_people_is_shown_and_asks_nobody(
     show, monkeypatch, tmp_path, oracle

@@ -153,6 +153,7 @@ def test_a_run_of_the_version_before_is_gone_on_with_to_the_same_end(
     assert (workdir / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHASES)
 def test_its_state_is_taken_over_with_labels_asked_for_anew(name, old):
     context = small.context(CHANGES)

@@ -111,6 +111,7 @@ def broken_off(workdir, last):
 
 
 # The test set is 2 blocks, the pool 2, the labelled 5, then come 2 of gradient norms.
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [3, 4, 8, 11])
 def test_scoring_goes_on_at_the_last_finished_block(tmp_path, reference, last):
     wanted, blocks = reference
@@ -124,6 +125,7 @@ def test_scoring_goes_on_at_the_last_finished_block(tmp_path, reference, last):
     assert not (tmp_path / "checkpoints" / "journal" / "cycle_00").exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_measures_goes_on_there(tmp_path, reference):
     _, blocks = reference
     changes = {"evaluation.true_norms": True}
@@ -146,6 +148,7 @@ def cut(path):
     os.truncate(path, path.stat().st_size - 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, cut, os.remove])
 @pytest.mark.parametrize("pattern", ["describe-*.embedding.bin", "index.jsonl"])
 def test_what_is_damaged_is_computed_again(tmp_path, reference, damage, pattern):
@@ -248,6 +251,7 @@ class Refusals:
         around(ocp.StandardCheckpointer, "model")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux's /proc")
 def test_a_disk_that_is_full_at_any_write_is_told_and_the_run_resumes(tmp_path):
     changes = {

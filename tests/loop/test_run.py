@@ -279,6 +279,7 @@ def test_methods_are_compared_from_the_same_base_model(finished):
     assert len(records.read_selection(paths(finished)["random"], 0)) == 8
 
 
+@pytest.mark.slow
 def test_a_comparison_ends_with_a_report_of_all_methods(finished):
     workdir, _ = finished
     stream = io.StringIO()
@@ -343,6 +344,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished, changes, line):
     assert contents(workdir) == before
 
 
+@pytest.mark.slow
 def test_a_given_base_gives_the_same_base_metrics(finished, tmp_path):
     workdir, _ = finished
     changes = {
@@ -692,6 +694,7 @@ def test_mistakes_on_the_command_line_are_told_without_a_traceback(
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_dry_run_shows_what_would_be_done_and_does_nothing(tmp_path):
     found = subprocess.run(
         [

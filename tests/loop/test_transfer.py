@@ -71,6 +71,7 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_all_layers_but_the_last(donor):
     config = config_of(donor)
     initial = transfer.initial_weights(config, donor.parent / "none")
@@ -106,6 +107,7 @@ def taken(donor):
     return workdir, perform(workdir, {"transfer": os.fspath(donor)})
 
 
+@pytest.mark.slow
 def test_what_is_taken_is_said_and_recorded(donor, taken):
     workdir, printed = taken
     about = records.read_config(workdir)["initial_weights"]
@@ -192,6 +194,7 @@ def test_tensors_that_do_not_fit_are_named():
         fitted(broken, network(8), ["stem"], "X")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS.keys() - {"mlp"}))  # of rows
 def test_the_layers_that_hang_on_the_outputs_are_the_declared(name):
     options = MODELS[name](**MODELS[name].scales["tiny"])

@@ -61,6 +61,7 @@ def arrays_of(workdir, cycles):
 # One process at a time.
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_told_of_the_first(mine):
     before = (mine / "cycles.jsonl").read_bytes()
     told = rf"{mine} is in use by process {os.getpid()} on \S+: let it finish"
@@ -117,6 +118,7 @@ def test_an_error_that_comes_of_the_deletion_says_so(tmp_path, monkeypatch):
 # Asked to end.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_asked_to_end_saves_first(tmp_path, monkeypatch, number, once):
     step, left = advance.advance, [3]
@@ -158,6 +160,7 @@ def test_a_finished_run_says_so(mine):
     assert "resuming" not in printed and "training" not in printed
 
 
+@pytest.mark.slow
 def test_a_finished_run_given_more_cycles_goes_on_as_if_it_had_had_them(mine, tmp_path):
     perform(tmp_path / "whole", 2)
     printed = perform(mine, 2)

@@ -156,6 +156,7 @@ def test_heatmaps_are_read_from_a_pyramid_as_written_out_by_hand():
 # Gradient norms.
 
 
+@pytest.mark.slow
 def test_norms_are_exact_and_nothing_is_left_to_autodiff():
     def apply_fn(variables, images):
         return SMALL.apply(variables, images).prediction

@@ -119,6 +119,7 @@ def test_examples_are_rows_and_pictures_stay_images(eye):
     assert encoders.seen_through(configs.default(), dataset) is dataset
 
 
+@pytest.mark.slow
 def test_a_run_on_what_an_encoder_sees_learns_and_predicts(tmp_path, eye):
     write_cifar(tmp_path / "data", counts=(60,), test=20)
     data, cache = str(tmp_path / "data"), str(tmp_path / "cache")

@@ -65,6 +65,7 @@ def test_parameters_of_the_papers_network():
     assert count(norms) == 31_488
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stacks", "width", "joints", "depth"),
     [(1, 256, 14, 4), (8, 256, 16, 4), (2, 256, 16, 4), (1, 96, 14, 4), (3, 8, 5, 2)],
@@ -75,6 +76,7 @@ def test_parameters_of_other_sizes(stacks, width, joints, depth):
     assert count(shapes_of(model)["params"]) == expected
 
 
+@pytest.mark.slow
 def test_convolutions_start_as_pytorchs_but_with_biases_of_zero():
     images = np.zeros((1, 16, 16, 3), np.float32)
     init = jax.jit(SMALL.clone(stacks=1).init)
@@ -96,6 +98,7 @@ def test_convolutions_start_as_pytorchs_but_with_biases_of_zero():
 # Shapes and types.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width", "dtype", "convolution"),
     [
@@ -152,6 +155,7 @@ def test_the_options_choose_the_convolution():
         assert traced == model.clone(convolve=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_options_of_a_config_build_a_network_that_knows_its_last_layer(name):
     fields = {f.name: f.default for f in dataclasses.fields(MODELS[name])}
@@ -219,6 +223,7 @@ def by_hand(variables, images, merge="newell"):
     return jnp.stack(maps, axis=1), jnp.mean(y, axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_stacks_are_merged_as_newells(variables):
     images = images_of(1)
     output = apply(variables, images)

@@ -70,6 +70,7 @@ def test_parameters_of_other_sizes(depth, width, stem):
     assert sum("shortcut" not in path for path in kernels) == depth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_comes_out(dtype):
     for stem, size, maps in (("3x3", 32, [32, 16, 8, 4]), ("original", 96, [24, 12])):
@@ -142,6 +143,7 @@ def by_hand(variables, images, depth, stem):
     return embedding @ last["kernel"] + last["bias"], embedding, stages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "stem", "size"),
     [(8, "3x3", 9), (14, "3x3", 8), (18, "3x3", 8), (8, "original", 18)],
@@ -157,6 +159,7 @@ def test_it_is_put_together_as_published(depth, stem, size):
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_blocked_convolutions_do_what_the_native_ones_do():
     model = options(convolution="native").build(4)
     assert options(convolution="auto").build(4).convolve is blocked_convolution
@@ -180,6 +183,7 @@ def test_blocked_convolutions_do_what_the_native_ones_do():
 # Starting weights.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stem", "size"), [("3x3", 8), ("original", 32)])
 def test_weights_start_as_those_of_the_code_in_use(stem, size):
     model = ResNetOptions(depth=8, width=32, stem=stem).build(10)
@@ -233,6 +237,7 @@ def test_dropout_drops_whole_channels_between_the_convolutions_of_a_block():
 # Gradient norms.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stem", "size"), [("3x3", 8), ("original", 16)])
 def test_ghost_norms_are_the_exact_ones_without_a_fallback(stem, size):
     model = options(stem=stem, width=2).build(3, traced=True)

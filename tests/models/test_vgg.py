@@ -152,6 +152,7 @@ def test_the_options_choose_the_convolution():
 # Starting weights.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_weights_start_as_those_of_the_code_in_use(classifier):
     model = VggOptions(depth=11, width=16, classifier=classifier).build(10)
@@ -178,6 +179,7 @@ def test_weights_start_as_those_of_the_code_in_use(classifier):
 # Dropout.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_dropout_is_of_what_the_classifiers_layers_read(classifier):
     model = options(dropout=0.5, classifier=classifier, width=4).build(4)
@@ -201,6 +203,7 @@ def test_dropout_is_of_what_the_classifiers_layers_read(classifier):
 # Gradient norms.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_ghost_norms_are_the_exact_ones_without_a_fallback(classifier):
     model = options(classifier=classifier, width=1).build(3, traced=True)

@@ -86,6 +86,16 @@ def test_an_empty_file_and_a_damaged_archive_are_refused(asked):
     assert len(asked.answers().ids) == 2
 
 
+def test_a_file_that_may_not_be_read_is_named(asked, monkeypatch):
+    asked.bring(*annotator.as_coco(asked.labelled))
+
+    def refuse(path, name):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(asked.oracle._exchange), "read", lambda _, *a: refuse(*a))
+    asked.refuses(": cannot be read: Permission denied")
+
+
 def test_links_are_followed_and_one_that_leads_nowhere_is_refused(asked, tmp_path):
     name, text = annotator.as_coco(asked.labelled)
     (tmp_path / "elsewhere").mkdir()

@@ -242,6 +242,7 @@ def test_guesses_lie_where_the_model_said(waiting):
 # What comes back.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["cvat", "deeplabcut", "label_studio"])
 def test_every_format_is_read_back(waiting, tool):
     answer(waiting, 0, annotator.TOOLS[tool])
@@ -425,6 +426,7 @@ def test_rounding_is_no_correction(finished, tmp_path):
 # Classes.
 
 
+@pytest.mark.slow
 def test_classes_are_labelled_in_a_table_and_in_folders(tmp_path):
     data = classes.dataset()
     truth = data.truth["class"]

@@ -147,6 +147,7 @@ def drawn(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", annotator.TOOLS)
 def test_labelled_in_any_tool_it_is_the_simulation(drawn, tool, tmp_path):
     images, _ = drawn
@@ -156,6 +157,7 @@ def test_labelled_in_any_tool_it_is_the_simulation(drawn, tool, tmp_path):
     images.is_the_simulation(tmp_path / "run", data)
 
 
+@pytest.mark.slow
 def test_so_it_is_with_a_bare_folder_of_whole_images_in_groups(drawn, tmp_path):
     _, images = drawn
     lsp_as_coco.cut(images.root, images.all)

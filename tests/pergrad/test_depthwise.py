@@ -74,6 +74,7 @@ def test_shifts_do_what_the_native_convolution_does(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "kernel", "stride"), [(6, 3, 1), (7, 5, 2), (2, 5, 1)]
 )

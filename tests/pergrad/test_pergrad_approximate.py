@@ -73,6 +73,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_goodfellow_sums_over_the_patches_of_a_convolution(name):
     conv = CONVOLUTIONS[name]

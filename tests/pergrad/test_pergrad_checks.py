@@ -211,6 +211,7 @@ def test_a_function_without_a_hash_is_checked_too():
     checks.independent(Model(), W, INPUTS)
 
 
+@pytest.mark.slow
 def test_nothing_is_looked_at_under_jit():
     # With all arguments traced, and with all of them closed over.
     wanted = norms().total
@@ -348,6 +349,7 @@ def test_a_loss_is_one_floating_scalar(engine, loss, got):
         api.squared_norms(engine, DENSE.apply, loss, VARIABLES, INPUTS, TARGETS)
 
 
+@pytest.mark.slow
 def test_targets_without_candidates_are_refused():
     def apply_fn(variables, x):
         return jnp.stack([product(variables, x)] * 4, axis=1)[..., :2]

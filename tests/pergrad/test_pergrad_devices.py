@@ -40,6 +40,7 @@ WEIGHTS = np.random.default_rng(3).random((8, 3)).astype(np.float32)
 # Eight devices.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine",
     [
@@ -100,6 +101,7 @@ def meshes(*kinds):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["exact", "ghost"])
 @pytest.mark.parametrize("mesh", meshes(), ids=str)
 def test_split_inputs_under_jit_are_found_without_the_mesh(engine, mesh):
@@ -131,6 +133,7 @@ def test_axes_of_either_type_make_a_mesh(engine, mesh):
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", meshes(), ids=str)
 def test_arrays_in_hand_over_axes_of_either_type(mesh):
     def apply_fn(variables, x):
@@ -285,6 +288,7 @@ def test_pools_of_any_length_compile_once():
     assert len(TRACES) == traces
 
 
+@pytest.mark.slow
 def test_the_microbatch_fits_the_memory_and_changes_no_norm(monkeypatch):
     monkeypatch.setattr(memory, "CPU_MICROBATCH", 6)
     monkeypatch.setattr(memory, "_CACHED_BYTES", 0)
@@ -402,6 +406,7 @@ def test_the_limit_is_what_a_device_reports_or_half_of_what_is_free():
         assert 0 < limit_bytes(device) <= pages / 2 / len(jax.devices())
 
 
+@pytest.mark.slow
 def test_inputs_split_over_devices_need_the_mesh():
     dense, inputs = nn.Dense(3), random(0, 8, 5)
     variables = variables_of(dense, inputs)

@@ -72,6 +72,7 @@ def is_mean(values, wanted):
     return abs(values.mean() - wanted) < 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("passes", "split_mean", "remainder"),
     [(3, True, 2), (2, False, 2), (2, True, 1), (4, False, 3)],

@@ -60,6 +60,7 @@ def net(request):
     return arguments, flat(each_gradient(*arguments))
 
 
+@pytest.mark.slow
 def test_a_weighted_gradient_is_the_sum_of_gradients_times_weights(net):
     arguments, rows = net
     weights = random(5, B, K)  # of both signs
@@ -111,6 +112,7 @@ def small():
     return arguments, flat(each_gradient(*arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", CLIPPING)
 def test_the_sum_of_the_unclipped_is_the_ordinary_gradient(small, engine):
     (apply_fn, variables, inputs, targets), _ = small
@@ -155,6 +157,7 @@ def test_either_way_beside_a_sum_gives_both(small, forms, monkeypatch):
     assert_sums(found.gradient, rows, np.full((B, 1), 1 / B))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("microbatch", [1, 3])
 def test_how_many_are_done_at_once_changes_nothing(small, microbatch):
     (apply_fn, *arrays), rows = spoilt(small)
@@ -173,6 +176,7 @@ def test_how_many_are_done_at_once_changes_nothing(small, microbatch):
     assert_sums(found, rows, weights[:, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("microbatch", [1, 2, 3, 5])
 def test_clipped_one_by_one_or_several_at_once(small, microbatch):
     (apply_fn, variables, inputs, _), _ = small
@@ -188,6 +192,7 @@ def test_clipped_one_by_one_or_several_at_once(small, microbatch):
     assert_sums(found.gradient, rows, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [True, False])
 def test_devices_share_the_examples(small, given):
     (apply_fn, variables, inputs, targets), rows = small
@@ -333,6 +338,7 @@ def wide(name):
     return net.apply, variables, inputs, random(1, shape[0], 1, *shape[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResNet", "transformer"])
 def test_flops_beside_those_of_the_gradient_alone(name):
     # No loops here, whose rounds the compiler does not count.
@@ -358,6 +364,7 @@ def test_flops_beside_those_of_the_gradient_alone(name):
 # Number formats and mistakes.
 
 
+@pytest.mark.slow
 def test_float64_is_exact_to_nine_digits():
     with jax.enable_x64(True):
         for name in ("mixed", "ResNet"):

@@ -31,6 +31,7 @@ def assert_products(found, left, right, rtol=1e-5):
     np.testing.assert_allclose(found / scale, wanted / scale, atol=rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_all_pairs_of_a_set_with_itself(name):
     arguments = case(name, K)

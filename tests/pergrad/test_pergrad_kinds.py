@@ -107,6 +107,7 @@ def raveled(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("name", KINDS)
 def test_all_that_is_offered_is_exact(name, bits):
@@ -157,6 +158,7 @@ def test_all_that_is_offered_is_exact(name, bits):
     assert np.abs(products - wanted).max() < rtol * scales.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_sketches_are_unbiased(name):
     apply_fn, variables, inputs, targets = case(name)

@@ -381,6 +381,7 @@ def test_ghost_is_exact(name):
         assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["dense on sequences", "attention", "embedding", "GRU", "remat"]
 )

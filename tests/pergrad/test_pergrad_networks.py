@@ -89,6 +89,7 @@ def test_whole_networks_are_exact_without_a_fallback(model, inputs):
         assert way in (("direct", "gram", "shifted") if kernel else ("vector",)), name
 
 
+@pytest.mark.slow
 def test_the_papers_network_needs_no_fallback():
     # Traced only, at the papers' size; `test_pergrad` has the norms of a small one.
     model = StackedHourglass(14)
@@ -130,6 +131,7 @@ def net():
     return module.apply, variables, inputs, targets, exact
 
 
+@pytest.mark.slow
 def test_in_float64_norms_agree_to_nine_digits(net):
     apply_fn, variables, inputs, targets, exact32 = net
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (variables, inputs))
@@ -162,6 +164,7 @@ def test_a_network_in_bfloat16_has_norms_in_float32(net):
     np.testing.assert_allclose(ghost.total, exact32.total, rtol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ghost", "goodfellow", "conv_linear"])
 def test_products_in_bfloat16_are_close_and_of_float32(net, name):
     apply_fn, variables, inputs, targets, _ = net
@@ -188,6 +191,7 @@ def test_sums_over_many_positions_do_not_stall_in_bfloat16():
 # How much at once.
 
 
+@pytest.mark.slow
 def test_every_microbatch_gives_the_same_norms(net):
     # Nine gradients: three examples with three candidates.
     apply_fn, variables, inputs, targets, _ = net

@@ -94,6 +94,7 @@ def norms(engine, apply_fn, loss, *arrays):
     return api.squared_norms(engine, apply_fn, loss, *arrays).total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ghost", "exact"])
 def test_norms_of_a_tree_of_outputs(case, engine):
     arguments, rows = case
@@ -101,6 +102,7 @@ def test_norms_of_a_tree_of_outputs(case, engine):
     np.testing.assert_allclose(found, np.sum(rows**2, axis=-1), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_expected_norms_of_a_tree_of_outputs(case):
     arguments, rows = case
     weights = np.random.default_rng(0).random((B, K)).astype(np.float32)
@@ -115,6 +117,7 @@ def test_expected_norms_of_a_tree_of_outputs(case):
         np.testing.assert_allclose(found.total, wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sums_and_sketches_of_a_tree_of_outputs(case):
     arguments, rows = case
 
@@ -135,6 +138,7 @@ def test_sums_and_sketches_of_a_tree_of_outputs(case):
     assert sketches.shape == (B, K, 9)
 
 
+@pytest.mark.slow
 def test_cotangents_are_a_tree_like_the_output():
     net, _, inputs, _ = actor_critic()
     variables = variables_of(net, inputs)

@@ -195,6 +195,7 @@ def convolutions(draw):
     return fields, spare, images, *widths, draw(st.integers(1, 3))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(convolutions())
 def test_every_way_is_exact_for_every_geometry(case):
@@ -313,6 +314,7 @@ def products_of_parameters(draw):
     return *letters, draw(st.booleans()), sizes
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(products_of_parameters())
 def test_any_product_is_exact(case):

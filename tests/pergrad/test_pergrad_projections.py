@@ -105,6 +105,7 @@ def test_a_convolution_is_a_product_of_patches(sides, blocked, monkeypatch):
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [Shape(6, 4), Shape(400, 90)])
 def test_rows_of_a_table_are_where_they_were_taken(shape):
     indices = np.array([2, 5, 2, -1, 0])
@@ -119,6 +120,7 @@ def test_rows_of_a_table_are_where_they_were_taken(shape):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("array_shape", [(5,), (4, 7), (3, 40, 300), ()])
 def test_a_gradient_in_hand_is_its_rows_by_its_last_axis(array_shape):
     gradient, size = random(5, *array_shape), 11

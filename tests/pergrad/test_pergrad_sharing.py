@@ -291,6 +291,7 @@ def computed(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_norms_and_sums_are_those_of_autodiff(name):
     apply_fn, *arrays = computed(name)
@@ -360,6 +361,7 @@ def test_norms_are_differentiated_through_what_was_kept():
             np.testing.assert_allclose(found, wanted, 1e-9, 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [40, 6000])
 def test_the_sketch_of_a_tied_table_is_that_of_its_gradient(vocabulary):
     def apply_fn(variables, ids, fallback=0):

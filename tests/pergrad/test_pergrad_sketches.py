@@ -36,6 +36,7 @@ def of_keys(engine, apply_fn, size, keys, *arrays):
     return jax.lax.map(one, keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResNet", "LSTM"])
 def test_a_sketch_is_the_drawn_sums_of_the_gradient(name):
     apply_fn, variables, inputs, targets = case(name, num=2)
@@ -81,6 +82,7 @@ def test_inner_products_are_unbiased(engine, name):
     assert np.abs(z_scores(1.1 * grams, gram)).max() > 4.5
 
 
+@pytest.mark.slow
 def test_several_keys_at_once_are_the_same_as_one_after_the_other(small):
     apply_fn, *arrays, _ = small
     keys = jax.random.split(jax.random.key(0), 3)
@@ -89,6 +91,7 @@ def test_several_keys_at_once_are_the_same_as_one_after_the_other(small):
     assert_close(batched, one)
 
 
+@pytest.mark.slow
 def test_the_error_falls_as_the_root_of_the_size():
     # Layers on both sides of what has a sign for each entry.
     net = Net(lambda m, x: nn.Dense(3)(jnp.tanh(nn.Dense(280)(x).mean(axis=1))))
@@ -182,6 +185,7 @@ def test_given_cotangents_have_sketches_that_add_up(small):
     )
 
 
+@pytest.mark.slow
 def test_convolutions_and_linear_layers_alone():
     apply_fn, variables, inputs, targets = case("transformer")
     gradients = each_gradient(apply_fn, variables, inputs, targets)

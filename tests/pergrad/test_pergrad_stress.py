@@ -168,6 +168,7 @@ def compare(seed, worst):
     return len(INPUTS)
 
 
+@pytest.mark.slow
 def test_networks_drawn_at_random_are_exact():
     worst = collections.defaultdict(float)
     assert sum(compare(seed, worst) for seed in range(5)) >= 35

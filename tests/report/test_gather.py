@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jalpose.report import sameness
+from jalpose.report import evidence, sameness
 from jalpose.report.contents import make_tables
 from jalpose.report.gather import GatherError, gather
 from jalpose.report.text_formats import markdown
@@ -92,8 +93,9 @@ def damage_line(folder, number, change):
         lambda line: line.replace('"cycle": 2', '"cycle": "two"'),
         lambda line: line.replace('"num_labelled": 1200', '"num_labelled": null'),
         lambda line: "\xff\xfe\n",
+        lambda line: line.replace('"cycle": 2', '"cycle": -1'),
     ],
-    ids=["truncated", "list", "keys", "type", "null", "bytes"],
+    ids=["truncated", "list", "keys", "type", "null", "bytes", "negative"],
 )
 def test_damaged_lines_are_named_and_left_out(experiment, change):
     path = damage_line(experiment / "random" / "1", 3, change)
@@ -280,6 +282,30 @@ def test_what_should_be_known_is_warned_of(tmp_path):
     )
     assert warnings[1].startswith("model.dropout differ: 0.0 (eglpp seed 0, random")
     assert warnings[2].startswith("with seed 0 the methods did not start from one base")
+
+
+def test_unlike_numbers_of_labels_are_warned_of(tmp_path):
+    write_run(tmp_path / "a", "random", 0, CURVE, labelled=(1000, 1090, 1185))
+    write_run(tmp_path / "b", "eglpp", 0, CURVE, labelled=(1000, 1080, 1125))
+    still = {"labelled": (1000,) * 3, "selections": [[]] * 2}
+    write_run(tmp_path / "c", "control", 0, CURVE, **still)
+    (line,) = gather([tmp_path]).warnings
+    assert line.startswith(
+        "numbers of labels differ, from 1125 (eglpp seed 0) to 1185 (random seed 0) at "
+        "cycle 2: each cycle stands at the number of the run with most"
+    )
+
+
+@pytest.mark.parametrize("score", [None, math.nan])
+def test_a_cycle_without_a_score_is_warned_of(experiment, score):
+    path = experiment / "eglpp" / "1" / records.CYCLES
+    first, second, last = map(json.loads, path.read_text().splitlines())
+    second["metrics"]["pck"] = score
+    path.write_text("\n".join(map(json.dumps, (first, second, last))))
+    found = gather([experiment])
+    assert found.warnings == ("there is no score of eglpp seed 1 cycle 1",)
+    (learning, _) = evidence.learning(found, "random")
+    assert "A hollow marker" in learning.caption
 
 
 def test_gathering_imports_no_jax():

@@ -12,6 +12,7 @@ from jalpose.storage import records
 from tests.support import fake_runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("perplexity", [2.0, 5.0, 11.0])
 def test_rows_have_the_perplexity_asked_for(perplexity):
     points = np.random.default_rng(0).normal(size=(40, 5)) * 100

@@ -187,6 +187,7 @@ def test_what_lies_below_the_reference_is_drawn_above(found):
     assert drawn[1][better, worse] > 0 == drawn[1][worse, better]
 
 
+@pytest.mark.slow
 def test_the_whole_report_is_written(folder, tmp_path):
     assert command.main([str(folder), f"--out={tmp_path}"]) == 0
     html = (tmp_path / "index.html").read_text("utf-8")

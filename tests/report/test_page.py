@@ -137,6 +137,7 @@ def test_of_one_seed_what_says_nothing_is_left_out(report):
     assert not re.search(r"-0\.0*(?!\d)", text)
 
 
+@pytest.mark.slow
 def test_a_single_run_is_compared_with_nothing(tmp_path):
     run = fake_runs.write_run(tmp_path / "run", "eglpp", 0)
     assert command.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
@@ -186,6 +187,7 @@ def test_a_line_says_whose_pictures_they_are(report):
     assert text.count("Drawn figures: nobody is shown.") == 5  # under each gallery
 
 
+@pytest.mark.slow
 def test_without_images_no_image_of_the_data_is_in(folder, tmp_path):
     assert command.main([str(folder), f"--out={tmp_path}", "--no-images"]) == 0
     text = (tmp_path / "index.html").read_text("utf-8")
@@ -196,6 +198,7 @@ def test_without_images_no_image_of_the_data_is_in(folder, tmp_path):
     assert sections == [name for name in SECTIONS if name != "terms"]
 
 
+@pytest.mark.slow
 def test_data_that_are_not_there_are_a_warning(tmp_path, monkeypatch):
     monkeypatch.delenv("JALPOSE_DATA", raising=False)
     data = {"name": "lsp", "dir": str(tmp_path / "none")}
@@ -240,6 +243,15 @@ def test_a_report_of_nothing_says_so(folder, tmp_path, capsys, arguments, messag
     assert not (tmp_path / "out" / "index.html").exists()
 
 
+def test_a_folder_in_a_files_place_is_named(folder, tmp_path, capsys):
+    (tmp_path / "index.html").mkdir()
+    assert command.main([str(folder), f"--out={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"error: {tmp_path / 'index.html'} cannot be read or written"
+    )
+
+
 def test_a_page_of_somebody_elses_is_not_written_over(folder, tmp_path, capsys):
     page = tmp_path / "index.html"
     page.write_text("<h1>My holidays</h1>")
@@ -248,6 +260,7 @@ def test_a_page_of_somebody_elses_is_not_written_over(folder, tmp_path, capsys):
     assert page.read_text() == "<h1>My holidays</h1>"
 
 
+@pytest.mark.slow
 def test_a_whole_report_is_written_without_jax(folder, tmp_path):
     code = (
         "import sys\n"
@@ -260,6 +273,7 @@ def test_a_whole_report_is_written_without_jax(folder, tmp_path):
     assert (tmp_path / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_a_first_report_says_nothing_of_fonts(tmp_path):
     # matplotlib looks for fonts once a machine, and tells of it where that takes long:
     # here at once. A folder without runs, as that is before anything is drawn.

@@ -44,6 +44,7 @@ def llpp(tmp_path_factory):
     return write(tmp_path_factory.mktemp("llpp"), "llpp_table3_lsp", methods)
 
 
+@pytest.mark.slow
 def test_table_3_of_llpp_stands_beside_ours(llpp):
     selected, test = printed_tables.printed_tables(llpp)
     assert (selected.name, test.name) == ("printed_llpp_3a", "printed_llpp_3b")

@@ -387,6 +387,7 @@ def three_seeds(tmp_path_factory):
     return paired(tmp_path_factory.mktemp("order"), 3)
 
 
+@pytest.mark.slow
 @given(order=st.permutations(range(6)))
 @settings(max_examples=5)
 def test_the_order_of_folders_changes_no_table(three_seeds, order):

@@ -114,6 +114,7 @@ def test_companions_do_not_depend_on_the_hosts(shape, tmp_path, alone):
     assert np.array_equal(found[chosen], expected[chosen])
 
 
+@pytest.mark.slow
 def test_hosts_that_were_not_started_alike_are_told_in_what(tmp_path):
     told = {k: str(v) for k, v in together("disagree", tmp_path, 2, 1).items()}
     assert "alike" not in told

@@ -64,6 +64,7 @@ def test_none_are_traced_unless_asked_for(traced):
     assert traced == []
 
 
+@pytest.mark.slow
 def test_a_run_says_which_piece_comes_next(traced, tmp_path):
     changes = {
         "output.trace": 9,

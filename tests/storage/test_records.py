@@ -155,7 +155,7 @@ def test_a_workdir_on_a_read_only_disk(tmp_path, monkeypatch):
         raise OSError(30, "Read-only file system", str(self))
 
     monkeypatch.setattr("pathlib.Path.write_bytes", refuse)
-    with pytest.raises(WorkdirError, match=r"Read-only file system.*--workdir"):
+    with pytest.raises(WorkdirError, match=r"Read-only file system.*another folder"):
         records.check_workdir(tmp_path)
 
 

@@ -99,6 +99,7 @@ def test_it_has_the_capabilities_it_says():
         assert missing[:1] == ((LACKING[name],) if name in LACKING else ())
 
 
+@pytest.mark.slow
 def test_every_method_it_allows_runs_from_one_base_model_to_a_report(squares, tmp_path):
     others = tuple(name for name in WORKING if name != "random")
     config = squares(loop__compare=others)
@@ -131,6 +132,7 @@ def test_every_method_it_allows_runs_from_one_base_model_to_a_report(squares, tm
         assert name in page
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_bit_from_every_saved_state(squares, tmp_path):
     config = squares("eglpp")
     context = context_of(config)

@@ -28,6 +28,7 @@ def test_what_is_equal_and_what_is_off():
     assert printed.verdict(-0.5, "0.5").startswith("off by -1")
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_is_written_and_tells_what_is_off(tmp_path, capsys):
     drawn = np.random.default_rng(0).gamma(2, 0.5, 400).astype(np.float32)
     drawn[:3] = 0, np.nan, 0
@@ -86,6 +87,7 @@ def test_each_table_says_what_is_equal():
     assert zero["zero"] == 0 and others[0]["zero"] == pytest.approx(0.466529, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_where_the_sides_part():
     """The identity holds to the last digit; of a process the norm parts the orders."""
     rows = two_sides.rows_of("curve", labelled=30)

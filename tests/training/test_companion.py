@@ -107,6 +107,7 @@ def test_it_sees_all_labelled_with_labels_and_of_the_pool_what_is_scored_without
         np.testing.assert_array_equal(one["image"], wanted["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["vaal", "sraal"])
 def test_in_pieces_it_is_trained_to_the_same_bit(method):
     found = context(1, method)
@@ -169,6 +170,7 @@ def test_what_cannot_be_trained_is_refused_by_its_key(key):
         small.flat_context({**VAAL, f"acquisition.vaal.{key}": 0})
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_names_the_key_of_its_rate():
     changes = {**VAAL, "acquisition.vaal.learning_rate": 1e30}
     found = small.flat_context(changes, base=base())
@@ -199,6 +201,7 @@ class Killed(Exception):
     """Stands for SIGKILL inside this process."""
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_companions_training_ends_the_same_to_the_bit(
     tmp_path, monkeypatch
 ):

@@ -185,6 +185,7 @@ def test_clipping_bounds_what_adam_sees(clip_norm, seen):
         assert adam.nu[name][0] == pytest.approx(0.001 * value**2, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["as the papers", "clipped"])
 def test_a_training_by_sgd_is_as_written_out(variant):
     # Gradients of the network's loss on the batches that the trainer takes.
@@ -267,6 +268,7 @@ def test_adam_carries_what_it_always_did():
         assert jax.tree.structure(ours) == jax.tree.structure(wanted.init(params))
 
 
+@pytest.mark.slow
 def test_a_head_learns_by_the_networks_optimiser():
     changes = {**SGD, "acquisition.method": "learning_loss"}
     changes |= {"acquisition.learning_loss.head": "average"}
@@ -402,6 +404,7 @@ def test_all_that_are_labelled_are_trained_on_where_none_is_held_out():
     assert small.flat_context().dataset.holds_out
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_examples_goes_all_the_way():
     changes = {**ALL, "acquisition.method": "eglpp", "acquisition.pieces": 10**9}
     # As neighbours those may be that were held out.

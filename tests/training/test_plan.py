@@ -98,6 +98,7 @@ def side_by_side():
     return both, small.flat_context(PLAIN)
 
 
+@pytest.mark.slow
 def test_a_head_that_is_not_attached_leaves_the_network_as_it_would_be():
     # Clipping and Adam are each one's own.
     both, alone = side_by_side()
@@ -116,6 +117,7 @@ def test_a_head_that_is_not_attached_leaves_the_network_as_it_would_be():
     assert "head_loss" in history and "head_loss" not in wanted
 
 
+@pytest.mark.slow
 def test_an_attached_head_moves_the_network_in_the_first_epochs_alone():
     both, alone = side_by_side()
     state = both.trainer.restart(with_head(both))
@@ -323,6 +325,7 @@ class Loud(nn.Module):
         return Output(maps, jnp.stack([bright, 1 - bright], axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["kl", "margin", "mse"])
 def test_a_trained_head_orders_new_examples_by_their_losses(objective):
     # Augmentation takes longest to compile.

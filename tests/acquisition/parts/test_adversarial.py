@@ -171,6 +171,7 @@ def written_out(learner, learnt, key):
     }, points
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", [LEARNER, RELABELLING])
 def test_the_generator_minimises_the_papers_sum(learner):
     learnt = begun(learner)
@@ -255,6 +256,7 @@ def test_the_generator_misleads_the_discriminator_and_not_the_other_way_round():
     )
 
 
+@pytest.mark.slow
 def test_a_discriminator_tells_two_kinds_of_images_apart():
     learner = dataclasses.replace(
         LEARNER, weights=Weights(beta=1.0, representation=1.0, adversarial=0.1)

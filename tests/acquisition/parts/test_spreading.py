@@ -103,6 +103,7 @@ def test_many_points_count_for_more_than_one_farther_away():
     assert farthest.order.tolist() == [3]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6), devices=st.sampled_from([1, 8]))
 def test_the_order_of_the_rows_changes_nothing(seed, devices):
     draws = np.random.default_rng(seed)
@@ -125,6 +126,7 @@ def test_equal_points_are_chosen_by_id_each_once(rule, devices):
     assert found.clusters[found.order].tolist() == list(range(1, 10))
 
 
+@pytest.mark.slow
 def test_draws_are_in_proportion_to_squared_distances():
     pool = np.float32([[1], [2], [3], [0]])
     tries, firsts = 1500, np.zeros(4)

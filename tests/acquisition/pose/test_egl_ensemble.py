@@ -126,6 +126,7 @@ def without_blur(covariance, blur):
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("posterior", "temperature"), POSTERIORS)
 @pytest.mark.parametrize("variance", [False, True])
 def test_the_score_is_equation_10_for_vectors(variance, posterior, temperature):
@@ -169,6 +170,7 @@ def test_members_that_agree_with_the_network_score_zero():
     assert (found.scores < 1e-6 * usual.scores).all()
 
 
+@pytest.mark.slow
 def test_a_perfect_heatmap_has_no_variance_of_its_own():
     spec = HeatmapSpec(256, 64, 1.75, 30.0)
     shares = {"normalised": 1.75**2, "window": 3.01}  # cut off 5 pixels away

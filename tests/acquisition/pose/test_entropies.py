@@ -100,6 +100,7 @@ def test_multipeak_golden():
     np.testing.assert_allclose(raw.scores[1], 2 * one, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_clean_peak_on_faint_ripples_is_surer_than_two_equal_peaks():
     ripples = [(10, 10, 0.03), (50, 10, 0.03), (10, 50, 0.03), (50, 50, 0.03)]
     clean = bells((30, 30, 30), *ripples)[..., None]

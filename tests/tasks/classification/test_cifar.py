@@ -306,6 +306,7 @@ def real(name):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_cifar10(tmp_path):
     folder = real("cifar10")

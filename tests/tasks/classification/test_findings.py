@@ -151,6 +151,7 @@ def test_the_check_command_of_what_cannot_be_opened(tmp_path):
     assert dataset is None and "has neither" in str(problem)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "caltech101"])
 def test_the_real_sets_have_nothing_unlikely(tmp_path, name):

@@ -325,6 +325,7 @@ def test_a_class_whose_images_are_all_left_out_is_still_one(home):
 # The real part.
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_caltech101(tmp_path):
     folder = real_data_dir("caltech101")

@@ -127,6 +127,7 @@ def test_methods_run_from_one_base_model_to_a_report(shapes, tmp_path):
     assert "Most and least confident" in page and "half disc" in page
 
 
+@pytest.mark.slow
 def test_files_are_learnt(shapes, tmp_path):
     write_cifar(tmp_path / "data", counts=(100, 60), test=50)
     config = shapes(
@@ -150,6 +151,7 @@ def test_files_are_learnt(shapes, tmp_path):
     assert record["metrics"]["commonest_class_accuracy"] < 0.2
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_bit_from_every_saved_state(shapes, tmp_path):
     config = shapes("egl")
     context = context_of(config)

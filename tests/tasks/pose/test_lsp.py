@@ -606,6 +606,7 @@ class TestRealData:
         left_of = labels.joints[:, 5, 0] < labels.joints[:, LEFT_SHOULDER, 0]
         assert left_of.mean() > 0.6
 
+    @pytest.mark.slow
     def test_lsp_images(self, tmp_path):
         folder = real_data("lsp")
         source = prepared.open_source("lsp", folder, str(tmp_path))

@@ -198,6 +198,7 @@ class TestBenchmark:
             np.testing.assert_allclose(data.windows[0], expected)
             assert (data.windows == data.windows[0]).all()
 
+    @pytest.mark.slow
     def test_pckh_goes_through_a_context(self, raw):
         context, metrics, arrays = evaluated(mpii_config(raw), load(raw))
         truth = context.dataset.truth_of(arrays["test_ids"])

@@ -100,6 +100,7 @@ def test_the_loss_is_that_of_heatmaps():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", heatmaps.REFINEMENTS)
 def test_joints_are_read_off_the_last_stack(refine):
     task = dataclasses.replace(TASK, refine=refine)
@@ -197,6 +198,7 @@ def test_a_predicted_target_is_what_the_network_says_of_the_joints_that_count():
     assert TASK.loss(maps, (target, present)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("posterior", TASK.candidate_posteriors)
 def test_the_expectation_over_candidates_is_the_sum_over_all_combinations(posterior):
     skeleton = dataclasses.replace(LSP, joints=LSP.joints[:3], flip_pairs=(), limbs=())

@@ -104,6 +104,7 @@ def test_rows_run_by_methods_from_one_base_model_to_a_report(tmp_path):
     assert "RMSE" in page and "PCK" not in page
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_bit_from_every_saved_state(tmp_path):
     config = config_of("egl_regression")
     context = context_of(config)
@@ -206,6 +207,7 @@ def labels_of_networks(asked):
     return means, np.exp(np.stack([one[:, 1] for one in outputs], axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["squared", "change"])
 def test_egl_by_networks_with_variances(asked, form):
     said, norms, _ = by_hand(asked)

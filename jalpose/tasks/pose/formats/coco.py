@@ -240,7 +240,7 @@ def _images(entries: list, path: str) -> dict[Any, Image]:
                 raise ValueError("there is another of that file_name")
             files.add(file)
             found[entry["id"]] = Image(file=file, size=size)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"Image {position} of {path!r} ({_get(entry, 'file_name')}) is not as "
                 f"COCO has them: {words(error)}"
@@ -261,7 +261,6 @@ def _instance(entry: dict, image: Image, skeleton: Skeleton) -> Instance:
         raise ValueError(f"a v of {wrong:g}, which is not 0, 1 or 2")
     status = np.array([_STATUS[int(flag)] for flag in flags], np.int8)
     joints[status == ABSENT] = np.nan
-    poses.check_joints(joints, status, skeleton.joints)
     nowhere = (joints == 0).all(axis=1)
     if nowhere.any():
         joint = int(np.argmax(nowhere))
@@ -269,6 +268,7 @@ def _instance(entry: dict, image: Image, skeleton: Skeleton) -> Instance:
             f"its {skeleton.joints[joint]} has the place [0, 0] and "
             f"v={flags[joint]:g}, which is a placeholder: is v to be 0?"
         )
+    poses.check_joints(joints, status, skeleton.joints)
     if entry.get("bbox") and len(entry["bbox"]) != 4:
         raise ValueError(f"its bbox has {len(entry['bbox'])} numbers, not 4")
     box, area, score = entry.get("bbox"), entry.get("area"), entry.get("score")
@@ -279,7 +279,7 @@ def _instance(entry: dict, image: Image, skeleton: Skeleton) -> Instance:
         status=status,
         box=poses.box_of(*box) if box else None,
         area=float(area) if area else None,
-        crowd=bool(entry.get("iscrowd")),
+        crowd=bool(int(entry.get("iscrowd") or 0)),
         confidence=(
             np.array(entry["confidence"], float) if entry.get("confidence") else None
         ),

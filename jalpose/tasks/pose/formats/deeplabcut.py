@@ -34,6 +34,7 @@ from jalpose.tasks.pose.skeletons import ABSENT, VISIBLE, Skeleton
 
 NAME = "DeepLabCut"
 H5_KEY = "df_with_missing"
+HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 _HEADS = ("scorer", "individuals", "bodyparts", "coords")
 _FOLDER = "labeled-data"
 _PROJECT = "config.yaml"
@@ -61,7 +62,7 @@ def read(path: str | os.PathLike, *, name: str = "animal") -> Poses:
         can be nowhere; or it is an H5 and what reads it is not installed.
     """
     path = os.fspath(path)
-    rows = _rows_of_h5(path) if path.lower().endswith(".h5") else _rows_of_csv(path)
+    rows = _rows_of_h5(path) if _is_h5(path) else _rows_of_csv(path)
     heads, start, columns = _columns(rows, path)
     animals = dict.fromkeys(columns["individuals"])
     joints = {
@@ -219,6 +220,15 @@ def _rows_of_csv(path: str) -> list[list[Any]]:
         ) from error
 
 
+def _is_h5(path: str) -> bool:
+    """Is a file an H5, by its content, or by its name where it cannot be read?"""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(HDF5)) == HDF5
+    except OSError:
+        return path.lower().endswith(".h5")
+
+
 def _rows_of_h5(path: str) -> list[list[Any]]:
     """The table of an H5 as its CSV has it."""
     try:
@@ -271,7 +281,8 @@ def _columns(rows: list[list[Any]], path: str) -> tuple[int, int, dict[str, list
         raise DataError(f"{path!r}: its header rows have different lengths")
     wrong = set(columns["coords"]) - {"x", "y", "likelihood"}
     if wrong:
-        raise DataError(f"{path!r}: it has the coords {', '.join(sorted(wrong))}")
+        named = ", ".join(sorted(one or "without a name" for one in wrong))
+        raise DataError(f"{path!r}: it has the coords {named}")
     return len(found), start, columns
 
 
@@ -316,6 +327,13 @@ def _animals(cells, columns, whose, skeleton: Skeleton, file: str) -> list[Insta
         if half.any():
             part = skeleton.joints[int(np.argmax(half))]
             raise ValueError(f"its {part} has x or y alone")
+        nowhere = (joints == 0).all(axis=1)
+        if nowhere.any():
+            part = skeleton.joints[int(np.argmax(nowhere))]
+            raise ValueError(
+                f"its {part} has the place [0, 0], which is a placeholder: the cells "
+                "of a joint that nobody has marked are to be empty"
+            )
         status = np.where(np.isnan(joints[:, 0]), ABSENT, VISIBLE).astype(np.int8)
         poses.check_joints(joints, status, skeleton.joints)
         if animal and not (status != ABSENT).any():

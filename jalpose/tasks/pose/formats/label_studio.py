@@ -213,6 +213,11 @@ def _size(regions: list[dict]) -> tuple[int, int] | None:
 def _persons(regions: list[dict], file: str, skeleton: Skeleton) -> list[Instance]:
     boxes = {r["id"]: r for r in regions if r.get("type") == "rectanglelabels"}
     points = [r for r in regions if r.get("type") == "keypointlabels"]
+    if any(r.get("type") == "keypoint" for r in regions):
+        raise ValueError(
+            "it has points whose joints are labels of their own (KeyPoint): mark them "
+            "by KeyPointLabels"
+        )
     parents = {
         one["from_id"]: one["to_id"] for one in regions if one.get("type") == "relation"
     }
@@ -240,6 +245,11 @@ def _person(name, box, marks, file: str, skeleton: Skeleton) -> Instance:
     status = np.full(skeleton.num_joints, ABSENT, np.int8)
     for mark in marks:
         value = mark["value"]
+        if len(value["keypointlabels"]) != 1:
+            raise ValueError(
+                f"the point {mark.get('id')!r} has the labels "
+                f"{value['keypointlabels']}, and is to have one"
+            )
         (joint,) = value["keypointlabels"]
         if joint not in skeleton.joints:
             raise ValueError(

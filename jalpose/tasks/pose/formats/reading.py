@@ -19,7 +19,6 @@ FORMATS = (
     "COCO keypoints (JSON), DeepLabCut (CSV, H5), Label Studio (JSON), CVAT for images "
     "1.1 (XML), SLEAP (.slp)"
 )
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _PANDAS = b"pandas_type"  # what pandas writes beside a table
 _HEAD = 2**16
 
@@ -33,7 +32,7 @@ def format_of(path: str | os.PathLike) -> str:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
-            if head.startswith(_HDF5):
+            if head.startswith(deeplabcut.HDF5):
                 pandas = _PANDAS in head or _PANDAS in file.read()
                 return deeplabcut.NAME if pandas else sleap.NAME
         text = head.decode("utf-8-sig", errors="replace").lstrip()

@@ -188,6 +188,7 @@ def test_an_id_that_is_there_twice(path):
         ({"file_name": "../secret.jpg"}, "leads out of the images"),
         ({"file_name": "/secret.jpg"}, "leads out of the images"),
         ({"width": 0}, "0 x 40 pixels"),
+        ({"width": float("inf")}, "cannot convert float infinity"),
         ({"height": None}, "Image 0 of"),
     ],
 )

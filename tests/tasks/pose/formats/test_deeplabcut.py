@@ -132,6 +132,7 @@ def test_paths_that_deeplabcut_does_not_take_are_not_written(path):
         ("10.5,20,,", "10.5,20,", "Row 4 of .*3 coordinates, not the 4"),
         ("10.5,20,,", "10.5,,,", "Row 4 .*snout has x or y alone"),
         ("10.5,20,,", "1e9,20,,", "Row 4 .*snout .*beyond 32,768 pixels"),
+        ("10.5,20,,", "0,0.0,,", "Row 4 .*snout .*is a placeholder"),
         ("10.5,20,,", "10.5,twenty,,", "Row 4 .*could not convert"),
         ("imgö", "img0", "Row 5 .*another of the same image"),
         ("labeled-data,day 1,img0", "..,day 1,img0", "leads out of the images"),
@@ -165,7 +166,7 @@ def test_an_h5_says_what_the_csv_says(path, text):
     found = read(path, text)
     heads = 4 if text == SEVERAL else 3
     table = pandas.read_csv(path, header=list(range(heads)), index_col=[0, 1, 2])
-    other = path.with_suffix(".h5")
+    other = path.with_name("table")  # told by its content
     table.to_hdf(other, key=deeplabcut.H5_KEY, mode="w")
     again = deeplabcut.read(other, name="mouse")
     assert again.images == found.images

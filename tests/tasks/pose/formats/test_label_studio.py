@@ -99,6 +99,11 @@ def test_uploads_have_their_own_names_again():
         ([point("snout", 1, 1, "a")], "no joint 'snout' among nose"),
         ([point("nose", 1, 1, "a"), point("nose", 2, 2, "b")], "need a rectangle each"),
         ([rectangle("a", width=-5)], "its bbox is"),
+        (
+            [point("nose", 1, 1, "a", value={"keypointlabels": ["nose", "tail"]})],
+            "'a' has the labels .*and is to have one",
+        ),
+        ([point("nose", 1, 1, "a", type="keypoint")], "mark them by KeyPointLabels"),
         ([point("nose", 640, 1, "a")], "not percent of the image"),
         ([point("nose", 1, 1, "a", image_rotation=90)], "rotated by 90"),
         ([point("nose", 1, 1, "a", original_width=None)], "is not as Label Studio"),
