@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jalpose.pergrad import api as pergrad
-from jalpose.pergrad import gradient_sketches
+from jalpose.pergrad import dtypes, gradient_sketches
 from jalpose.pergrad import memory as limits
 from jalpose.pergrad.api import Engine
+from jalpose.pergrad.program import tensor_name
 from jalpose.scoring.passes import Fitted, example_keys
 from jalpose.training.trainer import network_of, scale_images
 
@@ -114,7 +115,8 @@ def sketches_of(
 ):
     """Pass of gradient sketches: (variables, rows) -> sketch [B, size].
 
-    See `Probe.sketches`; what it takes beside `norm_arguments` is in the context.
+    Of fewer parameters it has as many numbers. See `Probe.sketches`; what it takes
+    beside `norm_arguments` is in the context.
     """
 
     def sketches(variables, rows):
@@ -127,13 +129,15 @@ def sketches_of(
         trainable = None
         if layers == "last":
             trainable = pergrad.last_layer(apply_fn, variables, images).__contains__
+        # A longer sketch says no more than a gradient itself.
+        length = min(size, _num_numbers(variables["params"], trainable))
         found = gradient_sketches.sketches(
-            engine, *arguments, size=size, key=key, trainable=trainable
+            engine, *arguments, size=length, key=key, trainable=trainable
         )
 
         def signs(name):
             drawn = jax.random.fold_in(jax.random.fold_in(key, 1), name)
-            return jax.random.rademacher(drawn, (size,), found.dtype)
+            return jax.random.rademacher(drawn, (length,), found.dtype)
 
         # A turn a candidate: what is held are the signs of one.
         def add(total, one):
@@ -146,3 +150,13 @@ def sketches_of(
         return {"sketch": jax.lax.scan(add, zero, turns)[0]}
 
     return sketches
+
+
+def _num_numbers(params, trainable) -> int:
+    """How many numbers a gradient by these parameters has."""
+    return sum(
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if dtypes.has_gradient(leaf)
+        and (trainable is None or trainable(tensor_name(path)))
+    )

@@ -215,7 +215,7 @@ class Probe:
           scales: float32 [M, K], each candidate's gradient is multiplied by it.
           names: whole numbers [M, K], of the candidates; distinct in a row.
           context: see `squared_norms`.
-          size: numbers a projection has.
+          size: numbers a projection has, at most as many as there are parameters.
           key: of the projection, the same for all examples.
           layers: all | last, whose gradients; see `pergrad.api.last_layer`.
           loss_fn: see `squared_norms`.

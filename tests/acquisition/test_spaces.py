@@ -251,5 +251,11 @@ def test_what_cannot_be_projected_is_refused():
         near.check(task(), num_trained=8, budget=1)
     # Where there is nothing to project, nothing is asked for.
     Lcmd(cotangents="neighbours").check(bare(), num_trained=1, budget=1)
-    with pytest.raises(ValueError, match="size"):
-        Lcmd(space="gradients", size=10**6).place(KEY, probe(), pool())
+
+
+def test_a_projection_is_no_longer_than_the_gradient():
+    made = Lcmd(space="gradients", layers="last", directions=1, size=10**6)
+    found = made.place(KEY, probe(), pool(slice(0))).pool
+    head = small.flat_variables()["params"]
+    most = sum(leaf.size for leaf in jax.tree.leaves(head))
+    assert 0 < found.shape[1] < most and np.isfinite(found).all()

@@ -62,7 +62,8 @@ class Spatial(Method):
         what BADGE's authors take.
       directions: random functions; a backward pass each.
       candidates: neighbours; a backward pass each.
-      size: numbers an example's projection has.
+      size: numbers an example's projection has; as many as there are parameters, where
+        these are fewer.
     """
 
     space: str = "embedding"

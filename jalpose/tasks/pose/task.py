@@ -189,7 +189,9 @@ class PoseTask:
         Poses are compared, not where in its crop a body stands.
         """
         joints, _ = self.decode_maps(prediction[-1], self.refine)
-        return jnp.ravel(joints - joints.mean(axis=0, keepdims=True)) / self.size
+        point = jnp.ravel(joints - joints.mean(axis=0, keepdims=True)) / self.size
+        # A map with a NaN has a highest pixel too.
+        return jnp.where(jnp.isfinite(prediction[-1]).all(), point, jnp.nan)
 
     # What the methods of poses alone ask for.
 

@@ -179,6 +179,16 @@ def test_disagreement_as_decoded_is_the_variance_of_the_highest_pixels():
     assert np.flatnonzero(np.isnan(found)).tolist() == [6]
 
 
+def test_a_predicted_point_is_the_pose_and_that_of_a_map_with_a_nan_is_none():
+    maps = prediction()
+    joints = np.asarray(TASK.decode(maps)["joints"])
+    wanted = (joints - joints.mean(axis=0)).ravel() / SIZE
+    np.testing.assert_allclose(TASK.predicted_point(maps), wanted, rtol=1e-5, atol=1e-6)
+    for value in (np.nan, np.inf):
+        maps[-1, 2, 3, 5] = value
+        assert np.isnan(TASK.predicted_point(maps)).all()
+
+
 def test_a_predicted_target_is_what_the_network_says_of_the_joints_that_count():
     maps, given = prediction(), label()
     target, present = TASK.predicted_target(maps, given)
