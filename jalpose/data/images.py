@@ -242,9 +242,11 @@ def _near(path: str | os.PathLike) -> str:
 
     Or in how its letters are written: accents may be signs of their own.
     """
+    if os.path.islink(path):
+        return f" (it is a link to {os.readlink(os.fspath(path))!r})"
     folder, name = os.path.split(os.fspath(path))
     try:
-        there = sorted(os.listdir(folder or "."))
+        there = sorted({*os.listdir(folder or ".")} - {name})
     except OSError:
         return ""
     own, stem = name, _plain(os.path.splitext(name)[0])

@@ -123,6 +123,14 @@ class TestReading:
         with pytest.raises(DataError, match=r"No such file or directory\. Do\."):
             self.read(tmp_path / "im0001.jpg")
 
+    def test_a_link_that_leads_nowhere_and_a_folder_are_no_other_names(self, tmp_path):
+        (tmp_path / "a.jpg").symlink_to("gone.jpg")
+        with pytest.raises(DataError, match=r" \(it is a link to 'gone.jpg'\)"):
+            self.read(tmp_path / "a.jpg")
+        (tmp_path / "b.jpg").mkdir()
+        with pytest.raises(DataError, match=r"Is a directory\. Do\."):
+            self.read(tmp_path / "b.jpg")
+
     def test_a_file_of_somebody_else(self, tmp_path, monkeypatch):
         def refuse(*_):
             raise PermissionError(13, "Permission denied")

@@ -29,6 +29,8 @@ _OCCLUDED = 1 / 2  # of all joints; 7 % in LSP, 14 % in COCO
 _TINY = 1 / 50  # longer side of the joints' box, of the image's; 1/12 in LSPET
 _CORNER = 0.55  # of the image's sides that joints reach; 1.0 in both
 _PERCENT = (90, 100.5)  # where the largest x and y lie, in images a quarter larger
+_FEW = 3  # joints that say whether all are shares, in images of as many pixels a side
+_SHARED = 8
 _MANY = 20  # people of whom a set's shape says something
 
 # By name, what is held against the images: a `Finding` has the name of its rule.
@@ -37,6 +39,7 @@ RULES = {
     "windows": "a crop window meets its image",
     "boxes": "a person's box meets its image",
     "box shares": "boxes are pixels, not shares of the image",
+    "joint shares": "joints are pixels, not shares of the image",
     "copies": "nobody is there twice in an image, with the same joints",
     "person outside": "at most half of a person's joints are outside the image",
     "set outside": "at most 1 % of a set's joints are outside their images",
@@ -52,6 +55,7 @@ REFUSED = (
     "windows",
     "boxes",
     "box shares",
+    "joint shares",
     "copies",
 )  # where they are not kept
 
@@ -95,6 +99,9 @@ def of_set(name: str, annotations: Annotations, sizes: np.ndarray) -> list[Findi
     there = annotations.status != ABSENT
     if not there.any():
         return []
+    shares = _shares(name, annotations, sizes, there)
+    if shares:
+        return [shares]
     found = (
         _equal(name, annotations),
         *_outside(name, annotations, sizes, there),
@@ -233,6 +240,26 @@ def _extent(annotations: Annotations) -> np.ndarray:
     high = np.where(np.isnan(joints), -np.inf, joints).max(axis=1)
     extent = (high - low).max(axis=1)
     return np.where(np.isfinite(extent), extent, np.nan)
+
+
+def _shares(
+    name: str, annotations: Annotations, sizes: np.ndarray, there: np.ndarray
+) -> Finding | None:
+    places = annotations.joints[there]
+    if places.size < 2 * _FEW or places.min() < 0 or places.max() > 1:
+        return None
+    if sizes.min() < _SHARED:
+        return None
+    people = np.any(there, axis=1)
+    named = names(annotations.keys, people)
+    return Finding(
+        f"No joint of the {len(annotations)} people of {name} is more than a pixel "
+        f"from its image's corner: {named}. They are to be pixels, not shares of the "
+        "image.",
+        impossible=True,
+        examples=sample(people),
+        rule="joint shares",
+    )
 
 
 def _tiny(name: str, annotations: Annotations, sizes: np.ndarray) -> Finding | None:

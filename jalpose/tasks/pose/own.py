@@ -25,9 +25,10 @@ from jalpose.data.files import is_file, is_folder
 from jalpose.data.source import DataError
 from jalpose.runtime.seeds import stream_seed
 from jalpose.tasks.pose import examples as made
+from jalpose.tasks.pose import tool_setups
 from jalpose.tasks.pose.annotations import Annotations
 from jalpose.tasks.pose.formats import boxes, reading
-from jalpose.tasks.pose.formats.poses import skeleton_named
+from jalpose.tasks.pose.formats.poses import Poses, one_sided, skeleton_named
 from jalpose.tasks.pose.own_files import annotation_files, images_of
 from jalpose.tasks.pose.skeletons import Skeleton
 from jalpose.tasks.pose.windows import crop_windows
@@ -111,7 +112,7 @@ def _labelled(root: str, paths: Sequence[str], photos, skeleton: Skeleton | None
     """Skeleton and examples of the files of a part, one after the other."""
     every = []
     for path in paths:
-        found = reading.read(path, category=photos["category"], skeleton=skeleton)
+        found = _read(path, photos, skeleton)
         if skeleton is None:
             skeleton = _as_told(found.skeleton, photos)
         found = made.in_order_of(found, skeleton, path)
@@ -121,17 +122,34 @@ def _labelled(root: str, paths: Sequence[str], photos, skeleton: Skeleton | None
     return skeleton, _joined(every)
 
 
+def _read(path: str, photos, skeleton: Skeleton | None) -> Poses:
+    """What a file says, but of pictures that annotators have rejected in their tool.
+
+    Points in those are what a model had guessed.
+    """
+    found = reading.read(path, category=photos["category"], skeleton=skeleton)
+    rejected = set(tool_setups.rejected(path, reading.format_of(path)))
+    if not rejected:
+        return found
+    _logger.info("%s: %d images are rejected, and left out", path, len(rejected))
+    return dataclasses.replace(
+        found,
+        instances=tuple(one for one in found.instances if one.file not in rejected),
+    )
+
+
 def _pool(root: str, photos, skeleton: Skeleton, before: Sequence[made.Examples]):
     """Everybody there is to label, but for who is labelled or tested on already."""
     path = os.path.join(root, photos["pool"])
     known = {key for examples in before for key in examples.annotations.keys}
     if is_folder(path):
-        found, folder = boxes.folder(path, skeleton=skeleton), photos["pool"].strip("/")
-        folder = "" if folder == "." else os.path.normpath(folder)
+        found = boxes.folder(path, skeleton=skeleton)
+        folder = os.path.relpath(path, root).replace(os.sep, "/")
+        folder = "" if folder == "." else folder
         # Of an image that is labelled already nobody is known to be left.
         known |= {file for examples in before for file in examples.annotations.files}
     elif is_file(path):
-        found = reading.read(path, category=photos["category"], skeleton=skeleton)
+        found = _read(path, photos, skeleton)
         folder, found = images_of(root, path, found, photos["images"])
     else:
         raise DataError(
@@ -181,13 +199,22 @@ def _as_told(skeleton: Skeleton, photos) -> Skeleton:
 def _mirrored(skeleton: Skeleton, photos) -> str:
     joints = skeleton.joints
     pairs = [f"{joints[a]} and {joints[b]}" for a, b in skeleton.flip_pairs]
+    alone = one_sided(joints, skeleton.flip_pairs)
     how = "as data.photos.mirror says" if photos["mirror"] else "by their names"
-    return (
+    found = (
         f"in a mirror these change places, {how}: {', '.join(pairs)}"
         if pairs
-        else "no joints change places in a mirror: none is called left or right "
-        "(data.photos.mirror names pairs)"
+        else "no joints change places in a mirror"
+        + ("" if alone else ": none is called left or right")
+        + " (data.photos.mirror names pairs)"
     )
+    if alone:
+        found += (
+            f"; {', '.join(alone)} would be of the wrong side there, as no other "
+            "changes places with it: augment.flip=0.0 takes no mirror images"
+        )
+        _logger.warning("%s", found)
+    return found
 
 
 def _group(file: str, rule: str) -> str:

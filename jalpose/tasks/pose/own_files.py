@@ -85,7 +85,7 @@ def images_of(
     for below in () if given else ("images", last, os.path.join("images", last)):
         folders += [os.path.join(folder, below) for folder in (*above, root)]
     start = root.rstrip(os.sep) + os.sep
-    inside = [one for one in folders if one == root or one.startswith(start)]
+    inside = [one for one in folders if given or one == root or one.startswith(start)]
     files = [image.file for image in found.images]
     if not files:
         raise DataError(f"{path!r} names no image")

@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from jalpose.tasks.exchange import REJECTED
-from jalpose.tasks.pose.formats import cvat, label_studio
+from jalpose.tasks.pose.formats import cvat, label_studio, poses
 from jalpose.tasks.pose.formats.poses import Poses
 from jalpose.tasks.pose.skeletons import Skeleton
 
@@ -65,7 +65,7 @@ def rejected(path: str | os.PathLike, name: str) -> tuple[str, ...]:
         )
     if name == cvat.NAME:
         return tuple(
-            image.get("name", "")
+            poses.check_file(image.get("name"))
             for image in ElementTree.parse(path).getroot().iter("image")
             if any(tag.get("label") == REJECTED for tag in image.iter("tag"))
         )

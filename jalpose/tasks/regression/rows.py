@@ -55,6 +55,8 @@ def read_csv(
             lines = list(csv.reader(file, delimiter=mark, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
+    while lines and not any(cell.strip() for cell in lines[-1]):
+        lines.pop()  # empty ones at the end
     if len(lines) < 2:
         raise DataError(f"{path} needs a line of headings and rows below it")
     headings = [heading.strip() for heading in lines[0]]
@@ -71,6 +73,8 @@ def read_csv(
     for heading in (target, *chosen):
         if heading not in headings:
             one_of(f"a column of {path}", heading, headings)
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"data.inputs names a column twice: {', '.join(chosen)}")
     if target in chosen or not chosen:
         raise DataError(f"{path}: {target} is the target, and needs other inputs")
     places = [headings.index(heading) for heading in (*chosen, target)]

@@ -53,14 +53,24 @@ def test_what_is_right_is_not_mentioned():
         (lambda j: j + 5000, "40 people of SET have more than half of their joints"),
         (lambda j: j[..., ::-1], "% of the joints of SET lie outside their images"),
         (lambda j: j / 2, r"x up to \d+% of the width"),
-        (lambda j: j / (WIDTH, HEIGHT), "less than a fiftieth of the image"),
+        (lambda j: j / (WIDTH, HEIGHT), "pixels, not shares of the image"),
+        (lambda j: j / 100, "less than a fiftieth of the image"),
         (
             lambda j: (j - j.min((0, 1))) * 99 / np.ptp(j, axis=(0, 1)),
             "the 40 people .* end at 99 and 99: are they percent of the image",
         ),
         (lambda j: 50 * j / (WIDTH, HEIGHT), "labels of smaller images"),
     ],
-    ids=["doubled", "moved out", "x and y", "halved", "shares", "percent", "fifty"],
+    ids=[
+        "doubled",
+        "moved out",
+        "x and y",
+        "halved",
+        "shares",
+        "tiny",
+        "percent",
+        "fifty",
+    ],
 )
 def test_coordinates_of_other_images(change, message):
     found = " ".join(words_of(moved(change)))
@@ -299,6 +309,7 @@ def test_every_rule_is_known_by_its_name():
         *checks.of_set("SET", twice, SIZES),
         *checks.of_set("SET", moved(lambda j: j * 2), SIZES),
         *checks.of_set("SET", moved(lambda j: j / (WIDTH, HEIGHT)), SIZES),
+        *checks.of_set("SET", moved(lambda j: j / 100), SIZES),
         *checks.of_set("SET", moved(lambda j: j / 2), SIZES),
         *checks.of_set("SET", moved(lambda j: j * 99 / j.max((0, 1))), SIZES),
         *checks.of_set("SET", people(status=np.zeros((COUNT, 14), np.int8)), SIZES),

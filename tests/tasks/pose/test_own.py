@@ -68,6 +68,20 @@ def test_a_bare_folder_is_a_pool_of_whole_images_without_labels(root, caplog):
     assert "the images of 3 of 3 pool examples are taken whole" in caplog.text
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_folders_may_be_named_from_the_root_of_the_disk(root, inside):
+    (root / "data").mkdir()
+    for name in ("images", "labels.json"):
+        (root / name).rename(root / "data" / name)
+    own_photos.write_images(root / "data" if inside else root, POOL, seed=1)
+    pool = root / "data" / "pool" if inside else root / "pool"
+    images = str(root / "data" / "images")
+    found = load(root / "data", pool=str(pool), images=images)
+    start = "pool" if inside else "../pool"
+    assert found.keys[found.pool[0]] == f"{start}/a.png"
+    assert len(found.pool) == 3 and found.keys[0] == "images/day 1/ä00.png#1"
+
+
 def test_labels_of_a_pool_are_not_read(root):
     images = [mini.image(1, file_name=POOL[0]), mini.image(2, file_name=POOL[1])]
     mice = [own_photos.mouse(n, 1 + n % 2) for n in (1, 2, 3)]
@@ -92,6 +106,22 @@ def test_a_csv_of_boxes(root, mark):
     found = load(root, pool="boxes.csv")
     assert [found.keys[i] for i in found.pool] == ["pool/a.png#1", "pool/a.png#2"]
     np.testing.assert_allclose(found.windows[found.pool[0]], [19.5, 13.5, 25])
+
+
+def test_a_picture_that_annotators_rejected_is_no_label(tmp_path):
+    names = [f"{n}.png" for n in range(6)]
+    own_photos.write_images(tmp_path, names)
+    point = '<points label="snout" occluded="0" outside="0" points="{0},{0}"/>'
+    text = "".join(
+        f'<image id="{n}" name="{name}" width="60" height="40">'
+        + point.format(10 + n)
+        + ('<tag label="rejected"/>' if n == 2 else "")
+        + "</image>"
+        for n, name in enumerate(names)
+    )
+    (tmp_path / "labels.xml").write_text(f"<annotations>{text}</annotations>")
+    found = load(tmp_path)
+    assert sorted(found.keys) == [name for name in names if name != "2.png"]
 
 
 def test_who_is_labelled_is_not_in_the_pool(root, caplog):
@@ -167,6 +197,10 @@ def test_skeletons_from_a_config(root):
     skeleton = found.sources[0].skeleton
     assert skeleton.flip_pairs == ((0, 3),) and skeleton.limbs == ((3, 1),)
     assert "snout and tail" in " ".join(found.sources[0].notes)
+    assert "wrong side" not in " ".join(load(root).sources[0].notes)
+    assert "; left_ear, right_ear would be of the wrong side there" in (
+        " ".join(found.sources[0].notes)
+    )
     assert "left_ear and right_ear" in " ".join(load(root).sources[0].notes)
     with pytest.raises(DataError, match=r"data.photos.links: there is no joint 'nose'"):
         load(root, links=(("nose", "tail"),))

@@ -47,7 +47,7 @@ def test_a_csv_is_read_by_its_headings(tmp_path):
     other = rows.read_csv(path, target="area", inputs=("price",))
     np.testing.assert_allclose(other.targets, found[:, 0], rtol=1e-4)
     assert other.headings == ("price",)
-    path.write_text(path.read_text().replace(",", ";"))
+    path.write_text(path.read_text().replace(",", ";") + "\n;;\n")
     np.testing.assert_array_equal(rows.read_csv(path).inputs, read.inputs)
 
 
@@ -81,6 +81,8 @@ def test_files_and_columns_that_are_not_there_are_refused(tmp_path):
     # What is text may stand in a column that nobody asks for.
     path = write(tmp_path, "name,a,b\nx,1,2\ny,3,4\n")
     assert rows.read_csv(path, inputs=("a",)).inputs.tolist() == [[1], [3]]
+    with pytest.raises(DataError, match="names a column twice: a, a"):
+        rows.read_csv(path, inputs=("a", "a"))
 
 
 def test_a_dataset_of_rows(tmp_path):

@@ -138,6 +138,18 @@ def mirror_pairs(joints: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
+def one_sided(
+    joints: tuple[str, ...], pairs: Sequence[tuple[int, int]]
+) -> tuple[str, ...]:
+    """Joints that are called left or right and change places with none of `pairs`."""
+    paired = {joint for pair in pairs for joint in pair}
+    return tuple(
+        joints[place]
+        for words, place in _places(joints).items()
+        if place not in paired and not {"left", "right"}.isdisjoint(words.split())
+    )
+
+
 def _places(joints: tuple[str, ...]) -> dict[str, int]:
     """Where each joint is, by its name in small letters: left_eye is "left eye"."""
     words = [" ".join(_WORD.findall(name)).lower() for name in joints]
