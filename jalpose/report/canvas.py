@@ -71,14 +71,26 @@ def new_panels(
 
 
 def legend_below(figure: Figure, handles, labels) -> None:
-    """List what is drawn under the plot, markers without their error bars."""
+    """List what is drawn under the plot, markers without their error bars.
+
+    What is wider than the plot is of several lines.
+    """
+    labels = wrapped(labels, int((figure.get_figwidth() - 0.7) / 0.078))
     handles = [h[0] if isinstance(h, ErrorbarContainer) else h for h in handles]
     where: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
     # Inches of a label: its line, and its letters at this size.
-    widest = 0.7 + 0.078 * max(map(len, labels), default=0)
+    lines = [line for label in labels for line in label.split("\n")]
+    widest = 0.7 + 0.078 * max(map(len, lines), default=0)
     columns = int(np.clip(figure.get_figwidth() // widest, 1, COLUMNS))
     where |= {"fontsize": 9, "handlelength": 3.4, "labelcolor": INK}
     figure.legend(handles, labels, ncols=columns, **where)
+
+
+def wrapped(names: Iterable[str], width: int) -> list[str]:
+    """Names in lines of so many letters at most; a short one as it is."""
+    return [
+        name if len(name) <= width else textwrap.fill(name, width) for name in names
+    ]
 
 
 def pens(methods: Iterable[str], reference: str | None = None) -> dict[str, dict]:

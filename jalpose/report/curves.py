@@ -125,6 +125,8 @@ def learning_curves(
         _draw_curves(axes, shown, looks, axis)
         style(axes, name, "", "")
         lines = _draw_levels(axes, levels or {}, curves, axis)
+    # When all are drawn: they share their heights, and a set one grows no more.
+    for axes in panels:
         _frame(axes, curves, axis, few=4)
     if lines:
         canvas.legend_below(figure, list(lines.values()), list(lines))

@@ -27,10 +27,12 @@ from jalpose.report.canvas import (
     new_figure,
     new_panels,
     style,
+    wrapped,
 )
 from jalpose.report.curves import Axis, half_interval, widen
 
 PALEST = 0.02  # of a heatmap's shades, from which on a cell has a colour
+LONGEST = 36  # letters of a line of a name beside a heatmap
 # From few to many: each is told from white paper and from a dark page.
 ON_ANY_PAPER = LinearSegmentedColormap.from_list(
     "on_any_paper", ["#86bfe6", "#4f86d9", "#b0418f"]
@@ -60,8 +62,12 @@ def matrix(
       unit: beside the bar of colours.
     """
     values = np.asarray(values, np.float64)
-    wide = 1.9 + 0.62 * max(len(columns), 3) + 0.06 * max(map(len, rows), default=0)
-    figure = new_figure((max(wide, 4.0), 1.9 + 0.42 * max(len(rows), 2)))
+    rows, columns = (wrapped(names, LONGEST) for names in (rows, columns))
+    wide = 1.9 + 0.62 * max(len(columns), 3)
+    wide += 0.06 * min(max(map(len, rows), default=0), LONGEST)
+    tall = 1.4 + 0.42 * max(len(rows), 2)  # and names of columns, turned
+    tall += 0.048 * min(max(map(len, columns), default=0), LONGEST)
+    figure = new_figure((max(wide, 4.0), tall))
     axes = figure.add_subplot()
     known = values[np.isfinite(values)]
     low, high = limits or (known.min(initial=np.inf), known.max(initial=-np.inf))
@@ -240,7 +246,7 @@ def clusters_chosen(counts: Mapping[str, np.ndarray]) -> Figure:
     shades: dict[str, Any] = {"cmap": ON_ANY_PAPER, "vmin": 1.0, "vmax": highest}
     drawn = axes.imshow(values, aspect="auto", **shades)
     style(axes, "Clusters chosen from", "clusters, the largest first", "")
-    axes.set_yticks(range(len(counts)), list(counts))
+    axes.set_yticks(range(len(counts)), wrapped(counts, LONGEST))
     axes.set_xticks([])
     axes.grid(False)
     axes.spines[:].set_visible(False)

@@ -115,6 +115,34 @@ def test_many_methods_have_a_panel_each_with_the_reference():
         assert "random" in [line.get_label() for line in axes.get_lines()]
 
 
+def test_panels_share_heights_that_hold_every_interval():
+    many = {
+        f"method {i}": [Point(10, 50.0, 1.0, True), Point(20, 52.0 + i, 1.5 + i, True)]
+        for i in range(8)
+    }
+    figure = curves.learning_curves(many, Axis("PCK (%)", room=5.0), title="Title")
+    for axes in figure.axes[:8]:
+        low, high = axes.get_ylim()
+        assert low <= 50.0 - 1.5 and high >= 59.0 + 8.5  # of the last and highest
+
+
+@pytest.mark.parametrize("words", ["x" * 90, "learning_loss" + " option=value" * 6])
+def test_a_very_long_name_stays_in_the_picture(words):
+    points = [Point(x, 50.0 + x, 1.0, True) for x in (10, 20)]
+    figure = curves.learning_curves({words: points}, Axis("score"), title="Scores")
+    figures = [figure, plots.matrix(np.eye(2), [words, "b"], [words, "b"], title="p")]
+    for figure in figures:
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        texts = [text for legend in figure.legends for text in legend.get_texts()]
+        texts = texts or [*axes.get_xticklabels(), *axes.get_yticklabels()]
+        for text in texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, text
+            assert box.y0 >= 0 and box.y1 <= figure.bbox.y1, text
+        assert axes.bbox.width > 100 and axes.bbox.height > 100
+
+
 LONG = [f"learning_loss head=average objective={name}" for name in "abcdefg"]
 
 
