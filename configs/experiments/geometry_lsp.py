@@ -7,7 +7,7 @@ last one's weights, ten seeds: the small network and the lengths of llpp_table3_
 where EGL++ was ahead of random from 200 labels on the seeds 0 to 4 (scripts/RESULTS.md,
 which has the seeds 5 to 9 by themselves too).
 
-The pilot is that of geometry_figures.py.
+The pilot is that of geometry_cifar10.py.
 """
 
 from jalpose.loop.configs import experiment

@@ -3,6 +3,7 @@
 Configs and records as plain objects in; keys, labels and sentences out.
 """
 
+import collections
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,7 +93,8 @@ def labels(
     """A label for each run: its method and the options in which runs of it differ.
 
     That it is spread out, or chooses in another space than it usually does, is always
-    said.
+    said. Of two runs of one seed that differ in `seeds.acquire` alone, as two draws of
+    random do, the one that has its own says so.
 
     An engine is an option of the methods whose records name one; its sketch's of
     those that take the sketch.
@@ -118,7 +120,24 @@ def labels(
         always = {"diverse", *(["space"] if other_space else [])}
         shown = [key for key in own if len(values[method, key]) > 1 or key in always]
         found.append(" ".join([method, *(f"{k}={_word(own[k])}" for k in shown)]))
-    return found
+    return _draws_apart(found, configs)
+
+
+def _draws_apart(found: Sequence[str], configs: Sequence[dict]) -> list[str]:
+    """Labels with the seed of the draws, of methods that have one seed twice."""
+    seeds = [config.get("seed") for config in configs]
+    twice = {
+        label
+        for (label, _), number in collections.Counter(
+            zip(found, seeds, strict=True)
+        ).items()
+        if number > 1
+    }
+    draws = [config.get("seeds", {}).get("acquire", -1) for config in configs]
+    return [
+        f"{label} seeds.acquire={draw}" if label in twice and draw >= 0 else label
+        for label, draw in zip(found, draws, strict=True)
+    ]
 
 
 def _options(config: dict, method: str, engine: bool) -> dict[str, Any]:

@@ -221,6 +221,20 @@ def test_a_method_and_seed_twice_are_refused(experiment):
         gather([experiment])
 
 
+def test_two_draws_of_random_are_compared_as_a_pilot_does(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"{seed}", "random", seed, CURVE)
+        changes = {"seeds.acquire": 1000 + seed}
+        write_run(tmp_path / f"{seed} again", "random", seed, CURVE, changes=changes)
+    write_run(tmp_path / "alone", "egl", 0, CURVE, changes={"seeds.acquire": 7})
+    assert gather([tmp_path]).methods == (
+        "egl",  # no other draw of it to be told from
+        "random",
+        "random seeds.acquire=1000",
+        "random seeds.acquire=1001",
+    )
+
+
 def test_options_in_which_runs_of_a_method_differ_are_in_its_label(tmp_path):
     for name, method, changes in (
         ("a", "learning_loss", {"acquisition.learning_loss.objective": "kl"}),
