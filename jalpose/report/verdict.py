@@ -14,13 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jalpose.report import budgets, statistics
+from jalpose.report import budgets, doubts, statistics
 from jalpose.report.gather import Gathered, gather
 from jalpose.report.grid import (
     Grid,
     choose_reference,
     controls,
-    make_grid,
     reference_first,
     score_grid,
 )
@@ -83,7 +82,9 @@ def judge(gathered: Gathered, reference: str | None = None) -> Verdict:
     reference = choose_reference(grid.methods, reference)
     others = reference_first(grid.methods, reference)[1:]
     last = last_shared(grid, reference)
-    warnings = _doubts(gathered, grid, len(grid.labelled) - 1 if last is None else last)
+    warnings = doubts.warnings(
+        gathered, grid, len(grid.labelled) - 1 if last is None else last
+    )
     if not others:
         return Verdict(_alone(grid, scoring), warnings=warnings)
     if last is None:
@@ -379,39 +380,6 @@ def _resampled(found: budgets.Saved, method: str) -> str:
 
 def _whole(number: float | None) -> str:
     return f"{number or 0.0:z.0f}"
-
-
-def _doubts(gathered: Gathered, grid: Grid, last: int) -> tuple[str, ...]:
-    """Sentences on networks below the baseline and on runs that are not finished."""
-    scoring, found = gathered.scoring, []
-    floor = make_grid(gathered, scoring.baseline)
-    below = [
-        method
-        for method, score, level in zip(
-            grid.methods, grid.means[:, last], floor.means[:, last], strict=True
-        )
-        if scoring.sign * score <= scoring.sign * level  # NaN is not
-    ]
-    if below:
-        who = (
-            "All networks are"
-            if len(below) == len(grid.methods)
-            else (f"The networks of {listed(below)} are")
-        )
-        level = float(np.nanmax(floor.means[:, last]))
-        unit = " %" if scoring.keys.percent else ""
-        name = scoring.keys.baseline_name
-        found.append(
-            f"{who} no better than the {name} ({level:{scoring.digits(1)}}{unit}), "
-            f"which looks at no image, at {grid.labelled[last]} labels: what they "
-            "choose means little. Train longer or with more labels."
-        )
-    if gathered.missing:
-        found.append(
-            "Not all runs are finished: this is how it stands at "
-            f"{grid.labelled[last]} labels."
-        )
-    return tuple(found)
 
 
 def _p_text(p: float) -> str:

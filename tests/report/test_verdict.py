@@ -124,6 +124,27 @@ def test_a_network_below_the_mean_pose_is_warned_of(tmp_path):
     assert said.warnings[0].startswith("All networks are no better than the mean pose")
 
 
+@pytest.mark.parametrize(("score", "short"), [(0.2, True), (0.95, False)])
+def test_a_network_that_is_worse_with_all_labels_is_short_of_training(
+    score, short, tmp_path
+):
+    paired(tmp_path, 3, {"eglpp": 0.02})
+    changes = {"data.labelled": "all"}
+    write_run(
+        tmp_path / "full",
+        "random",
+        0,
+        (score,),
+        cycles=0,
+        labelled=(2000,),
+        changes=changes,
+    )
+    found = verdict.judge(gather([tmp_path]))
+    said = [line for line in found.warnings if line.startswith("With all 2000 labels")]
+    assert bool(said) == short
+    assert not short or "(20.0 %)" in said[0] and "short of training" in said[0]
+
+
 def test_unfinished_runs_are_compared_where_most_pairs_are(tmp_path):
     scores = {
         "random": [(0.5, 0.55, 0.6), (0.5, 0.55)],
