@@ -155,6 +155,7 @@ def test_the_score_is_the_expectation_over_all_combinations(
     np.testing.assert_allclose(egl_scores(network(), **options), wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_engine_ghost_agrees():
     exact, ghost = (
         choose(Egl(), network(), engine=name) for name in ("exact", "ghost")
@@ -176,6 +177,7 @@ def test_probabilities_of_the_peaks_sum_to_one_for_each_joint():
     assert found.summary["mean_peaks"] == (shares > 0).sum(axis=2).mean()
 
 
+@pytest.mark.slow
 def test_peaks_below_zero_are_as_probable_as_each_other():
     def lower(kernel, bias):
         return kernel, bias - 30

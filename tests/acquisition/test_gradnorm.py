@@ -137,6 +137,7 @@ def square(leaf):
     return np.sum(np.asarray(leaf, np.float64) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["global", "tensors"])
 @POSTERIORS
 def test_scores_equal_a_slow_computation(posterior, temperature, norm):

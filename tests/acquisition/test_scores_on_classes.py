@@ -280,6 +280,7 @@ def test_egl_is_the_expectation_over_all_classes(engine, temperature):
     assert found.indices.tolist() == POOL[order].tolist()
 
 
+@pytest.mark.slow
 def test_the_norm_of_egl_stands_inside_the_sum():
     # The mean gradient under the model's own posterior is nothing.
     mean = [
@@ -308,6 +309,7 @@ def slow_entropies(norm):
     return [sum(np.sqrt(classes.square(leaf)) for leaf in leaves) for leaves in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["global", "tensors"])
 @pytest.mark.parametrize("kind", [ExpectedGradnorm, EntropyGradnorm])
 @pytest.mark.parametrize("engine", ["exact", "ghost"])

@@ -107,6 +107,7 @@ def test_every_epoch_shows_each_example_once_in_a_new_order(figures):
     assert len(np.unique(epochs, axis=0)) == 6
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_order(figures):
     ids = figures.pool[:10]
     orders = {

@@ -76,6 +76,7 @@ def contents(folder):
 COMMANDS = ("select", "predict", "export")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_beside_a_run_at_work_its_last_finished_model_is_taken(
     command, laid, workdir, tmp_path

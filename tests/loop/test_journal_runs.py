@@ -159,6 +159,7 @@ def test_what_is_damaged_is_computed_again(tmp_path, reference, damage, pattern)
     assert results(tmp_path) == reference[0]
 
 
+@pytest.mark.slow
 def test_a_journal_of_other_weights_is_not_used(tmp_path, reference):
     ours = broken_off(tmp_path / "ours", 11)
     with pytest.MonkeyPatch.context() as patch:

@@ -90,6 +90,7 @@ def test_a_run_begins_with_all_layers_but_the_last(donor):
     assert sorted([*initial.about["taken"], *ANEW]) == sorted(found["params"])
 
 
+@pytest.mark.slow
 def test_each_fresh_start_begins_with_them(donor):
     changes = {"training.start": "fresh", "transfer": os.fspath(donor)}
     initial = transfer.initial_weights(config_of(donor), donor.parent / "none")
@@ -142,6 +143,7 @@ def test_a_run_goes_on_without_the_other_workdir(donor, tmp_path):
     assert_equal(*models)
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_gone_is_named(donor, taken, tmp_path):
     workdir = tmp_path / "run"
     kept = shutil.ignore_patterns("initial_weights")

@@ -84,6 +84,7 @@ def test_all_hosts_end_where_the_first_is_refused(mine, monkeypatch):
         perform(mine, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["StepsTaken", "Trained", "Selected"])
 def test_a_workdir_that_is_deleted_ends_the_run_with_one_line(
     tmp_path, monkeypatch, when

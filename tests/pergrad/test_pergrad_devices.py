@@ -122,6 +122,7 @@ def test_split_inputs_under_jit_are_found_without_the_mesh(engine, mesh):
     np.testing.assert_allclose(few, wanted[:3], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["exact", "ghost"])
 @pytest.mark.parametrize("mesh", meshes(), ids=str)
 def test_axes_of_either_type_make_a_mesh(engine, mesh):

@@ -83,6 +83,7 @@ def test_random_signs_make_the_estimate_unbiased(passes, split_mean, remainder):
     assert not is_mean(1.5 * estimates, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("passes", "split_mean", "remainder"), [(3, True, 2), (2, False, 2), (4, False, 3)]
 )

@@ -70,6 +70,7 @@ def test_a_weighted_gradient_is_the_sum_of_gradients_times_weights(net):
     assert_sums(found, rows, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", CLIPPING)
 def test_a_clipped_gradient_is_the_sum_of_clipped_gradients(net, engine):
     arguments, rows = net
@@ -244,6 +245,7 @@ def spoilt(small):
     return (apply_fn, variables, inputs, targets), rows
 
 
+@pytest.mark.slow
 def test_padding_counts_for_nothing_whatever_it_holds(small):
     (apply_fn, *arrays), rows = spoilt(small)
     mask = np.array([False, True, False, True])

@@ -131,6 +131,7 @@ def test_what_is_not_finite_is_so_in_its_own_example_alone():
 # Derivatives of the norms.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ghost", Engine("ghost", microbatch=1)])
 @pytest.mark.parametrize("kind", ["vectors", "tokens", "images", "ids"])
 def test_norms_are_differentiated_as_autodiff_does(kind, engine):

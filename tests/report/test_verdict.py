@@ -142,7 +142,7 @@ def test_a_network_that_is_worse_with_all_labels_is_short_of_training(
     found = verdict.judge(gather([tmp_path]))
     said = [line for line in found.warnings if line.startswith("With all 2000 labels")]
     assert bool(said) == short
-    assert not short or "(20.0 %)" in said[0] and "short of training" in said[0]
+    assert not short or ("(20.0 %)" in said[0] and "short of training" in said[0])
 
 
 def test_unfinished_runs_are_compared_where_most_pairs_are(tmp_path):

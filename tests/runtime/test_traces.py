@@ -94,6 +94,7 @@ def test_a_run_says_which_piece_comes_next(traced, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_traces_that_can_be_read(tmp_path):
     changes = {"output.trace": 1, "training.report_steps": 1, "loop.cycles": 0}
     run.run_one(small.flat_context(changes), tmp_path, Screen(io.StringIO()))

@@ -178,6 +178,7 @@ def test_a_head_that_reads_what_the_network_has_not_is_refused(squares):
         context_of(config)
 
 
+@pytest.mark.slow
 def test_examples_without_a_label_are_neither_learnt_nor_neighbours(squares):
     context = context_of(squares("eglpp", data__unlabelled=0.5))
     labelled = context.labelled_set(advance.start(context))

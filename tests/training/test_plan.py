@@ -141,6 +141,7 @@ def test_an_attached_head_moves_the_network_in_the_first_epochs_alone():
 # A head alone.
 
 
+@pytest.mark.slow
 def test_a_head_alone_learns_and_nothing_else_moves():
     context = small.flat_context(ALEATORIC, base=base())
     stage, state = head(context)
@@ -169,6 +170,7 @@ def from_a_base():
     return context, state, events
 
 
+@pytest.mark.slow
 def test_on_a_given_base_the_head_is_trained_alone_and_then_with_the_network(
     from_a_base,
 ):

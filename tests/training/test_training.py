@@ -187,6 +187,7 @@ def assert_trees_equal(got, expected):
 # Steps.
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_changes_everything(trainer, variables):
     batch = make_batch()
     state, history = train(trainer, variables, itertools.repeat(batch), 20)

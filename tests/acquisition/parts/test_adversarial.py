@@ -191,6 +191,7 @@ def test_the_generator_minimises_the_papers_sum(learner):
     np.testing.assert_allclose(told["loss"], total, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", [LEARNER, RELABELLING])
 def test_the_discriminator_learns_from_the_codes_of_the_generator_after_its_step(
     learner,

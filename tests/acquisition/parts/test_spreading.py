@@ -67,6 +67,7 @@ def example(rows=30, features=5):
     return pool, centres, draws.permutation(100)[:rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_centres", [0, 1, 6])
 @pytest.mark.parametrize("devices", [1, 8])
 def test_the_slow_loop_finds_the_same_clusters(devices, num_centres):

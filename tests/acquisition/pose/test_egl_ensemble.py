@@ -148,6 +148,7 @@ def test_the_score_is_equation_10_for_vectors(variance, posterior, temperature):
     assert found.indices.tolist() == POOL[order].tolist()
 
 
+@pytest.mark.slow
 def test_the_form_of_cai_is_the_mean_of_the_norms():
     wanted, apart = [], []
     for image, jacobian in zip(images(), jacobians("window", 1.0), strict=True):

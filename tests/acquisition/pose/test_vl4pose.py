@@ -194,6 +194,7 @@ def test_broken_poses_are_chosen_first(positions):
     assert found.explanation["link_log_variances"].shape == (3, 13)
 
 
+@pytest.mark.slow
 def test_a_second_peak_mends_a_pose_or_makes_it_unsure():
     whole = standing()
     probe = probe_of([whole, whole])

@@ -361,6 +361,7 @@ class TestRealImages:
             assert (joints.max(axis=0) - joints.min(axis=0)).max() > 0.4 * 64
             assert row["image"].std() > 20
 
+    @pytest.mark.slow
     def test_through_the_network(self, real):
         changes = {"evaluation.reference": "torso", "acquisition.pool_subset": 0}
         data = load(real)

@@ -169,6 +169,7 @@ def test_coincident_torso_is_left_out():
     assert (result.num_images, result.num_left_out) == (1, 1)
 
 
+@pytest.mark.slow
 @quick
 @given(seed=st.integers(0, 1000), threshold=st.floats(0.01, 2))
 def test_bounded_monotone_and_blind_to_order(seed, threshold):

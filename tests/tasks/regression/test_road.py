@@ -227,6 +227,7 @@ def test_egl_by_networks_with_variances(asked, form):
         np.testing.assert_allclose(found.scores, product, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_predictive_variance_by_networks(asked):
     found = choose(asked, "predictive_variance")
     expected = predictive_variance(*labels_of_networks(asked))
