@@ -389,6 +389,7 @@ def test_eglpp_takes_the_classes_of_the_neighbours(engine):
         np.testing.assert_allclose(norms, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_eglpp_can_take_what_the_network_says_of_the_neighbours():
     method = EglPlusPlus(perplexity=4.0, neighbours=6, labels="predicted")
     found = choose(method)

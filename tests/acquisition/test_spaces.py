@@ -183,6 +183,7 @@ def test_a_method_works_on_gradients(method):
     assert np.isin(found.indices, POOL).all()
 
 
+@pytest.mark.slow
 def test_badge_begins_with_the_longest_gradient_whatever_is_labelled():
     lengths = np.linalg.norm(gradients(of_answer)[: len(POOL)], axis=1)
     made = Badge(size=256)

@@ -25,6 +25,7 @@ def show(monkeypatch, capsys):
     return shown
 
 
+@pytest.mark.slow
 def test_everything_is_shown_and_nothing_written(show, tmp_path):
     changes = {"loop.compare": ("random",), "acquisition.budget": 15}
     text = show(tmp_path / "run", **changes)

@@ -88,6 +88,7 @@ def slow_norms():
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ghost", "goodfellow"])
 def test_true_norms_are_exact_whatever_the_engine_of_the_method(engine):
     found = event(Measured, engine).arrays["true_squared_norms"]

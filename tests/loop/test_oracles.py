@@ -373,6 +373,7 @@ def test_arrays_of_labels_are_left_out_and_the_others_are_the_same(measured):
     assert_same(ours, {k: v for k, v in whole.items() if k not in missing})
 
 
+@pytest.mark.slow
 def test_a_run_with_people_draws_what_was_chosen_without_labels(tmp_path):
     people, base = People(), small.flat_variables()
     changes = {"output.images": 4, "loop.cycles": 1, "evaluation.true_norms": True}

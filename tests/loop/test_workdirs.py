@@ -155,6 +155,7 @@ def test_a_second_interrupt_does_not_wait(capfd):
 # More cycles.
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so(mine):
     printed = perform(mine, 1)
     assert f"{mine}: already finished, in cycle 1" in printed

@@ -46,6 +46,7 @@ def test_parameters_of_the_published_network():
     assert count(shapes_of(options.build(1000), 224)["params"]) == 4_652_008
 
 
+@pytest.mark.slow
 def test_outputs_are_float32_at_a_quarter_the_size():
     options = EfficientNetLite0Options(decoder=16, dtype="bfloat16")
     images = jax.ShapeDtypeStruct((2, 96, 64, 3), jnp.float32)
@@ -230,6 +231,7 @@ def test_imagenets_weights_fit_and_are_told():
 PUBLISHED = {70: 0.821972, 113: 0.340236, 949: 0.398124}
 
 
+@pytest.mark.slow
 @installed
 def test_the_encoder_with_imagenets_weights_is_the_published_one():
     found, _ = efficientnet.imagenet_weights()

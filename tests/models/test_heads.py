@@ -97,6 +97,7 @@ def test_parameters_of_the_published_heads():
     assert count(params) == (64 + 128 + 256 + 512) * 128 + 4 * 128 + 513
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize(
     ("size", "depth", "stacks"),
@@ -149,6 +150,7 @@ def test_equal_heads_are_one_key(name):
     assert len({HEADS[name](3), HEADS[name](3)}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_kernels_start_as_pytorchs_and_biases_at_zero(name):
     output = pose_output(squares(8, 4, 2), 16)

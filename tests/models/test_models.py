@@ -236,6 +236,7 @@ def test_stacks_are_merged_as_newells(variables):
     assert np.abs(other[:, 1] - heatmaps[:, 1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_without_the_projections_the_next_stack_sees_the_same_input(variables):
     # With merges of zero and the first stack's weights, the second does the same.
     parts = ("hourglass", "features", "project", "heatmaps")
@@ -318,6 +319,7 @@ def test_examples_of_a_batch_do_not_meet_in_evaluation_mode(variables):
         assert np.abs(got[1] - expected[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_training_mode_uses_and_updates_the_statistics_of_the_batch(variables):
     images = images_of(6)
     train = jax.jit(functools.partial(SMALL.apply, train=True, mutable=["batch_stats"]))
@@ -396,6 +398,7 @@ def native_convolution(x, w, strides, padding, **options):
     return lax.conv_general_dilated(x, w, strides, rest, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_blocked_convolution_is_the_native_one(name, monkeypatch):
     sizes, kernel, strides, padding, options = CONVOLUTIONS[name]

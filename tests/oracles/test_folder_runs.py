@@ -187,6 +187,7 @@ def contents(folder):
     }
 
 
+@pytest.mark.slow
 def test_written_again_it_is_the_same_to_the_byte(waiting):
     folder = waiting / "to_label"
     before = contents(folder)

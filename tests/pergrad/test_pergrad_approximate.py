@@ -148,6 +148,7 @@ def test_conv_linear_is_exact_over_convolutions_and_linear_layers():
     assert (found.total < 0.99 * exact.total).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["goodfellow", "conv_linear"])
 def test_other_layers_are_left_out(engine):
     arguments = prepared(Net(mixed), random(0, B, 4, 4, 3))

@@ -211,6 +211,7 @@ def ends_in_softmax(variables, x):
     return jax.nn.softmax(NET.apply(variables, x))
 
 
+@pytest.mark.slow
 def test_all_heads_are_last_layers():
     images = np.zeros((1, 16, 16, 3), np.float32)
     model = StackedHourglass(3, stacks=2, channels=4, depth=1)

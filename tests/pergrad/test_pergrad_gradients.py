@@ -141,6 +141,7 @@ def test_weights_of_examples_are_those_of_all_their_candidates(small):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), one, each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forms", [False, True])
 def test_either_way_beside_a_sum_gives_both(small, forms, monkeypatch):
     arguments, rows = small

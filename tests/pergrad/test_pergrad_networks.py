@@ -154,6 +154,7 @@ def test_in_float64_norms_agree_to_nine_digits(net):
     np.testing.assert_allclose(exact32.total, exact.total, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_network_in_bfloat16_has_norms_in_float32(net):
     _, variables, inputs, targets, exact32 = net
     apply_fn = small_net(jnp.bfloat16).apply

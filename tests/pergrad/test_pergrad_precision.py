@@ -48,6 +48,7 @@ def flat_network(module, x):
     return nn.InstanceNorm()(convolved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-3, 1.0])
 def test_the_norms_of_a_flat_image_before_a_normalisation(noise):
     net, x = Net(flat_network), 0.5 + noise * random(0, 1, 6, 6, 64)
@@ -282,6 +283,7 @@ def test_a_convolution_in_bfloat16_that_adds_up_in_float32(layout):
 # Rows that are not there.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["promise_in_bounds", "fill", "clip", "drop"])
 @pytest.mark.parametrize("dtype", [np.int32, np.int8])
 def test_rows_out_of_range_are_taken_as_autodiff_takes_them(mode, dtype):

@@ -154,6 +154,7 @@ def computed(name):
     return module.apply, variables, inputs, targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_ghost_is_exact(name):
     apply_fn, variables, inputs, targets = computed(name)

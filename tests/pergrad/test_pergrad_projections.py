@@ -74,12 +74,14 @@ def test_few_positions_go_by_the_sides_and_many_by_the_gradient():
     assert not projections._by_sides(Shape(20, 20), 1, 1, 1, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [Shape(9, 8), Shape(300, 120)])
 def test_groups_are_columns_of_one_matrix(shape):
     found, wanted = matrix(shape, 3, 16, groups=4)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("sides", [False, True])
 def test_a_convolution_is_a_product_of_patches(sides, blocked, monkeypatch):
@@ -131,6 +133,7 @@ def test_a_gradient_in_hand_is_its_rows_by_its_last_axis(array_shape):
     np.testing.assert_allclose(found, wanted[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_complex_entries_are_two_real_ones():
     gradient = random(6, 4, 3) + 1j * random(7, 4, 3)
     shape = projections.shape_of(gradient)

@@ -79,6 +79,7 @@ def test_nnx():
     assert_norms(apply_fn, variables)
 
 
+@pytest.mark.slow
 def test_equinox():
     eqx = pytest.importorskip("equinox", reason="equinox is not installed: .[dev]")
 
@@ -102,6 +103,7 @@ def test_equinox():
     assert_norms(apply_fn, variables)
 
 
+@pytest.mark.slow
 def test_haiku():
     hk = pytest.importorskip("haiku", reason="dm-haiku is not installed: .[dev]")
 

@@ -340,6 +340,7 @@ def test_a_scan_within_a_shard_map_of_ones_own():
     np.testing.assert_allclose(found, wanted, 1e-5)
 
 
+@pytest.mark.slow
 def test_norms_are_differentiated_through_what_was_kept():
     apply_fn, *arrays = computed("in and outside")
 

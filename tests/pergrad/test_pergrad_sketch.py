@@ -128,6 +128,7 @@ def test_a_network_that_ends_in_a_reciprocal_is_exact_too():
 # Fewer passes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split_mean", [True, False])
 def test_it_grows_with_the_passes_and_stays_below_the_exact(split_mean):
     options = {"split_mean": split_mean, "extrapolate": False}
@@ -153,6 +154,7 @@ def test_the_first_pass_is_the_gradient_of_the_mean():
     np.testing.assert_allclose(found, mass * wanted.total[:, 0], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("passes", "split_mean"), [(2, True), (3, False)])
 def test_extrapolation_is_exact_where_the_last_layer_is_all_there_is(
     passes, split_mean

@@ -131,6 +131,7 @@ def small():
     return *arrays, np.asarray(sketches("ghost", arrays[0], 16, KEY, *arrays[1:]))
 
 
+@pytest.mark.slow
 def test_a_sketch_does_not_depend_on_what_stands_beside_it(small):
     apply_fn, variables, inputs, targets, whole = small
     one = sketches("ghost", apply_fn, 16, KEY, variables, inputs[2:3], targets[2:3])
@@ -225,6 +226,7 @@ def test_padding_has_zeros_and_nan_stays_where_it_is(small):
     assert not found[1].any()
 
 
+@pytest.mark.slow
 def test_float64_is_kept():
     with jax.enable_x64(True):
         variables = {"params": {"w": np.random.default_rng(0).normal(size=(6, 4))}}

@@ -154,6 +154,7 @@ def test_each_cycle_begins_with_new_weights_and_the_seed_decides():
     assert len({kernel.tobytes() for kernel in kernels}) == 3
 
 
+@pytest.mark.slow
 def test_it_is_left_beside_the_network_which_does_not_move_and_of_its_cycle_alone():
     found = context()
     state, _ = take(found, begin(found), 1)
@@ -238,6 +239,7 @@ def test_a_run_killed_in_the_companions_training_ends_the_same_to_the_bit(
     assert (np.argsort(probability) == np.argsort(-scores)).all()
 
 
+@pytest.mark.slow
 def test_events_tell_of_the_companions_training():
     found = small.flat_context(RUN, base=base())
     _, events = small.advance_until(advance.start(found), found, Selected)

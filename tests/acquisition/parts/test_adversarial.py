@@ -233,6 +233,7 @@ def test_each_has_an_adam_of_its_own_at_the_learning_rate():
         assert int(count) == 1
 
 
+@pytest.mark.slow
 def test_the_generator_misleads_the_discriminator_and_not_the_other_way_round():
     only = dataclasses.replace(
         LEARNER, weights=Weights(beta=0.0, representation=0.0, adversarial=1.0)

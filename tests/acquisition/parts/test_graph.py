@@ -95,6 +95,7 @@ def test_the_loss_weighs_the_unlabelled_by_lambda(devices):
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_is_adam_with_decay_in_the_gradient():
     values, state = embeddings(), graph.init(NETWORK, KEY, WIDTH)
     nodes = connected(values)
@@ -150,6 +151,7 @@ def test_what_is_dropped_goes_by_id_and_epoch_and_keeps_the_mean():
     assert abs(np.mean(drawn) - whole) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [12])
 def test_in_pieces_and_on_eight_devices_the_training_is_the_same(epochs):
     values, network = embeddings(), dropping(0.3)

@@ -117,6 +117,7 @@ def test_the_order_of_the_rows_changes_nothing(seed, devices):
         assert len(set(one.order.tolist())) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", spreading.RULES)
 @pytest.mark.parametrize("devices", [1, 8])
 def test_equal_points_are_chosen_by_id_each_once(rule, devices):

@@ -91,6 +91,7 @@ def slow_moments(image, posterior, temperature):
     return said[0], np.array(said[1:]), np.array(covariances[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("posterior", "temperature"),
     [("window", 1.0), ("normalised", 1.0), ("softmax", 5.0)],

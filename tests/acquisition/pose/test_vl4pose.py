@@ -179,6 +179,7 @@ def acquire(probe, ids, budget, **options):
     return method.acquire(jax.random.key(0), probe, small.pool(ids), budget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", vl4pose.POSITIONS)
 def test_broken_poses_are_chosen_first(positions):
     whole, arm, legs = standing(), standing(), standing()

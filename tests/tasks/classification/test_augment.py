@@ -72,6 +72,7 @@ def test_without_ranges_nothing_changes(image):
     np.testing.assert_array_equal(many(image, NO_AUGMENTATION, 2)[1], image)
 
 
+@pytest.mark.slow
 def test_resized_crops_have_the_areas_and_aspects_asked_for():
     # The image is its own coordinates: what is seen says which crop it was.
     size = 64

@@ -135,6 +135,7 @@ def test_augmentation_takes_and_gives_a_label():
 # Capabilities.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "temperature"), [("window", 1), ("normalised", 1), ("softmax", 3.0)]
 )
