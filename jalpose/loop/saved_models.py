@@ -1,9 +1,9 @@
-"""Orbax behind one door: the model that each cycle of a run was finished with.
+"""The models that a run's cycles were finished with, saved by Orbax.
 
-`<workdir>/checkpoints/models/<cycle>` holds its variables, `.../initial_weights` those
-of another network that the run began with, if any. They are written beside and renamed,
-so a killed save leaves no half checkpoint behind, and who reads models beside a run
-that is at work sees whole ones.
+`<workdir>/checkpoints/models/<cycle>` holds a cycle's variables, `.../initial_weights`
+those of another network that the run began with, if any. They are written beside and
+renamed, so a killed save leaves no half checkpoint behind, and who reads models beside
+a run that is at work sees whole ones.
 """
 
 import contextlib
